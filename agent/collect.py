@@ -1,0 +1,150 @@
+"""Collects reward-free episodes with a task's data policy: `python agent/collect.py --task reacher`.
+
+An episode depends on the seed and its own index alone, so neither the number of processes nor an interruption
+changes the data. Finished chunks wait beside the output until all are there; started again, it goes on from them.
+"""
+
+import functools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+import envs
+from agent.policies import POLICIES, Policy
+from envs.registry import simulator_version
+from world_model.dataset import DatasetInfo, Episode, write_dataset
+
+EPISODES_PER_CHUNK = 20
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Collect a data set of reward-free episodes."""
+
+    task: str = "reacher"
+    """Task in the registry."""
+    num_episodes: int = 2000
+    """Episodes to collect."""
+    seed: int = 0
+    """Decides every episode."""
+    output: Path | None = None
+    """HDF5 file to write; `data/<task>.h5` unless given."""
+    num_processes: int = os.cpu_count() or 1
+    """Simulators that run side by side."""
+
+
+def episode_rng(purpose: str, seed: int, index: int) -> np.random.Generator:
+    """The generator of one episode. Different purposes never share a stream, so data and tests never meet."""
+    return np.random.default_rng([seed, index, *purpose.encode()])
+
+
+def run_episode(env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.random.Generator) -> Episode:
+    """Runs one episode from a random reset."""
+    env.reset(seed=int(rng.integers(2**31)))
+    pixels, actions, qpos, qvel = [env.render()], [], [env.qpos], [env.qvel]
+    for _ in range(num_blocks):
+        block = policy(pixels[-1])
+        for action in block:
+            env.advance(action)
+        pixels.append(env.render())
+        actions.append(block.ravel())
+        qpos.append(env.qpos)
+        qvel.append(env.qvel)
+    return Episode(np.stack(pixels), np.stack(actions), np.stack(qpos), np.stack(qvel))
+
+
+_worker_env = functools.cache(envs.make)  # one simulator per process
+
+
+def _collect_chunk(task: str, seed: int, indices: range, path: Path) -> int:
+    spec, env = envs.get_task(task), _worker_env(task)
+    chunk = []
+    for index in indices:
+        rng = episode_rng("collect", seed, index)
+        policy = POLICIES[spec.data_policy](env.action_space, spec.action_block, rng)
+        chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng))
+    unfinished = path.with_suffix(".unfinished.npz")
+    np.savez(unfinished, **{name: np.stack([getattr(e, name) for e in chunk]) for name in Episode.__annotations__})
+    os.replace(unfinished, path)
+    return len(chunk)
+
+
+def _read_chunks(paths: list[Path]) -> Iterator[Episode]:
+    for path in paths:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name] for name in Episode.__annotations__}
+        for row in range(len(columns["pixels"])):
+            yield Episode(**{name: values[row] for name, values in columns.items()})
+
+
+def collect(config: CollectConfig) -> Path:
+    """Collects and returns the data set's path. An existing file is an `EnvError`: data are never overwritten."""
+    spec = envs.get_task(config.task)
+    output = config.output or Path("data") / f"{config.task}.h5"
+    if config.num_episodes < 1:
+        raise envs.EnvError(f"--num-episodes must be at least 1, not {config.num_episodes}")
+    if output.exists():
+        raise envs.EnvError(f"{output} exists already; delete it or choose another --output")
+
+    info = DatasetInfo(
+        config.task,
+        config.seed,
+        spec.data_policy,
+        simulator_version(),
+        spec.action_block,
+        spec.action_repeat,
+        spec.angles,
+    )
+    parts = output.with_suffix(".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    stamp, said = parts / "info.json", json.dumps(vars(info))
+    if stamp.exists() and stamp.read_text() != said:
+        raise envs.EnvError(f"{parts} holds an unfinished collection with other settings; delete it to start afresh")
+    stamp.write_text(said)
+
+    starts = range(0, config.num_episodes, EPISODES_PER_CHUNK)
+    chunks = {
+        # The span is in the name: a larger --num-episodes does not mistake a short last chunk for a full one.
+        parts / f"{start:08d}-{(stop := min(start + EPISODES_PER_CHUNK, config.num_episodes)):08d}.npz": range(start, stop)
+        for start in starts
+    }
+    missing = {path: indices for path, indices in chunks.items() if not path.exists()}
+    done = config.num_episodes - sum(map(len, missing.values()))
+    with tqdm(total=config.num_episodes, initial=done, desc=f"collecting {config.task}", unit="episode") as bar:
+        pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"))
+        try:
+            futures = [
+                pool.submit(_collect_chunk, config.task, config.seed, indices, path)
+                for path, indices in missing.items()
+            ]
+            for future in as_completed(futures):
+                bar.update(future.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+    write_dataset(output, _read_chunks(list(chunks)), info)
+    shutil.rmtree(parts)
+    return output
+
+
+def main() -> None:
+    config = tyro.cli(CollectConfig)
+    try:
+        print(f"wrote {collect(config)}")  # noqa: T201
+    except envs.EnvError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""Simulators behind one Gymnasium surface. Knows nothing of models or planners."""
+
+from envs import rendering as rendering  # first: it picks the OpenGL platform before mujoco is imported
+from envs.base import EnvError, PixelEnv
+from envs.registry import TaskSpec, get_task, make, task_names
+
+__all__ = ["EnvError", "PixelEnv", "TaskSpec", "get_task", "make", "task_names"]

@@ -1,0 +1,57 @@
+"""The one surface that every simulator shows: Gymnasium, plus physics without pictures and exact state."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+
+class EnvError(Exception):
+    """An environment that cannot be made; the message is one line that names the fix."""
+
+
+class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """Observations are pictures (H, W, 3) uint8; actions are float32 within `action_space`.
+
+    `step` renders; `advance` is the same physics without a picture, for the steps inside an action block.
+    No reward is given (it is always 0): goals are pictures, and success is judged by `TaskSpec` from state.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
+    render_mode = "rgb_array"
+
+    @abstractmethod
+    def advance(self, action: NDArray[np.floating]) -> None:
+        """Applies one action (A,) for `action_repeat` control steps, clipped to the action space."""
+
+    @abstractmethod
+    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        """The picture (H, W, 3) of the present state."""
+
+    @abstractmethod
+    def get_state(self) -> NDArray[np.float64]:
+        """All that decides the future of the simulation, as one vector."""
+
+    @abstractmethod
+    def set_state(self, state: NDArray[np.float64]) -> None:
+        """Restores a vector from `get_state`; the same actions then give the same trajectory, bit for bit."""
+
+    @abstractmethod
+    def set_pose(self, qpos: NDArray[np.floating]) -> None:
+        """Puts the simulation at rest in generalised position `qpos`."""
+
+    @property
+    @abstractmethod
+    def qpos(self) -> NDArray[np.float64]:
+        """Generalised positions (a copy), in radians and metres."""
+
+    @property
+    @abstractmethod
+    def qvel(self) -> NDArray[np.float64]:
+        """Generalised velocities (a copy), per second."""
+
+    def step(self, action):
+        self.advance(action)
+        return self.render(), 0.0, False, False, {}

@@ -1,0 +1,1 @@
+"""Goal tasks, rollouts, statistics and reports. May import everything; nothing imports it."""

@@ -1,0 +1,1 @@
+"""Optimisers over action sequences. They see a cost function, bounds and generators, nothing else."""

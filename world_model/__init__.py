@@ -1,0 +1,1 @@
+"""A JEPA learned from reward-free trajectories. Knows nothing of simulators or planners."""

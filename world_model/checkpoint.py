@@ -1,0 +1,100 @@
+"""A checkpoint is a folder that loads from its path alone; nothing in it is ever unpickled.
+
+    model.safetensors   weights and normalisers; floating-point weights in half precision
+    config.json         format version, task, model and training settings, where it came from, what it measured
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dacite
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from world_model.jepa import JEPA, JEPAConfig
+
+FORMAT_VERSION = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message is one line that names the fix."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """All that stands in `config.json`."""
+
+    task: str
+    model: JEPAConfig
+    data: dict[str, Any]  # the data set's attributes, the simulator's version among them
+    training: dict[str, Any]  # the training settings
+    commit: str
+    learning_seconds: float
+    metrics: dict[str, Any]  # losses and embedding report at the end of training
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def simulator(self) -> str:
+        return str(self.data.get("simulator", "unknown"))
+
+
+def git_commit() -> str:
+    """The commit of the working tree, `-dirty` if it differs; "unknown" outside git."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        root = Path(__file__).parent
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
+    """Writes both files, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name for name, _ in model.named_parameters()}  # buffers keep their precision: variances can overflow half
+    weights = {
+        name: (value.half() if name in half else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    save_file(weights, folder / "model.unfinished")
+    os.replace(folder / "model.unfinished", folder / "model.safetensors")
+    (folder / "config.unfinished").write_text(json.dumps(asdict(info), indent=2) + "\n")
+    os.replace(folder / "config.unfinished", folder / "config.json")
+
+
+def load_checkpoint(
+    folder: Path | str, *, task: str | None = None, device: str = "cpu"
+) -> tuple[JEPA, CheckpointInfo]:
+    """The model in evaluation mode, and its info.
+
+    Raises `CheckpointError` if it is missing, damaged, of another format version, or of another task than `task`.
+    """
+    folder = Path(folder)
+    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
+    if not config_path.is_file() or not weights_path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {folder} (it needs config.json and model.safetensors); "
+            "train one with `python world_model/train.py`"
+        )
+    try:
+        stored = json.loads(config_path.read_text())
+        version = stored["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"checkpoint {folder} has format {version}, this version reads {FORMAT_VERSION}; train it again"
+            )
+        info = dacite.from_dict(CheckpointInfo, stored, dacite.Config(strict=True, cast=[tuple]))
+        if task is not None and info.task != task:
+            raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
+        model = JEPA(info.model)
+        model.load_state_dict(load_file(weights_path))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, dacite.DaciteError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {folder} is damaged ({reason}); restore it or train it again") from error
+    model = model.to(torch.device(device), memory_format=torch.channels_last).eval()
+    return model.requires_grad_(False), info

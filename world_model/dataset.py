@@ -1,0 +1,176 @@
+"""One HDF5 file per data set: what is in it, writing it, and drawing windows of it.
+
+One row per action block (columns as le-wm and stable-worldmodel name them); episodes lie one after another:
+
+    pixels       (N, H, W, 3) uint8    the picture at the start of the block
+    action       (N, A) float32        the block's actions, one after another (A = action dim × block);
+                                       NaN on an episode's last row, from which nothing was done
+    observation  (N, Q + V) float32    qpos and qvel side by side
+    qpos, qvel   (N, Q), (N, V) float64
+    ep_idx, step_idx  (N,) int64       episode, and environment step within it
+    ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
+
+State columns serve reports (linear probes), never learning. The attributes say where the data came from.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+_ROW_COLUMNS = ("pixels", "action", "observation", "qpos", "qvel", "ep_idx", "step_idx")
+
+
+class DatasetError(Exception):
+    """A data set that cannot be used; the message is one line that names the fix."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Where the data came from: the file's attributes."""
+
+    task: str
+    seed: int
+    data_policy: str
+    simulator: str  # pictures differ between versions of the simulator
+    action_block: int
+    action_repeat: int
+    angles: tuple[bool, ...]  # per coordinate of qpos: an angle, which probes read as cosine and sine
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One trajectory of T blocks: T + 1 pictures (T+1, H, W, 3), actions (T, A), qpos and qvel (T+1, ·)."""
+
+    pixels: NDArray[np.uint8]
+    action: NDArray[np.float32]
+    qpos: NDArray[np.float64]
+    qvel: NDArray[np.float64]
+
+
+def write_dataset(path: Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
+    """Writes the episodes to `path`, which appears only once it is whole."""
+    unfinished = path.with_suffix(".unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(unfinished, "w") as file:
+        lengths: list[int] = []
+        for index, episode in enumerate(episodes):
+            rows = len(episode.pixels)
+            last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
+            columns = {
+                "pixels": episode.pixels,
+                "action": np.concatenate([episode.action, last]),
+                "observation": np.concatenate([episode.qpos, episode.qvel], axis=1).astype(np.float32),
+                "qpos": episode.qpos,
+                "qvel": episode.qvel,
+                "ep_idx": np.full(rows, index),
+                "step_idx": np.arange(rows) * info.action_block,
+            }
+            for name, values in columns.items():
+                if name not in file:
+                    chunk = (1 if name == "pixels" else 4096, *values.shape[1:])
+                    file.create_dataset(
+                        name, (0, *values.shape[1:]), values.dtype, maxshape=(None, *values.shape[1:]), chunks=chunk
+                    )
+                column = file[name]
+                column.resize(len(column) + rows, axis=0)
+                column[-rows:] = values
+            lengths.append(rows)
+        file["ep_len"] = np.array(lengths, np.int64)
+        file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
+        for name, value in vars(info).items():
+            file.attrs[name] = value
+    os.replace(unfinished, path)
+
+
+class Dataset:
+    """A data set in memory, with a split of whole episodes into training and held-out ones."""
+
+    def __init__(self, path: Path, *, task: str | None = None, held_out_fraction: float = 0.05):
+        """Raises `DatasetError` if the file is missing, damaged, truncated, or of another task."""
+        columns, self.info = _read(Path(path), task)
+        self.pixels: NDArray[np.uint8] = columns["pixels"]
+        self.action: NDArray[np.float32] = columns["action"]
+        self.qpos: NDArray[np.float64] = columns["qpos"]
+        self.ep_len: NDArray[np.int64] = columns["ep_len"]
+        self.ep_offset: NDArray[np.int64] = columns["ep_offset"]
+        num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
+        if num_held_out >= len(self.ep_len):
+            raise DatasetError(f"{path} holds {len(self.ep_len)} episode(s); at least 2 are needed")
+        self.train_episodes = np.arange(len(self.ep_len) - num_held_out)
+        self.held_out_episodes = np.arange(len(self.ep_len) - num_held_out, len(self.ep_len))
+
+    def action_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and std (A,) of the training actions."""
+        rows = self.action[: self.ep_offset[self.held_out_episodes[0]]]
+        rows = rows[~np.isnan(rows).any(axis=1)]
+        return rows.mean(0), rows.std(0) + np.float32(1e-6)
+
+    def sample_windows(
+        self, batch_size: int, num_frames: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows of T frames: pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
+        num_starts = np.maximum(self.ep_len[self.train_episodes] - num_frames + 1, 0)
+        ends = np.cumsum(num_starts)
+        if ends[-1] == 0:
+            raise DatasetError(f"no training episode has the {num_frames} frames that a window needs")
+        draw = rng.integers(ends[-1], size=batch_size)  # uniform over all windows, whatever the episodes' lengths
+        episode = np.searchsorted(ends, draw, side="right")
+        start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
+        rows = start[:, None] + np.arange(num_frames)
+        return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
+
+    def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows (N,) of whole episodes."""
+        spans = [np.arange(self.ep_offset[e], self.ep_offset[e] + self.ep_len[e]) for e in episodes]
+        return np.concatenate(spans)
+
+    def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
+        """State to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
+        targets, names = [], []
+        for coordinate, is_angle in enumerate(self.info.angles):
+            value = self.qpos[rows, coordinate]
+            if is_angle:
+                targets += [np.cos(value), np.sin(value)]
+                names += [f"cos_qpos{coordinate}", f"sin_qpos{coordinate}"]
+            else:
+                targets.append(value)
+                names.append(f"qpos{coordinate}")
+        return np.stack(targets, axis=1), names
+
+
+def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
+    collect = "`python agent/collect.py --task " + (task or "TASK") + "`"
+    if not path.is_file():
+        raise DatasetError(f"no data set at {path}; collect one with {collect}")
+    try:
+        with h5py.File(path, "r") as file:
+            attrs = dict(file.attrs)
+            info = DatasetInfo(
+                **{
+                    field: tuple(bool(x) for x in attrs[field])
+                    if field == "angles"
+                    else (str if kind is str else int)(attrs[field])
+                    for field, kind in DatasetInfo.__annotations__.items()
+                }
+            )
+            if info.format_version != FORMAT_VERSION:
+                raise DatasetError(
+                    f"{path} has data format {info.format_version}, this version reads {FORMAT_VERSION}; "
+                    f"collect it again with {collect}"
+                )
+            if task is not None and info.task != task:
+                raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
+            columns = {name: file[name][:] for name in (*_ROW_COLUMNS, "ep_len", "ep_offset")}
+    except (OSError, KeyError, ValueError) as error:
+        raise DatasetError(f"{path} is truncated or no data set ({error}); collect it again with {collect}") from error
+    if any(len(columns[name]) != columns["ep_len"].sum() for name in _ROW_COLUMNS):
+        raise DatasetError(f"{path} is truncated: its episodes name more rows than it has; collect it again with {collect}")
+    return columns, info

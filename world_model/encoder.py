@@ -1,0 +1,94 @@
+"""From a picture to features: a small strided convolutional network by default, a ViT as an option.
+
+The projector's BatchNorm, rather than LayerNorm, lets SIGReg shape the distribution over the batch freely
+(LeWorldModel, arXiv 2603.19312, section 3).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    kind: Literal["conv", "vit"] = "conv"
+    image_size: int = 64
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Conv: output channels of each layer; every layer halves the picture."""
+    patch_size: int = 8
+    """ViT: side of a patch, in pixels."""
+    width: int = 192
+    """ViT: token width."""
+    depth: int = 6
+    """ViT: transformer layers."""
+    num_heads: int = 3
+    """ViT: attention heads."""
+
+
+class ConvEncoder(nn.Module):
+    """Strided 4×4 convolutions with BatchNorm; features are the flattened last map."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        sizes = (3, *config.channels)
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(inplace=True),
+                )
+                for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+            ),
+            nn.Flatten(),
+        )
+        self.num_features = config.channels[-1] * (config.image_size // 2 ** len(config.channels)) ** 2
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pictures (N, 3, H, W) to features (N, F)."""
+        return self.layers(pixels)
+
+
+class ViTEncoder(nn.Module):
+    """A vision transformer (Dosovitskiy et al., 2021); features are the class token."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.patches = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
+        num_patches = (config.image_size // config.patch_size) ** 2
+        self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.position = nn.Parameter(torch.randn(1, 1 + num_patches, config.width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            config.width,
+            config.num_heads,
+            4 * config.width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.width)
+        self.num_features = config.width
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pictures (N, 3, H, W) to features (N, F)."""
+        tokens = self.patches(pixels).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1) + self.position
+        return self.norm(self.layers(tokens)[:, 0])
+
+
+def build_encoder(config: EncoderConfig) -> ConvEncoder | ViTEncoder:
+    return ConvEncoder(config) if config.kind == "conv" else ViTEncoder(config)
+
+
+def build_projector(num_features: int, hidden: int, embed_dim: int) -> nn.Sequential:
+    """Features (N, F) to embeddings (N, D)."""
+    return nn.Sequential(
+        nn.Linear(num_features, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, embed_dim),
+    )
