@@ -64,12 +64,12 @@ class JEPA(nn.Module):
         """One step ahead at every time: z (B, T, D), actions (B, T, A) to the embeddings after them (B, T, D)."""
         return self.predictor(z, self._normalise(actions))[0]
 
-    def rollout(self, z_history: Tensor, past_actions: Tensor, actions: Tensor) -> Tensor:
+    def rollout(self, z_history: Tensor, past_actions: Tensor | None, actions: Tensor) -> Tensor:
         """Open-loop futures of S action sequences.
 
         Args:
             z_history: (B, h, D) embeddings of real pictures, oldest first.
-            past_actions: (B, h - 1, A) blocks between them.
+            past_actions: (B, h - 1, A) blocks between them; None when h is 1.
             actions: (B, S, H, A) candidate blocks from the last picture on.
 
         Returns:

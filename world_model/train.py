@@ -55,7 +55,7 @@ class TrainConfig:
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 multiplies where the hardware does so natively (auto)."""
-    num_steps: int = 3000
+    num_steps: int = 5000
     """Optimiser steps."""
     batch_size: int = 64
     """Windows in a step; SIGReg's weight is tied to it."""

@@ -1,0 +1,19 @@
+"""Model predictive path integral control (Williams et al., 2017): weigh all candidates by exp(−cost)."""
+
+import torch
+
+from planners.base import Planner
+
+
+class MPPI(Planner):
+    def refit(self, samples, costs):
+        usable = torch.isfinite(costs)
+        count = usable.sum(1, keepdim=True).clamp_min(1)
+        finite = torch.where(usable, costs, 0)
+        centred = torch.where(usable, costs - finite.sum(1, keepdim=True) / count, 0)
+        scale = (centred.square().sum(1, keepdim=True) / count).sqrt().clamp_min(1e-12)
+        # With costs in units of their own std, one temperature serves objectives of any scale.
+        logits = torch.where(usable, -centred / scale / self.config.temperature, -1e30)
+        weights = torch.softmax(logits, dim=1)[:, :, None, None]
+        mean = (weights * samples).sum(1)
+        return mean, (weights * (samples - mean.unsqueeze(1)).square()).sum(1).sqrt()
