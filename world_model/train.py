@@ -55,7 +55,7 @@ class TrainConfig:
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 multiplies where the hardware does so natively (auto)."""
-    num_steps: int = 5000
+    num_steps: int = 4000
     """Optimiser steps."""
     batch_size: int = 64
     """Windows in a step; SIGReg's weight is tied to it."""
@@ -184,6 +184,7 @@ def train(config: TrainConfig) -> Path:
         log.info("%s is finished already", config.output)
         return config.output
 
+    started = time.monotonic()
     device = choose_device(config.device)
     data = Dataset(data_path, task=config.task)
     config.output.mkdir(parents=True, exist_ok=True)
@@ -200,7 +201,6 @@ def train(config: TrainConfig) -> Path:
         optimizer.load_state_dict(state["optimizer"])
         first_step, earlier_seconds = state["step"], state["seconds"]
         log.info("going on from step %d", first_step)
-    started = time.monotonic()
 
     def seconds() -> float:
         return earlier_seconds + time.monotonic() - started
