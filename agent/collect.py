@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -74,7 +75,10 @@ def _collect_chunk(task: str, seed: int, indices: range, path: Path) -> int:
         policy = POLICIES[spec.data_policy](env.action_space, spec.action_block, rng)
         chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng))
     unfinished = path.with_suffix(".unfinished.npz")
-    np.savez(unfinished, **{name: np.stack([getattr(e, name) for e in chunk]) for name in Episode.__annotations__})
+    columns: dict[str, Any] = {
+        name: np.stack([getattr(episode, name) for episode in chunk]) for name in Episode.__annotations__
+    }
+    np.savez(unfinished, **columns)
     os.replace(unfinished, path)
     return len(chunk)
 
@@ -115,7 +119,9 @@ def collect(config: CollectConfig) -> Path:
     starts = range(0, config.num_episodes, EPISODES_PER_CHUNK)
     chunks = {
         # The span is in the name: a larger --num-episodes does not mistake a short last chunk for a full one.
-        parts / f"{start:08d}-{(stop := min(start + EPISODES_PER_CHUNK, config.num_episodes)):08d}.npz": range(start, stop)
+        parts / f"{start:08d}-{(stop := min(start + EPISODES_PER_CHUNK, config.num_episodes)):08d}.npz": range(
+            start, stop
+        )
         for start in starts
     }
     missing = {path: indices for path, indices in chunks.items() if not path.exists()}

@@ -51,7 +51,9 @@ class PlanningAgent:
         if config.horizon < 1 or config.history_len < 1:
             raise ValueError("horizon and history_len must be at least 1")
         if not 1 <= config.receding_horizon <= config.horizon:
-            raise ValueError(f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}")
+            raise ValueError(
+                f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}"
+            )
         longest = config.history_len + config.horizon - 1
         if longest > (limit := model.config.predictor.max_len):
             raise ValueError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
@@ -66,9 +68,7 @@ class PlanningAgent:
         self._objective = OBJECTIVES[config.objective]
 
     @classmethod
-    def load(
-        cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu"
-    ) -> "PlanningAgent":
+    def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
         """The agent of a checkpoint, for the task that it was trained on."""
         model, info = load_checkpoint(checkpoint, device=device)
         env = envs.make(info.task)

@@ -19,15 +19,16 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     No reward is given (it is always 0): goals are pictures, and success is judged by `TaskSpec` from state.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
     render_mode = "rgb_array"
+    action_space: gym.spaces.Box  # type: ignore[assignment]
 
     @abstractmethod
     def advance(self, action: NDArray[np.floating]) -> None:
         """Applies one action (A,) for `action_repeat` control steps, clipped to the action space."""
 
     @abstractmethod
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8]:
         """The picture (H, W, 3) of the present state."""
 
     @abstractmethod

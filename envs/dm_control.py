@@ -10,7 +10,11 @@ try:
     import mujoco
     from dm_control import suite
     from dm_control.mujoco import engine
-except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises depends on what is missing
+except (
+    ImportError,
+    AttributeError,
+    RuntimeError,
+) as error:  # what PyOpenGL raises depends on what is missing
     if isinstance(error, ModuleNotFoundError):
         raise
     raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
@@ -25,6 +29,7 @@ class DMControlEnv(PixelEnv):
         domain, task: names in `dm_control.suite`.
         camera: camera id or name.
         image_size: side of the square picture, in pixels.
+        fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
         hidden_geoms: geoms made transparent, such as a target that the goal picture replaces.
     """
@@ -36,18 +41,19 @@ class DMControlEnv(PixelEnv):
         *,
         camera: int | str = 0,
         image_size: int = 64,
+        fast_rendering: bool = True,
         action_repeat: int = 1,
         hidden_geoms: tuple[str, ...] = (),
     ):
         # The suite's own time limit never applies: an episode's length belongs to whoever runs it.
         self._suite = suite.load(domain, task, task_kwargs={"time_limit": float("inf"), "random": 0})
         self._physics = self._suite.physics
-        self._steps_per_action = action_repeat * round(
-            self._suite.control_timestep() / self._physics.timestep()
-        )
+        self._steps_per_action = action_repeat * round(self._suite.control_timestep() / self._physics.timestep())
         self._model, self._data = self._physics.model.ptr, self._physics.data.ptr
-        self._image_size, self._camera_name, self._camera = image_size, camera, None
-        rendering.apply_fast_quality(self._physics.model)
+        self._image_size, self._camera_name = image_size, camera
+        self._camera: engine.Camera | None = None  # made at the first frame
+        if fast_rendering:
+            rendering.apply_fast_quality(self._physics.model)
         for geom in hidden_geoms:
             self._physics.named.model.geom_rgba[geom, "a"] = 0.0
 
@@ -63,9 +69,7 @@ class DMControlEnv(PixelEnv):
         return self.render(), {}
 
     def advance(self, action):
-        self._suite.task.before_step(
-            np.clip(action, self.action_space.low, self.action_space.high), self._physics
-        )
+        self._suite.task.before_step(np.clip(action, self.action_space.low, self.action_space.high), self._physics)
         self._physics.step(self._steps_per_action)
         self._suite.task.after_step(self._physics)
 

@@ -15,7 +15,7 @@ class TaskSpec:
     """What distinguishes one task from another. Lengths are in environment steps."""
 
     name: str
-    make: Callable[[], PixelEnv]
+    make: Callable[[int, bool], PixelEnv]  # from the picture's side in pixels, and fast or default rendering
     camera: int | str
     image_size: int
     action_repeat: int  # control steps that one environment step lasts
@@ -39,7 +39,7 @@ class TaskSpec:
         return self.error(qpos, goal_qpos) < self.tolerance
 
 
-def _make_reacher() -> PixelEnv:
+def _make_reacher(image_size: int, fast_rendering: bool) -> PixelEnv:
     from envs.dm_control import DMControlEnv
 
     spec = _TASKS["reacher"]
@@ -47,7 +47,8 @@ def _make_reacher() -> PixelEnv:
         "reacher",
         "easy",
         camera=spec.camera,
-        image_size=spec.image_size,
+        image_size=image_size,
+        fast_rendering=fast_rendering,
         action_repeat=spec.action_repeat,
         hidden_geoms=("target",),  # the goal is a picture of the arm, not the ball
     )
@@ -88,9 +89,10 @@ def get_task(name: str) -> TaskSpec:
     return _TASKS[name]
 
 
-def make(name: str) -> PixelEnv:
-    """A new environment of the task. One process per environment keeps OpenGL contexts apart."""
-    return get_task(name).make()
+def make(name: str, image_size: int | None = None, fast_rendering: bool = True) -> PixelEnv:
+    """A new environment of the task, with pictures of its own size unless another is asked for."""
+    spec = get_task(name)
+    return spec.make(image_size or spec.image_size, fast_rendering)
 
 
 def simulator_version() -> str:

@@ -35,10 +35,10 @@ class EpisodeTrace:
 
 def run_episodes(
     agent: Agent,
+    *,
     env: envs.PixelEnv,
     spec: envs.TaskSpec,
     tasks: GoalTasks,
-    *,
     seed: int,
     budget: int,
     description: str,
@@ -68,9 +68,7 @@ def run_episodes(
             for i, error in enumerate(errors):
                 reached = [step for step, value in enumerate(error, start=1) if value < spec.tolerance]
                 records.append(
-                    EpisodeRecord(
-                        first + i, bool(reached), reached[0] if reached else None, error[-1], min(error)
-                    )
+                    EpisodeRecord(first + i, bool(reached), reached[0] if reached else None, error[-1], min(error))
                 )
                 traces.append(EpisodeTrace(np.stack(states[i]), np.stack(pictures[i])))
     return records, traces

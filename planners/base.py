@@ -72,9 +72,7 @@ class Planner(ABC):
         mean = self.middle.expand(B, horizon, A) if warm_start is None else warm_start
         std = (self.config.init_std * self.half_range).expand(B, horizon, A)
         for _ in range(self.config.num_iterations):
-            noise = torch.stack(
-                [torch.randn(S, horizon, A, generator=g, device=self.low.device) for g in generators]
-            )
+            noise = torch.stack([torch.randn(S, horizon, A, generator=g, device=self.low.device) for g in generators])
             noise[:, 0] = 0  # the mean itself is a candidate
             samples = torch.clamp(mean.unsqueeze(1) + std.unsqueeze(1) * noise, self.low, self.high)
             costs = cost_fn(samples)

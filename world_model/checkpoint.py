@@ -1,7 +1,7 @@
 """A checkpoint is a folder that loads from its path alone; nothing in it is ever unpickled.
 
-    model.safetensors   weights and normalisers; floating-point weights in half precision
-    config.json         format version, task, model and training settings, where it came from, what it measured
+model.safetensors   weights and normalisers; floating-point weights in half precision
+config.json         format version, task, model and training settings, where it came from, what it measured
 """
 
 import json
@@ -58,8 +58,7 @@ def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     half = {name for name, _ in model.named_parameters()}  # buffers keep their precision: variances can overflow half
     weights = {
-        name: (value.half() if name in half else value).contiguous().cpu()
-        for name, value in model.state_dict().items()
+        name: (value.half() if name in half else value).contiguous().cpu() for name, value in model.state_dict().items()
     }
     save_file(weights, folder / "model.unfinished")
     os.replace(folder / "model.unfinished", folder / "model.safetensors")
@@ -67,9 +66,7 @@ def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
     os.replace(folder / "config.unfinished", folder / "config.json")
 
 
-def load_checkpoint(
-    folder: Path | str, *, task: str | None = None, device: str = "cpu"
-) -> tuple[JEPA, CheckpointInfo]:
+def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str = "cpu") -> tuple[JEPA, CheckpointInfo]:
     """The model in evaluation mode, and its info.
 
     Raises `CheckpointError` if it is missing, damaged, of another format version, or of another task than `task`.
@@ -93,8 +90,16 @@ def load_checkpoint(
             raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
         model = JEPA(info.model)
         model.load_state_dict(load_file(weights_path))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, dacite.DaciteError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        dacite.DaciteError,
+    ) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"checkpoint {folder} is damaged ({reason}); restore it or train it again") from error
-    model = model.to(torch.device(device), memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info

@@ -77,7 +77,11 @@ def write_dataset(path: Path, episodes: Iterable[Episode], info: DatasetInfo) ->
                 if name not in file:
                     chunk = (1 if name == "pixels" else 4096, *values.shape[1:])
                     file.create_dataset(
-                        name, (0, *values.shape[1:]), values.dtype, maxshape=(None, *values.shape[1:]), chunks=chunk
+                        name,
+                        (0, *values.shape[1:]),
+                        values.dtype,
+                        maxshape=(None, *values.shape[1:]),
+                        chunks=chunk,
                     )
                 column = file[name]
                 column.resize(len(column) + rows, axis=0)
@@ -154,12 +158,14 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         with h5py.File(path, "r") as file:
             attrs = dict(file.attrs)
             info = DatasetInfo(
-                **{
-                    field: tuple(bool(x) for x in attrs[field])
-                    if field == "angles"
-                    else (str if kind is str else int)(attrs[field])
-                    for field, kind in DatasetInfo.__annotations__.items()
-                }
+                task=str(attrs["task"]),
+                seed=int(attrs["seed"]),
+                data_policy=str(attrs["data_policy"]),
+                simulator=str(attrs["simulator"]),
+                action_block=int(attrs["action_block"]),
+                action_repeat=int(attrs["action_repeat"]),
+                angles=tuple(bool(angle) for angle in attrs["angles"]),
+                format_version=int(attrs["format_version"]),
             )
             if info.format_version != FORMAT_VERSION:
                 raise DatasetError(
@@ -172,5 +178,7 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     except (OSError, KeyError, ValueError) as error:
         raise DatasetError(f"{path} is truncated or no data set ({error}); collect it again with {collect}") from error
     if any(len(columns[name]) != columns["ep_len"].sum() for name in _ROW_COLUMNS):
-        raise DatasetError(f"{path} is truncated: its episodes name more rows than it has; collect it again with {collect}")
+        raise DatasetError(
+            f"{path} is truncated: its episodes name more rows than it has; collect it again with {collect}"
+        )
     return columns, info

@@ -4,6 +4,7 @@ The projector's BatchNorm, rather than LayerNorm, lets SIGReg shape the distribu
 (LeWorldModel, arXiv 2603.19312, section 3).
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,7 +41,7 @@ class ConvEncoder(nn.Module):
                     nn.BatchNorm2d(after),
                     nn.ReLU(inplace=True),
                 )
-                for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+                for before, after in itertools.pairwise(sizes)
             ),
             nn.Flatten(),
         )

@@ -78,6 +78,7 @@ class JEPA(nn.Module):
         B, S, H, A = actions.shape
         past = None
         if z_history.shape[1] > 1:  # the history is shared: its keys and values are computed once for all samples
+            assert past_actions is not None
             _, past = self.predictor(z_history[:, :-1], self._normalise(past_actions))
             past = tuple(KeyValue(*(part.repeat_interleave(S, dim=0) for part in layer)) for layer in past)
         blocks = self._normalise(actions).reshape(B * S, H, A)

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -131,7 +132,7 @@ def _uses_bfloat16(precision: str, device: torch.device) -> bool:
 
 def _learning_rate_factor(step: int, config: TrainConfig) -> float:
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return warmup * 0.5 * (1 + np.cos(np.pi * step / config.num_steps))
+    return warmup * 0.5 * (1 + math.cos(math.pi * step / config.num_steps))
 
 
 @torch.no_grad()
@@ -170,7 +171,7 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> JEPA:
     mean, std = data.action_stats()
     model.action_mean.copy_(torch.from_numpy(mean))
     model.action_std.copy_(torch.from_numpy(std))
-    return model.to(device, memory_format=torch.channels_last).train()
+    return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
 def train(config: TrainConfig) -> Path:

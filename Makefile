@@ -1,0 +1,46 @@
+# `make reacher` and `make test` each do all the set-up that is missing; a second call starts at once.
+SHELL := bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: reacher test test-slow lint setup
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+reacher: $(READY)
+	$(VENV)/bin/python eval/run_planning.py --task reacher
+
+test: $(READY)
+	$(VENV)/bin/pytest
+
+test-slow: $(READY)
+	$(VENV)/bin/pytest -m slow
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	install() {  # Debian packages, as root or through sudo
+		echo "installing $$*"
+		if ! command -v apt-get >/dev/null; then
+			echo "error: this needs the equivalent of Debian's $$*; install it and run make again" >&2; exit 1
+		elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq "$$@" >/dev/null
+		elif command -v sudo >/dev/null; then sudo apt-get update -qq && sudo apt-get install -y -qq "$$@" >/dev/null
+		else echo "error: missing packages; as root, run: apt-get install $$*" >&2; exit 1
+		fi
+	}
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || {
+		echo "error: Python 3.10 to 3.12 is needed; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
+	echo "installing Python packages into $(VENV) (a few minutes, once)"
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	renders() { $(VENV)/bin/python -c 'import envs; envs.make("reacher").reset()' >/dev/null 2>&1; }
+	renders || install libegl1 libgl1-mesa-dri
+	renders || $(VENV)/bin/python -c 'import envs; envs.make("reacher").reset()'
+	touch $@

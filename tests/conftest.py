@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from world_model.dataset import DatasetInfo, Episode, write_dataset
+
+ROOT = Path(__file__).parent.parent
+CHECKPOINT = ROOT / "checkpoints" / "reacher"
+
+
+def synthetic_episodes(num_episodes: int, num_blocks: int, seed: int = 0) -> list[Episode]:
+    """A bright square that actions push about: pictures a tiny model can learn, without a simulator."""
+    rng = np.random.default_rng(seed)
+    episodes = []
+    for _ in range(num_episodes):
+        action = rng.uniform(-1, 1, (num_blocks, 2)).astype(np.float32)
+        position = np.clip(np.cumsum(np.vstack([rng.uniform(-1, 1, 2), 0.3 * action]), axis=0), -1, 1)
+        pixels = np.zeros((num_blocks + 1, 32, 32, 3), np.uint8)
+        for frame, (x, y) in zip(pixels, ((position + 1) * 12).astype(int), strict=True):
+            frame[y : y + 8, x : x + 8] = 255
+        episodes.append(Episode(pixels, action, position, np.zeros_like(position)))
+    return episodes
+
+
+INFO = DatasetInfo(
+    task="square",
+    seed=0,
+    data_policy="uniform",
+    simulator="none",
+    action_block=1,
+    action_repeat=1,
+    angles=(False, True),
+)
+
+
+@pytest.fixture(scope="session")
+def dataset_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "square.h5"
+    write_dataset(path, synthetic_episodes(num_episodes=20, num_blocks=12), INFO)
+    return path
+
+
+@pytest.fixture
+def read_results():
+    return lambda folder: json.loads((folder / "results.json").read_text())

@@ -1,0 +1,142 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from agent.baselines import DoNothingAgent, RandomAgent
+from agent.planning_agent import AgentConfig, PlanningAgent
+from planners import PlannerConfig
+from world_model.encoder import EncoderConfig
+from world_model.jepa import JEPA, JEPAConfig
+from world_model.predictor import PredictorConfig
+
+SPACE = gym.spaces.Box(np.array([-1, -2], np.float32), np.array([1, 0.5], np.float32))
+BLOCK = 3
+SEARCH = PlannerConfig(num_samples=40, num_elites=8)
+
+
+class PointModel(JEPA):
+    """A world whose answer is known: z is a point in the plane, drawn as the first two pixels of the picture,
+    and a block moves it by the sum of its actions."""
+
+    def __init__(self):
+        super().__init__(
+            JEPAConfig(BLOCK * 2, 2, 4, EncoderConfig(image_size=16), PredictorConfig(width=8, num_heads=1))
+        )
+        self.seen, self.histories = [], []
+
+    def encode(self, pixels):
+        self.seen.append(len(pixels))
+        return pixels[..., 0, :2, 0].float() / 10
+
+    def rollout(self, z_history, past_actions, actions):
+        self.histories.append((z_history, past_actions))
+        moves = actions.unflatten(-1, (BLOCK, 2)).sum(-2)
+        return z_history[:, None, None, -1] + moves.cumsum(2)
+
+
+def picture_of(point):
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[0, :2, 0] = np.asarray(point) * 10
+    return picture
+
+
+def agent_with(**config):
+    model = PointModel().eval().requires_grad_(False)
+    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(search=SEARCH, **config)), model
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+def test_reaches_the_pictured_point(planner):
+    agent, _ = agent_with(planner=planner, horizon=3)
+    points = np.array([[10.0, 10.0], [5.0, 20.0]])
+    goals = np.array([[14.0, 8.0], [3.0, 12.0]])
+    agent.reset(np.stack([picture_of(goal) for goal in goals]), seeds=[0, 1])
+    for _ in range(8):
+        block = agent.act(np.stack([picture_of(point) for point in points]))
+        assert block.shape == (2, BLOCK, 2)
+        assert (block >= SPACE.low - 1e-6).all()
+        assert (block <= SPACE.high + 1e-6).all()
+        points += block.sum(1)
+    np.testing.assert_allclose(points, goals, atol=0.5)
+
+
+def test_goal_is_encoded_once_and_the_picture_once_a_block():
+    agent, model = agent_with(horizon=2)
+    agent.reset(np.stack([picture_of((1, 1))] * 4), seeds=range(4))
+    for _ in range(3):
+        agent.act(np.stack([picture_of((2, 2))] * 4))
+    assert model.seen == [4, 4, 4, 4]
+
+
+def test_history_holds_the_last_real_frames_and_the_blocks_between_them():
+    agent, model = agent_with(horizon=2, history_len=3)
+    agent.reset(picture_of((1, 1))[None], seeds=[0])
+    blocks = [agent.act(picture_of((i, i))[None]) for i in range(5)]
+    first, last = model.histories[0], model.histories[-1]
+    assert first[0].shape == (1, 1, 2)
+    assert first[1] is None
+    torch.testing.assert_close(last[0], torch.tensor([[[2.0, 2], [3, 3], [4, 4]]]))
+    np.testing.assert_allclose(last[1].unflatten(-1, (BLOCK, 2))[0], np.concatenate(blocks[2:4]))
+
+
+def test_plans_anew_only_after_the_receding_horizon():
+    agent, model = agent_with(horizon=4, receding_horizon=3)
+    agent.reset(picture_of((9, 9))[None], seeds=[0])
+    decisions = []
+    for _ in range(7):
+        agent.act(picture_of((1, 1))[None])
+        decisions.append(len(model.histories) // SEARCH.num_iterations)
+    assert decisions == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_an_episode_goes_the_same_alone_as_among_others():
+    goals = np.stack([picture_of((i + 3, i)) for i in range(3)])
+    agent, _ = agent_with(horizon=3)
+    agent.reset(goals, seeds=[7, 8, 9])
+    together = [agent.act(np.stack([picture_of((5, 5))] * 3)) for _ in range(2)]
+    agent.reset(goals[1:2], seeds=[8])
+    alone = [agent.act(picture_of((5, 5))[None]) for _ in range(2)]
+    for several, single in zip(together, alone, strict=True):
+        np.testing.assert_allclose(several[1], single[0], atol=1e-5)
+
+
+def test_reset_forgets_the_episode_before():
+    agent, _ = agent_with(horizon=3)
+    runs = []
+    for _ in range(2):
+        agent.reset(picture_of((4, 4))[None], seeds=[1])
+        runs.append([agent.act(picture_of((i, 9))[None]) for i in range(4)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_latent_distance():
+    agent, _ = agent_with()
+    pictures, goals = np.stack([picture_of((0, 0)), picture_of((3, 4))]), np.stack([picture_of((3, 4))] * 2)
+    np.testing.assert_allclose(agent.latent_distance(pictures, goals), [5, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"horizon": 0}, "at least 1"),
+        ({"history_len": 0}, "at least 1"),
+        ({"horizon": 3, "receding_horizon": 4}, "receding_horizon must lie in 1–3"),
+        ({"horizon": 7, "history_len": 3}, "history_len \\+ horizon - 1 is 9; this model's predictor sees at most 8"),
+    ],
+)
+def test_impossible_settings_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        agent_with(**config)
+
+
+def test_baselines_act_within_bounds_and_by_their_seed():
+    pictures = np.stack([picture_of((0, 0))] * 2)
+    random, nothing = RandomAgent(SPACE, BLOCK), DoNothingAgent(SPACE, BLOCK)
+    draws = []
+    for seeds in ([1, 2], [2, 1]):
+        random.reset(pictures, seeds)
+        draws.append(random.act(pictures))
+    np.testing.assert_array_equal(draws[0], draws[1][::-1])
+    assert all(SPACE.contains(action) for action in draws[0].reshape(-1, 2))
+    assert not nothing.act(pictures).any()

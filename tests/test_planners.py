@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planners import OBJECTIVES, PLANNERS, PlannerConfig, shift
+from planners.mppi import MPPI
+
+LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5])
+THOROUGH = PlannerConfig(num_samples=400, num_elites=40, num_iterations=25, min_std=0.005, temperature=0.05)
+
+
+def generators(seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def linear_quadratic(horizon, seed=0):
+    """x' = F x + G u with cost Σ |x − goal|² + 0.1 |u|²: its cost function, and the optimum by least squares."""
+    rng = np.random.default_rng(seed)
+    F, G = np.eye(3) + 0.1 * rng.normal(size=(3, 3)), 0.4 * rng.normal(size=(3, 2))
+    start, goal = rng.normal(size=3) * 0.3, rng.normal(size=3) * 0.3
+    rows = np.zeros((horizon, 3, horizon, 2))
+    for step in range(horizon):
+        for cause in range(step + 1):
+            rows[step, :, cause] = np.linalg.matrix_power(F, step - cause) @ G
+    rest = np.concatenate([goal - np.linalg.matrix_power(F, step + 1) @ start for step in range(horizon)])
+    effort = np.sqrt(0.1) * np.eye(2 * horizon)
+    stacked = np.concatenate([rows.reshape(3 * horizon, 2 * horizon), effort])
+    best = np.linalg.lstsq(stacked, np.concatenate([rest, np.zeros(2 * horizon)]), rcond=None)[0]
+
+    def cost(actions):
+        B, S, H, _ = actions.shape
+        x, total = torch.tensor(start).float().expand(B, S, 3), torch.zeros(B, S)
+        for step in range(H):
+            x = x @ torch.tensor(F.T).float() + actions[:, :, step] @ torch.tensor(G.T).float()
+            total = total + (x - torch.tensor(goal).float()).square().sum(-1)
+            total = total + 0.1 * actions[:, :, step].square().sum(-1)
+        return total
+
+    return cost, torch.tensor(best.reshape(horizon, 2)).float()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_finds_the_analytic_optimum_of_a_linear_quadratic_problem(name):
+    cost, best = linear_quadratic(horizon=4)
+    bound = torch.full((2,), 2.0)
+    assert best.abs().max() < 2
+    plan = PLANNERS[name](THOROUGH, -bound, bound).plan(cost, 4, generators([0, 1]))
+    optimum = cost(best[None, None])[0, 0]
+    start = cost(torch.zeros(1, 1, 4, 2))[0, 0]
+    reached = cost(plan.actions.unsqueeze(1))[:, 0]
+    assert ((reached - optimum) / (start - optimum)).max() < 0.02
+    assert (plan.actions - best).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), horizon=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_bounds_are_kept_in_every_candidate_and_plan(name, seed, batch, horizon):
+    def cost(actions):
+        assert actions.shape == (batch, 30, horizon, 2)
+        assert (actions >= LOW).all()
+        assert (actions <= HIGH).all()
+        return -actions.sum((-1, -2))  # pulls toward the upper bound
+
+    config = PlannerConfig(num_samples=30, num_elites=5, init_std=3.0)
+    plan = PLANNERS[name](config, LOW, HIGH).plan(cost, horizon, generators(range(seed, seed + batch)))
+    assert plan.actions.shape == (batch, horizon, 2)
+    assert (plan.actions >= LOW - 1e-6).all()
+    assert (plan.actions <= HIGH + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_cost_that_is_not_finite_ranks_last(name, bad):
+    def cost(actions):
+        first = actions[..., 0, 0]
+        return torch.where(first > 0, bad, (first + 0.5).square())
+
+    config = PlannerConfig(num_samples=200, num_elites=20, num_iterations=8)
+    plan = PLANNERS[name](config, -torch.ones(1), torch.ones(1)).plan(cost, 1, generators([0]))
+    assert plan.actions.item() == pytest.approx(-0.5, abs=0.1)
+    assert torch.isfinite(plan.cost).all()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_survives_costs_that_are_all_bad(name):
+    config = PlannerConfig(num_samples=20, num_elites=5)
+    plan = PLANNERS[name](config, LOW, HIGH).plan(
+        lambda actions: torch.full(actions.shape[:2], float("nan")), 2, generators([0])
+    )
+    assert torch.isfinite(plan.actions).all()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_an_episode_plans_the_same_alone_as_among_others(name):
+    cost, _ = linear_quadratic(horizon=3)
+    planner = PLANNERS[name](PlannerConfig(), -torch.ones(2), torch.ones(2))
+    together = planner.plan(cost, 3, generators([5, 6, 7])).actions
+    alone = torch.cat([planner.plan(cost, 3, generators([seed])).actions for seed in (5, 6, 7)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_warm_start_is_itself_a_candidate(name):
+    seen = []
+    warm = torch.tensor([[[0.3, 0.1], [-0.2, 0.4]]])
+
+    def cost(actions):
+        seen.append(actions)
+        return actions.square().sum((-1, -2))
+
+    PLANNERS[name](PlannerConfig(), LOW, HIGH).plan(cost, 2, generators([0]), warm)
+    torch.testing.assert_close(seen[0][:, 0], warm)
+
+
+def test_mppi_weighs_candidates_by_exp_of_minus_cost_over_temperature():
+    samples = torch.tensor([0.0, 1.0, 3.0]).view(1, 3, 1, 1)
+    costs = torch.tensor([[1.0, 2.0, 6.0]])  # mean 3, std √(14/3)
+    config = PlannerConfig(num_samples=3, num_elites=1, temperature=2.0)
+    mean, std = MPPI(config, -torch.ones(1), torch.ones(1)).refit(samples, costs)
+    weights = np.exp(-np.array([1.0, 2.0, 6.0]) / np.sqrt(14 / 3) / 2)
+    weights /= weights.sum()
+    expected = weights @ [0, 1, 3]
+    assert mean.item() == pytest.approx(expected, rel=1e-5)
+    assert std.item() == pytest.approx(np.sqrt(weights @ (np.array([0, 1, 3]) - expected) ** 2), rel=1e-5)
+
+
+def test_shift_drops_what_is_done_and_fills_the_end():
+    plan = torch.arange(6.0).view(1, 3, 2)
+    fill = torch.tensor([9.0, 8.0])
+    assert shift(plan, 1, fill).tolist() == [[[2, 3], [4, 5], [9, 8]]]
+    assert shift(plan, 3, fill).tolist() == [[[9, 8]] * 3]
+
+
+def test_objectives_by_hand():
+    z = torch.tensor([[[[3.0, 4.0], [0.0, 1.0], [0.0, 2.0]], [[1.0, 0.0], [5.0, 12.0], [8.0, 6.0]]]])  # (1, 2, 3, 2)
+    goal = torch.zeros(1, 2)
+    by_hand = {"terminal": [2, 10], "minimum": [1, 1], "mean": [8 / 3, 8]}
+    assert set(by_hand) == set(OBJECTIVES)
+    for name, costs in by_hand.items():
+        torch.testing.assert_close(OBJECTIVES[name](z, goal), torch.tensor([costs], dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PlannerConfig(num_elites=101), "num_elites"),
+        (PlannerConfig(num_elites=0), "num_elites"),
+        (PlannerConfig(num_iterations=0), "num_iterations"),
+    ],
+)
+def test_impossible_settings_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        PLANNERS["cem"](config, LOW, HIGH)

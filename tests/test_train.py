@@ -1,0 +1,227 @@
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from world_model import train as train_module
+from world_model.checkpoint import CheckpointError, load_checkpoint
+from world_model.dataset import Dataset, DatasetError
+from world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
+from world_model.train import PRESETS, TrainConfig, TrainError, choose_device, recalibrate_batchnorm, train
+
+
+def debug_config(output, dataset_path, **changes):
+    settings = {**PRESETS["debug"], "task": "square", "data": dataset_path, "preset": "debug", **changes}
+    return TrainConfig(output=output, precision="float32", device="cpu", **settings)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_path, tmp_path_factory):
+    return train(debug_config(tmp_path_factory.mktemp("run") / "whole", dataset_path))
+
+
+def weights(folder):
+    return load_checkpoint(folder)[0].state_dict()
+
+
+def test_training_learns_to_predict(dataset_path, tmp_path):
+    model, info = load_checkpoint(train(debug_config(tmp_path / "run", dataset_path, num_steps=300, learning_rate=3e-3)))
+    data = Dataset(dataset_path)
+    rows = data.rows_of(data.held_out_episodes)
+    z = encode_rows(model, data, rows)[None, :8]
+    actions = torch.from_numpy(data.action[rows[:7]])[None]
+    error = (model.predict(z[:, :-1], actions) - z[:, 1:]).square().mean()
+    standing_still = (z[:, :-1] - z[:, 1:]).square().mean()
+    assert error < 0.7 * standing_still
+    assert set(info.metrics["loss"]) == {"prediction", "rollout", "sigreg"}
+    assert info.metrics["embedding"]["std"] > 0.3
+
+
+class Killed(BaseException):
+    """Ends a training as a kill would: nothing gets to clean up."""
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tmp_path, monkeypatch):
+    config = debug_config(tmp_path / "killed", dataset_path)
+    draw, calls = Dataset.sample_windows, []
+
+    def draw_until_killed(self, *args):
+        calls.append(1)
+        if len(calls) == 17:  # states are saved at steps 10, 20, 30
+            raise Killed
+        return draw(self, *args)
+
+    monkeypatch.setattr(Dataset, "sample_windows", draw_until_killed)
+    with pytest.raises(Killed):
+        train(config)
+    assert not (config.output / "config.json").exists()
+    monkeypatch.setattr(Dataset, "sample_windows", draw)
+    resumed, whole = weights(train(config)), weights(trained)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+def test_a_finished_training_is_left_alone(trained, dataset_path):
+    before = (trained / "model.safetensors").read_bytes()
+    train(debug_config(trained, dataset_path))
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_another_configuration_does_not_touch_a_training(trained, dataset_path):
+    with pytest.raises(TrainError, match="other settings; choose another --output"):
+        train(debug_config(trained, dataset_path, seed=1))
+
+
+def test_another_tasks_data_are_refused(dataset_path, tmp_path):
+    with pytest.raises(DatasetError, match="'square', not 'reacher'"):
+        train(debug_config(tmp_path, dataset_path, task="reacher"))
+
+
+def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
+    with pytest.raises(TrainError, match="not finite at step"):
+        train(debug_config(tmp_path, dataset_path, sigreg_weight=float("inf")))
+
+
+def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
+    data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.fill_(5), module.running_var.fill_(50)
+    far_off = model.encode(torch.from_numpy(data.pixels[:32]))
+    recalibrate_batchnorm(model, data)
+    recalibrated = model.encode(torch.from_numpy(data.pixels[:32]))
+    saved = load_checkpoint(trained)[0].encode(torch.from_numpy(data.pixels[:32]))
+    torch.testing.assert_close(recalibrated, saved, atol=5e-3, rtol=0)  # the saved weights are halves
+    assert (far_off - saved).abs().max() > 0.1
+    # The first layer's statistics against the plain average over the training pictures.
+    rows = data.rows_of(data.train_episodes)
+    images = torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    first = model.encoder.layers[0]
+    activations = first[0](images).mean((0, 2, 3))
+    torch.testing.assert_close(first[1].running_mean, activations, atol=0.01, rtol=0.02)
+    assert not model.training
+
+
+def test_half_precision_weights_encode_as_the_trained_ones(trained, dataset_path):
+    data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
+    state = torch.load(trained / "state.pt", weights_only=True)["model"]
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, state[name], atol=1e-4, rtol=1e-3, msg=name)
+    assert np.isfinite(encode_rows(model, data, np.arange(20))).all()
+
+
+def test_encoding_rows_leaves_the_mode_alone(trained, dataset_path):
+    data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
+    model.train()
+    statistics = model.encoder.layers[0][1].running_mean.clone()
+    encode_rows(model, data, np.arange(20))
+    assert model.training
+    torch.testing.assert_close(model.encoder.layers[0][1].running_mean, statistics)
+
+
+def test_effective_rank_of_known_spectra():
+    g = torch.Generator().manual_seed(0)
+    isotropic = torch.linalg.qr(torch.randn(100, 8, generator=g))[0]
+    isotropic = isotropic - isotropic.mean(0)
+    assert effective_rank(isotropic * 7) == pytest.approx(8, rel=0.02)
+    assert effective_rank(torch.randn(100, 1, generator=g) @ torch.ones(1, 8)) == pytest.approx(1, abs=1e-3)
+    spectrum = torch.tensor([3.0, 1.0])
+    p = spectrum / spectrum.sum()
+    two = torch.linalg.qr(torch.randn(100, 3, generator=g) - 0)[0]
+    two = torch.linalg.qr(two - two.mean(0))[0][:, :2] * spectrum
+    assert effective_rank(two) == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=0.02)
+
+
+def test_linear_probe_r2():
+    g = torch.Generator().manual_seed(0)
+    z, mixing = torch.randn(500, 6, generator=g), torch.randn(6, 2, generator=g)
+    y = (z @ mixing + 3).double()
+    noise = torch.randn(500, 1, generator=g).double()
+    targets = torch.cat([y, y[:, :1] + y[:, :1].std() * noise, noise], dim=1)
+    r2 = linear_probe_r2(z[:400], targets[:400], z[400:], targets[400:])
+    assert r2[0] > 0.999
+    assert r2[1] > 0.999
+    assert r2[2] == pytest.approx(0.5, abs=0.15)  # half its variance is noise
+    assert r2[3] < 0.1
+
+
+def test_report_reads_a_state_that_the_embedding_holds(dataset_path, trained):
+    report = report_embedding(load_checkpoint(trained)[0], Dataset(dataset_path, held_out_fraction=0.25), 5)
+    assert set(report.probe_r2) == {"qpos0", "cos_qpos1", "sin_qpos1"}
+    assert 1 <= report.effective_rank <= 16
+
+
+def damage(folder, name, change):
+    stored = json.loads((folder / "config.json").read_text())
+    change(stored)
+    (folder / "config.json").write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "no checkpoint at"),
+        (lambda f: (f / "model.safetensors").unlink(), "no checkpoint at"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"rubbish"), "is damaged"),
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-50]), "is damaged"),
+        (lambda f: (f / "config.json").write_text("{"), "is damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c.update(format_version=99)), "has format 99, this version reads 1"),
+        (lambda f: damage(f, "config", lambda c: c.update(surprise=1)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"].update(embed_dim=17)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"].update(embed_dim="x")), "is damaged"),
+        (
+            lambda f: damage(f, "config", lambda c: c.update(task="walker")),
+            "was trained on task 'walker', not 'square'",
+        ),
+    ],
+)
+def test_bad_checkpoints_are_refused_in_one_line(trained, tmp_path, spoil, message):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(folder, task="square")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_says_where_it_came_from(trained):
+    _, info = load_checkpoint(trained)
+    assert info.simulator == "none"
+    assert info.data["num_episodes"] == 20
+    assert info.training["num_steps"] == 30
+    assert info.learning_seconds > 0
+
+
+def test_devices(monkeypatch):
+    assert choose_device("cpu") == torch.device("cpu")
+    for name in ("cuda:7", "tpu", "nonsense"):
+        with pytest.raises(ValueError, match=f"device '{name}' is not there; this machine has: .*cpu"):
+            choose_device(name)
+
+
+def test_presets_yield_to_options(monkeypatch):
+    argv = ["train.py", "--output", "x", "--preset", "debug", "--num-steps", "7", "--encoder.kind", "vit"]
+    monkeypatch.setattr(sys, "argv", argv)
+    config = train_module.parse_config()
+    assert (config.preset, config.num_steps, config.batch_size) == ("debug", 7, PRESETS["debug"]["batch_size"])
+    assert config.encoder == dataclasses.replace(PRESETS["debug"]["encoder"], kind="vit")
+
+
+def test_the_command_refuses_missing_data_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "world_model/train.py", "--task", "reacher", "--output", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no data set at data/reacher.h5; collect one with")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
