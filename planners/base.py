@@ -15,11 +15,11 @@ CostFn = Callable[[Tensor], Tensor]
 class PlannerConfig:
     """Settings of the search; stds are fractions of half the action range."""
 
-    num_samples: int = 100
+    num_samples: int = 64
     """S: candidate plans in an iteration."""
-    num_iterations: int = 4
+    num_iterations: int = 3
     """Rounds of sampling and refitting."""
-    num_elites: int = 10
+    num_elites: int = 8
     """CEM: the best candidates, to which the next distribution is fitted."""
     init_std: float = 0.7
     """Std of the first round."""

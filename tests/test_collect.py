@@ -1,3 +1,5 @@
+from concurrent.futures import Executor, Future
+
 import numpy as np
 import pytest
 
@@ -27,12 +29,21 @@ def short_episodes():
     patch.undo()
 
 
+class InProcess(Executor):
+    """Runs the work at once in this process, so that a test can interrupt it."""
+
+    def __init__(self, num_processes, mp_context):
+        pass
+
+    def submit(self, function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+
 @pytest.fixture
 def in_process(monkeypatch):
-    """Workers as threads of this process, so that a test can interrupt them."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    monkeypatch.setattr(collect_module, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(1))
+    monkeypatch.setattr(collect_module, "ProcessPoolExecutor", InProcess)
 
 
 def test_data_are_what_the_simulator_does(tmp_path, in_process):

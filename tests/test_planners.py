@@ -147,7 +147,7 @@ def test_objectives_by_hand():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (PlannerConfig(num_elites=101), "num_elites"),
+        (PlannerConfig(num_elites=65), "num_elites"),
         (PlannerConfig(num_elites=0), "num_elites"),
         (PlannerConfig(num_iterations=0), "num_iterations"),
     ],

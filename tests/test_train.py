@@ -31,7 +31,9 @@ def weights(folder):
 
 
 def test_training_learns_to_predict(dataset_path, tmp_path):
-    model, info = load_checkpoint(train(debug_config(tmp_path / "run", dataset_path, num_steps=300, learning_rate=3e-3)))
+    model, info = load_checkpoint(
+        train(debug_config(tmp_path / "run", dataset_path, num_steps=300, learning_rate=3e-3))
+    )
     data = Dataset(dataset_path)
     rows = data.rows_of(data.held_out_episodes)
     z = encode_rows(model, data, rows)[None, :8]

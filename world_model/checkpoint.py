@@ -14,7 +14,7 @@ from typing import Any
 import dacite
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from world_model.jepa import JEPA, JEPAConfig
 
@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
     weights = {
         name: (value.half() if name in half else value).contiguous().cpu() for name, value in model.state_dict().items()
     }
-    save_file(weights, folder / "model.unfinished")
+    (folder / "model.unfinished").write_bytes(save(weights))
     os.replace(folder / "model.unfinished", folder / "model.safetensors")
     (folder / "config.unfinished").write_text(json.dumps(asdict(info), indent=2) + "\n")
     os.replace(folder / "config.unfinished", folder / "config.json")

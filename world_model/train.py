@@ -56,7 +56,7 @@ class TrainConfig:
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 multiplies where the hardware does so natively (auto)."""
-    num_steps: int = 4000
+    num_steps: int = 2000
     """Optimiser steps."""
     batch_size: int = 64
     """Windows in a step; SIGReg's weight is tied to it."""
@@ -67,7 +67,7 @@ class TrainConfig:
     warmup_steps: int = 100
     """Linear warm-up, before the cosine decay to zero."""
     grad_clip: float = 1.0
-    sigreg_weight: float = 0.1
+    sigreg_weight: float = 0.2
     """λ, the weight of SIGReg beside the prediction error."""
     rollout_weight: float = 1.0
     """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""

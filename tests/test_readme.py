@@ -1,0 +1,80 @@
+"""The README tells the truth: its commands run, its Python runs, its tree exists, its figures are in the results."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.strip()]
+
+# What makes a command small enough for a test; everything else of it runs as it stands.
+SMALL = {
+    "agent/collect.py": ["--num-episodes", "40"],
+    "world_model/train.py": ["--preset", "debug", "--num-frames", "8"],
+    "eval/run_planning.py": ["--num-episodes", "2", "--no-video"],
+    "envs/benchmark_rendering.py": ["--num-frames", "3", "--num-rounds", "1"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "checkpoints", folder / "checkpoints")
+    return folder
+
+
+def test_python_commands_run_one_after_another(folder):
+    commands = [line.split("#")[0].split() for line in COMMANDS if line.startswith("python ")]
+    assert {command[1] for command in commands} == set(SMALL)
+    for _, script, *options in commands:
+        done = subprocess.run(
+            [sys.executable, ROOT / script, *options, *SMALL[script]], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{script} {options}: {done.stderr[-2000:]}"
+
+
+def test_make_commands_are_targets():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
+    assert {"reacher", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_ci_calls_the_readmes_test_command():
+    assert "make test" in COMMANDS[1]
+    assert "\nmake test\n" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_ten_lines_of_python_run(folder):
+    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "reached.png").stat().st_size > 500
+
+
+def test_links_and_the_tree_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    (tree,) = [text for kind, text in BLOCKS if kind == "text" and "envs/" in text]
+    for name in re.findall(r"^(\S+/)", tree, re.MULTILINE):
+        assert (ROOT / name).is_dir(), name
+
+
+def test_every_result_row_equals_its_json():
+    rows = re.findall(
+        r"^\|.*?\| ([\d.]+) % \[([\d.]+), ([\d.]+)\] \| (\d+) \|.*?\]\((docs/results/\S+\.json)\) \|$", README, re.M
+    )
+    assert rows
+    for rate, low, high, n, path in rows:
+        results = json.loads((ROOT / path).read_text())
+        shown = [float(rate), float(low), float(high)]
+        stored = [results["success_rate"], *results["success_interval"]]
+        assert shown == [round(100 * value, 1) for value in stored], path
+        assert int(n) == results["num_episodes"]
