@@ -40,7 +40,7 @@ class TaskSpec:
 
 
 def _make_reacher(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from envs.dm_control import DMControlEnv
+    from envs.dmc import DMControlEnv
 
     spec = _TASKS["reacher"]
     return DMControlEnv(
