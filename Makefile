@@ -25,7 +25,7 @@ lint: $(READY)
 setup: $(READY)
 
 $(READY): pyproject.toml
-	install() {  # Debian packages, as root or through sudo
+	@install() {  # Debian packages, as root or through sudo
 		echo "installing $$*"
 		if ! command -v apt-get >/dev/null; then
 			echo "error: this needs the equivalent of Debian's $$*; install it and run make again" >&2; exit 1

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -95,8 +96,9 @@ def collect(config: CollectConfig) -> Path:
     """Collects and returns the data set's path. An existing file is an `EnvError`: data are never overwritten."""
     spec = envs.get_task(config.task)
     output = config.output or Path("data") / f"{config.task}.h5"
-    if config.num_episodes < 1:
-        raise envs.EnvError(f"--num-episodes must be at least 1, not {config.num_episodes}")
+    for option, least in {"num_episodes": 1, "num_processes": 1, "seed": 0}.items():
+        if (value := getattr(config, option)) < least:
+            raise envs.EnvError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
     if output.exists():
         raise envs.EnvError(f"{output} exists already; delete it or choose another --output")
 
@@ -146,8 +148,10 @@ def main() -> None:
     config = tyro.cli(CollectConfig)
     try:
         print(f"wrote {collect(config)}")  # noqa: T201
-    except envs.EnvError as error:
+    except (envs.EnvError, OSError) as error:
         sys.exit(f"error: {error}")
+    except BrokenProcessPool:
+        sys.exit("error: a simulator process was killed; the same command goes on from here")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from here")
 

@@ -227,6 +227,8 @@ def run(config: RunConfig) -> Path:
     spec = envs.get_task(config.task)
     if config.num_episodes < 1:
         raise UsageError(f"--num-episodes must be at least 1, not {config.num_episodes}")
+    if config.seed < 0:
+        raise UsageError(f"--seed must be at least 0, not {config.seed}")
     config = replace(config, checkpoint=config.checkpoint or Path("checkpoints") / config.task)
     device = choose_device(config.device)
     config = replace(config, device=str(device))
@@ -253,7 +255,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
     try:
         run(config)
-    except (UsageError, CheckpointError, envs.EnvError, ValueError) as error:
+    except (UsageError, CheckpointError, envs.EnvError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -50,6 +50,9 @@ class Planner(ABC):
             raise ValueError(f"num_elites must lie in 1–{config.num_samples} (num_samples), not {config.num_elites}")
         if config.num_iterations < 1:
             raise ValueError(f"num_iterations must be at least 1, not {config.num_iterations}")
+        for name in ("init_std", "min_std", "temperature"):
+            if not (value := getattr(config, name)) > 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
         self.config, self.low, self.high = config, low, high
         self.middle, self.half_range = (low + high) / 2, (high - low) / 2
 

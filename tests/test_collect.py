@@ -98,9 +98,12 @@ def test_existing_data_are_never_overwritten(tmp_path):
     assert (tmp_path / "d.h5").read_bytes() == b"precious"
 
 
-def test_no_episodes_are_refused(tmp_path):
-    with pytest.raises(envs.EnvError, match="--num-episodes must be at least 1"):
-        collect(config(tmp_path / "d.h5", num_episodes=0))
+@pytest.mark.parametrize(
+    ("option", "value", "least"), [("num_episodes", 0, 1), ("num_processes", 0, 1), ("seed", -1, 0)]
+)
+def test_impossible_options_are_refused(tmp_path, option, value, least):
+    with pytest.raises(envs.EnvError, match=f"--{option.replace('_', '-')} must be at least {least}, not {value}"):
+        collect(config(tmp_path / "d.h5", **{option: value}))
 
 
 def test_purposes_and_episodes_draw_from_streams_of_their_own():

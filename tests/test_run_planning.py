@@ -147,6 +147,8 @@ def test_goal_images_that_cannot_serve_are_refused(tmp_path):
     [
         (["--task", "recher"], "unknown task 'recher'; known tasks: reacher"),
         (["--num-episodes", "0"], "--num-episodes must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--planner", "mppi", "--temperature", "0"], "temperature must be above 0"),
         (["--checkpoint", "nowhere"], "no checkpoint at nowhere"),
         (["--goal-image", "nowhere.png"], "no goal image at nowhere.png"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),

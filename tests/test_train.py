@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import load_file
 
 from world_model import train as train_module
 from world_model.checkpoint import CheckpointError, load_checkpoint
@@ -90,6 +91,27 @@ def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
         train(debug_config(tmp_path, dataset_path, sigreg_weight=float("inf")))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "--num-steps must be at least 1, not 0"),
+        ({"batch_size": 1}, "--batch-size must be at least 2, not 1"),
+        ({"seed": -1}, "--seed must be at least 0, not -1"),
+        ({"num_frames": 3}, r"--num-frames must exceed --max-context \(3\), not 3"),
+    ],
+)
+def test_impossible_settings_are_refused(dataset_path, tmp_path, changes, message):
+    with pytest.raises(TrainError, match=message):
+        train(debug_config(tmp_path / "run", dataset_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_state_is_said_in_one_line(dataset_path, tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(TrainError, match=r"state\.safetensors is damaged; delete it to start afresh"):
+        train(debug_config(tmp_path, dataset_path))
+
+
 def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
     data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
     for module in model.modules():
@@ -112,9 +134,9 @@ def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
 
 def test_half_precision_weights_encode_as_the_trained_ones(trained, dataset_path):
     data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
-    state = torch.load(trained / "state.pt", weights_only=True)["model"]
+    state = load_file(trained / "state.safetensors")
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter, state[name], atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(parameter, state[f"model/{name}"], atol=1e-4, rtol=1e-3, msg=name)
     assert np.isfinite(encode_rows(model, data, np.arange(20))).all()
 
 

@@ -19,11 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from world_model.checkpoint import CheckpointError, CheckpointInfo, git_commit, save_checkpoint
+from world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
 from world_model.dataset import Dataset, DatasetError
 from world_model.diagnostics import report_embedding
 from world_model.encoder import EncoderConfig
@@ -174,11 +176,60 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> JEPA:
     return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
+def _save_state(path: Path, model: JEPA, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    """Weights and the optimiser's moments, in full precision, to resume from."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(
+        save(
+            {name: value.contiguous() for name, value in tensors.items()},
+            metadata={"step": str(step), "seconds": str(seconds)},
+        )
+    )
+    os.replace(unfinished, path)
+
+
+def _load_state(path: Path, model: JEPA, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Puts a saved state back; returns the steps done and the seconds that they took."""
+    weights: dict[str, torch.Tensor] = {}
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                kind, _, rest = key.partition("/")
+                if kind == "model":
+                    weights[rest] = file.get_tensor(key)
+                else:
+                    index, name = rest.split("/")
+                    moments.setdefault(int(index), {})[name] = file.get_tensor(key)
+        model.load_state_dict(weights)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        return int(metadata["step"]), float(metadata["seconds"])
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise TrainError(f"{path} is damaged; delete it to start afresh") from error
+
+
 def train(config: TrainConfig) -> Path:
     """Trains, and returns the checkpoint's folder. Goes on from a saved state; a finished folder is left alone."""
+    for option, least in {
+        "seed": 0,
+        "num_steps": 1,
+        "batch_size": 2,
+        "max_context": 1,
+        "knots": 2,
+        "num_proj": 1,
+    }.items():
+        if (value := getattr(config, option)) < least:
+            raise TrainError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
+    if config.num_frames <= config.max_context:
+        raise TrainError(f"--num-frames must exceed --max-context ({config.max_context}), not {config.num_frames}")
     data_path = config.data or Path("data") / f"{config.task}.h5"
     settings = json.loads(json.dumps(asdict(config), default=str))
-    state_path, settings_path = config.output / "state.pt", config.output / "settings.json"
+    state_path, settings_path = config.output / "state.safetensors", config.output / "settings.json"
     if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
         raise TrainError(f"{config.output} holds a training with other settings; choose another --output")
     if (config.output / "config.json").exists():
@@ -197,10 +248,7 @@ def train(config: TrainConfig) -> Path:
 
     first_step, earlier_seconds = 0, 0.0
     if state_path.exists():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first_step, earlier_seconds = state["step"], state["seconds"]
+        first_step, earlier_seconds = _load_state(state_path, model, optimizer)
         log.info("going on from step %d", first_step)
 
     def seconds() -> float:
@@ -240,17 +288,7 @@ def train(config: TrainConfig) -> Path:
             for name, value in report.probe_r2.items():
                 writer.add_scalar(f"probe_r2/{name}", value, done)
         if done % config.save_every == 0 or done == config.num_steps:
-            unfinished = state_path.with_suffix(".unfinished")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": done,
-                    "seconds": seconds(),
-                },
-                unfinished,
-            )
-            os.replace(unfinished, state_path)
+            _save_state(state_path, model, optimizer, done, seconds())
 
     recalibrate_batchnorm(model, data)
     report = report_embedding(model, data, num_episodes=100)
@@ -281,7 +319,7 @@ def main() -> None:
     config = parse_config()
     try:
         folder = train(config)
-    except (TrainError, DatasetError, CheckpointError, ValueError) as error:
+    except (TrainError, DatasetError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last saved state")
