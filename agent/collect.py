@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def run_episode(env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.ran
 
 
 _worker_env = functools.cache(envs.make)  # one simulator per process
+
+
+def _exit_with_parent() -> None:
+    """Workers of a parent that was killed would otherwise go on, into the files of its successor."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collect_chunk(task: str, seed: int, indices: range, path: Path) -> int:
@@ -129,7 +142,7 @@ def collect(config: CollectConfig) -> Path:
     missing = {path: indices for path, indices in chunks.items() if not path.exists()}
     done = config.num_episodes - sum(map(len, missing.values()))
     with tqdm(total=config.num_episodes, initial=done, desc=f"collecting {config.task}", unit="episode") as bar:
-        pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=_exit_with_parent)
         try:
             futures = [
                 pool.submit(_collect_chunk, config.task, config.seed, indices, path)

@@ -32,7 +32,7 @@ def short_episodes():
 class InProcess(Executor):
     """Runs the work at once in this process, so that a test can interrupt it."""
 
-    def __init__(self, num_processes, mp_context):
+    def __init__(self, num_processes, mp_context, initializer):
         pass
 
     def submit(self, function, *args):
