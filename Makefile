@@ -39,7 +39,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	echo "installing Python packages into $(VENV) (a few minutes, once)"
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	$(VENV)/bin/pip install -q --upgrade pip==26.0  # older ones take minutes to resolve the pins on Python 3.10
+	$(VENV)/bin/pip install -q -e '.[dev]'
 	renders() { $(VENV)/bin/python -c 'import envs; envs.make("reacher").reset()' >/dev/null 2>&1; }
 	renders || install libegl1 libgl1-mesa-dri
 	renders || $(VENV)/bin/python -c 'import envs; envs.make("reacher").reset()'
