@@ -145,7 +145,7 @@ def evaluate(
     config: RunConfig, agent: PlanningAgent, info: CheckpointInfo, env: envs.PixelEnv, spec: envs.TaskSpec
 ) -> Path:
     """The task's protocol on held-out pairs, with baselines on the same pairs; writes the run folder."""
-    folder, started = _run_folder(config), time.monotonic()
+    folder, started, provenance = _run_folder(config), time.monotonic(), report.provenance()
     tasks = goal_tasks(env, spec, config.seed, config.num_episodes, Path("data/goal_tasks"))
     rivals: dict[str, Agent] = {
         "random": RandomAgent(env.action_space, spec.action_block),
@@ -182,7 +182,7 @@ def evaluate(
             },
             "seed": config.seed,
             "wall_seconds": round(time.monotonic() - started, 1),
-            **report.provenance(),
+            **provenance,
             "episodes": [asdict(record) for record in records],
         },
     )
