@@ -115,4 +115,4 @@ class PlanningAgent:
         self._blocks_done = 0
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(pictures)).to(self._device)
+        return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).to(self._device)

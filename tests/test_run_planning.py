@@ -108,7 +108,8 @@ def test_a_goal_image_of_ones_own(command, read_results, tmp_path):
     env.reset(seed=0)
     env.set_pose([1.0, 0.5])
     iio.imwrite(tmp_path / "goal.png", env.render())
-    code, table, _ = command("--goal-image", tmp_path / "goal.png", "--output", tmp_path / "out")
+    code, table, err = command("--goal-image", tmp_path / "goal.png", "--output", tmp_path / "out")
+    assert "warning" not in err
     results = read_results(tmp_path / "out")
     assert code == 0
     assert results["success_rate"] is None
