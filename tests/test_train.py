@@ -200,6 +200,9 @@ def damage(folder, name, change):
         (lambda f: damage(f, "config", lambda c: c.update(surprise=1)), "is damaged"),
         (lambda f: damage(f, "config", lambda c: c["model"].update(embed_dim=17)), "is damaged"),
         (lambda f: damage(f, "config", lambda c: c["model"].update(embed_dim="x")), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"]["encoder"].update(image_size=8)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"]["encoder"].update(kind="vit", num_heads=0)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"]["encoder"].update(kind="vit", patch_size=0)), "is damaged"),
         (
             lambda f: damage(f, "config", lambda c: c.update(task="walker")),
             "was trained on task 'walker', not 'square'",

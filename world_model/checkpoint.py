@@ -95,11 +95,12 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str 
         ValueError,
         KeyError,
         TypeError,
+        ArithmeticError,
         RuntimeError,
         SafetensorError,
         dacite.DaciteError,
     ) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"checkpoint {folder} is damaged ({reason}); restore it or train it again") from error
     model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info
