@@ -35,7 +35,7 @@ class CheckpointInfo:
     training: dict[str, Any]  # the training settings
     commit: str
     learning_seconds: float
-    metrics: dict[str, Any]  # losses and embedding report at the end of training
+    metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
     format_version: int = FORMAT_VERSION
 
     @property

@@ -117,10 +117,8 @@ class Dataset:
         rows = rows[~np.isnan(rows).any(axis=1)]
         return rows.mean(0), rows.std(0) + np.float32(1e-6)
 
-    def sample_windows(
-        self, batch_size: int, num_frames: int, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows of T frames: pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
+    def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Rows (B, T) of windows of T frames, uniform over all windows of the training episodes."""
         num_starts = np.maximum(self.ep_len[self.train_episodes] - num_frames + 1, 0)
         ends = np.cumsum(num_starts)
         if ends[-1] == 0:
@@ -128,8 +126,19 @@ class Dataset:
         draw = rng.integers(ends[-1], size=batch_size)  # uniform over all windows, whatever the episodes' lengths
         episode = np.searchsorted(ends, draw, side="right")
         start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
-        rows = start[:, None] + np.arange(num_frames)
+        return start[:, None] + np.arange(num_frames)
+
+    def sample_windows(
+        self, batch_size: int, num_frames: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows of T frames: pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
+        rows = self.sample_rows(batch_size, num_frames, rng)
         return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
+
+    def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """For each row (B,) one of the same episode, from itself to the episode's last, uniformly."""
+        last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
+        return rng.integers(rows, last + 1)
 
     def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows (N,) of whole episodes."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from world_model.encoder import EncoderConfig, build_encoder, build_projector
 from world_model.predictor import KeyValue, Predictor, PredictorConfig
+from world_model.reachability import Reachability, ReachabilityConfig
 from world_model.sigreg import SIGReg
 
 
@@ -25,6 +26,8 @@ class JEPAConfig:
     projector_hidden: int = 512
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    reachability: ReachabilityConfig | None = None
+    """None: without a reachability metric."""
 
 
 class LossTerms(NamedTuple):
@@ -36,7 +39,7 @@ class LossTerms(NamedTuple):
 
 
 class JEPA(nn.Module):
-    """Encoder, projector and predictor with the normalisers that they were trained under."""
+    """Encoder, projector, predictor and reachability metric with the normalisers that they were trained under."""
 
     action_mean: Tensor
     action_std: Tensor
@@ -47,6 +50,7 @@ class JEPA(nn.Module):
         self.encoder = build_encoder(config.encoder)
         self.projector = build_projector(self.encoder.num_features, config.projector_hidden, config.embed_dim)
         self.predictor = Predictor(config.predictor, config.embed_dim, config.action_dim)
+        self.reachability = Reachability(config.reachability, config.embed_dim) if config.reachability else None
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))
 
@@ -89,6 +93,16 @@ class JEPA(nn.Module):
             future.append(z)
         return torch.cat(future, dim=1).view(B, S, H, -1)
 
+    def prediction_losses(self, z: Tensor, actions: Tensor, num_context: int) -> tuple[Tensor, Tensor]:
+        """Mean squared errors, one step ahead and of an open-loop rollout that sees `num_context` frames.
+
+        z (B, T, D) are embeddings of windows, actions (B, T-1, A) the blocks between them.
+        """
+        context, rest = z[:, :num_context], actions[:, num_context - 1 :]
+        rollout = self.rollout(context, actions[:, : num_context - 1], rest.unsqueeze(1)).squeeze(1)
+        one_step = F.mse_loss(self.predict(z[:, :-1], actions), z[:, 1:])
+        return one_step, F.mse_loss(rollout, z[:, num_context:])
+
     def loss_terms(
         self,
         pixels: Tensor,
@@ -99,13 +113,9 @@ class JEPA(nn.Module):
     ) -> LossTerms:
         """Losses of windows: pixels (B, T, H, W, 3), actions (B, T-1, A); the rollout sees `num_context` frames."""
         z = self.encode(pixels)
-        context, rest = z[:, :num_context], actions[:, num_context - 1 :]
-        rollout = self.rollout(context, actions[:, : num_context - 1], rest.unsqueeze(1)).squeeze(1)
-        return LossTerms(
-            prediction=F.mse_loss(self.predict(z[:, :-1], actions), z[:, 1:]),
-            rollout=F.mse_loss(rollout, z[:, num_context:]),
-            sigreg=sigreg(z.transpose(0, 1), generator),  # per time step, over the batch
-        )
+        prediction, rollout = self.prediction_losses(z, actions, num_context)
+        # SIGReg per time step, over the batch
+        return LossTerms(prediction, rollout, sigreg(z.transpose(0, 1), generator))
 
     def _normalise(self, actions: Tensor) -> Tensor:
         return (actions - self.action_mean) / self.action_std

@@ -1,0 +1,176 @@
+"""The training loop: phases of steps, each saved as it goes, so that a killed training goes on where it was.
+
+Step n of a phase draws all its randomness from generators seeded by (seed, phase, n), so a resumed training takes
+exactly the steps that an uninterrupted one would have taken.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+# From a step's number and generator to the loss and its named terms.
+StepLoss = Callable[[int, np.random.Generator], tuple[Tensor, dict[str, Tensor]]]
+
+
+class TrainError(Exception):
+    """A training that cannot start or go on; the message is one line that names the fix."""
+
+
+class Phase(NamedTuple):
+    """A stretch of training with an optimiser of its own."""
+
+    name: str
+    num_steps: int
+    learning_rate: float
+    trained: nn.Module  # what the optimisers change
+    begin: Callable[[], StepLoss]  # called once the earlier phases' weights are in place
+    report: Callable[[], dict[str, float]] | None = None  # measured every `report_every` steps
+    after_step: Callable[[], None] | None = None
+    use_muon: bool = False  # for the matrices, AdamW for the rest; AdamW for all unless set
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What all phases share."""
+
+    seed: int
+    weight_decay: float
+    warmup_steps: int
+    grad_clip: float
+    log_every: int
+    report_every: int
+    save_every: int
+
+
+@dataclass
+class Progress:
+    """How far a training has come: steps done in its present phase, seconds spent, the last losses of each phase."""
+
+    phase: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    losses: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config: LoopConfig) -> Progress:
+    """Runs the phases in order, from the state in `folder` if there is one.
+
+    `weights` holds all that the state must restore, whether the optimiser changes it or not.
+    """
+    state_path = folder / "state.safetensors"
+    progress, moments = _load_state(state_path, weights) if state_path.exists() else (Progress(), [])
+    if state_path.exists():
+        log.info("going on from step %d of %s", progress.step, phases[progress.phase].name)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step)
+    began = time.monotonic() - progress.seconds
+    for index in range(progress.phase, len(phases)):
+        phase = phases[index]
+        first_step = progress.step if index == progress.phase else 0
+        optimizers = _optimizers(phase, config.weight_decay)
+        if first_step:
+            for optimizer, state in zip(optimizers, moments, strict=True):
+                optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        step_loss = phase.begin()
+        bar = tqdm(range(first_step, phase.num_steps), initial=first_step, total=phase.num_steps, desc=phase.name)
+        for step in bar:
+            learning_rate = phase.learning_rate * _learning_rate_factor(step, phase.num_steps, config.warmup_steps)
+            rng = np.random.default_rng([config.seed, index, step])
+            torch.manual_seed(int(rng.integers(2**62)))  # dropout
+            loss, terms = step_loss(step, rng)
+            phase.trained.zero_grad(set_to_none=True)
+            loss.backward()
+            grad_norm = nn.utils.clip_grad_norm_(phase.trained.parameters(), config.grad_clip)
+            if not torch.isfinite(loss):
+                raise TrainError(
+                    f"the loss is not finite at step {step} of {phase.name}; "
+                    "lower --learning-rate or use --precision float32"
+                )
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
+                optimizer.step()
+            if phase.after_step is not None:
+                phase.after_step()
+
+            done = step + 1
+            if done % config.log_every == 0 or done == phase.num_steps:
+                losses = {name: value.item() for name, value in terms.items()}
+                progress.losses[phase.name] = losses
+                for name, value in {**losses, "grad_norm": float(grad_norm)}.items():
+                    writer.add_scalar(f"{phase.name}/{name}", value, done)
+                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+            if phase.report is not None and done % config.report_every == 0:
+                for name, value in phase.report().items():
+                    writer.add_scalar(name, value, done)
+            if done % config.save_every == 0 or done == phase.num_steps:
+                progress.phase, progress.step, progress.seconds = index, done, time.monotonic() - began
+                _save_state(state_path, weights, optimizers, progress)
+    writer.close()
+    progress.seconds = time.monotonic() - began
+    return progress
+
+
+def _learning_rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
+    """Linear warm-up times cosine decay to zero."""
+    return min(1.0, (step + 1) / max(1, warmup_steps)) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """AdamW, and before it Muon (Jordan et al., 2024) for the weights of linear layers where the phase wants it."""
+    matrices = [m.weight for m in phase.trained.modules() if isinstance(m, nn.Linear)] if phase.use_muon else []
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in phase.trained.parameters() if id(p) not in chosen]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, weight_decay=weight_decay)]
+    if matrices:
+        # Steps of AdamW's size, so that one learning rate serves both.
+        muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        optimizers.insert(0, muon)
+    return optimizers
+
+
+def _save_state(path: Path, weights: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Weights and the optimisers' moments, in full precision, to resume from."""
+    tensors = {f"weights/{name}": value for name, value in weights.state_dict().items()}
+    for which, optimizer in enumerate(optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{which}/{index}/{name}": value for name, value in moments.items()}
+    unfinished = path.with_suffix(".unfinished")
+    metadata = {"progress": json.dumps(vars(progress))}
+    unfinished.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+    os.replace(unfinished, path)
+
+
+def _load_state(path: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
+    """Puts the saved weights back; returns the progress and each optimiser's moments."""
+    stored: dict[str, Tensor] = {}
+    moments: dict[int, dict[int, dict[str, Tensor]]] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                kind, _, rest = key.partition("/")
+                if kind == "weights":
+                    stored[rest] = file.get_tensor(key)
+                else:
+                    which, index, name = rest.split("/")
+                    moments.setdefault(int(which), {}).setdefault(int(index), {})[name] = file.get_tensor(key)
+        weights.load_state_dict(stored)
+        return progress, [moments[which] for which in sorted(moments)]
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise TrainError(f"{path} is damaged; delete it to start afresh") from error

@@ -1,0 +1,139 @@
+"""The phases of a training: encoder and predictor together, then on frozen embeddings the predictor alone, then the
+reachability metric.
+"""
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from world_model.dataset import Dataset
+from world_model.diagnostics import encode_rows, report_embedding
+from world_model.jepa import JEPA
+from world_model.optimise import Phase, StepLoss
+from world_model.reachability import Reachability, reachability_loss
+from world_model.sigreg import SIGReg
+from world_model.train_config import TrainConfig
+
+
+def _uses_bfloat16(precision: str, device: torch.device) -> bool:
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50, batch_size: int = 256) -> None:
+    """Replaces BatchNorm's running statistics with plain averages over training pictures under the final weights.
+
+    Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145).
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    rng, device = np.random.default_rng(0), model.action_mean.device
+    model.train()
+    for _ in range(num_batches):
+        pixels, _ = data.sample_windows(batch_size, 1, rng)
+        model.encode(pixels.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def joint_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
+    """LeWorldModel's training: encoder and predictor together, held from collapse by SIGReg."""
+    device = model.action_mean.device
+    sigreg = SIGReg(config.num_proj, config.knots).to(device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bfloat16(config.precision, device))
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+        pixels, actions = data.sample_windows(config.batch_size, config.num_frames, rng)
+        num_context = int(rng.integers(1, config.max_context + 1))
+        with autocast:
+            terms = model.loss_terms(pixels.to(device), actions.to(device), sigreg, num_context, generator)
+        loss = terms.prediction + config.rollout_weight * terms.rollout + config.sigreg_weight * terms.sigreg
+        return loss, terms._asdict()
+
+    def begin() -> StepLoss:
+        model.train()
+        return step_loss
+
+    def report() -> dict[str, float]:
+        measured = report_embedding(model, data, num_episodes=25)
+        probes = {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
+        return {"embedding/std": measured.std, "embedding/effective_rank": measured.effective_rank, **probes}
+
+    trained = nn.ModuleList([model.encoder, model.projector, model.predictor])
+    return Phase("joint", config.num_steps, config.learning_rate, trained, begin, report)
+
+
+class FrozenEmbeddings:
+    """The data set's embeddings (N, D) and actions (N, A) under the final encoder, computed when first asked for."""
+
+    def __init__(self, model: JEPA, data: Dataset):
+        self._model, self._data = model, data
+
+    @functools.cached_property
+    def z(self) -> Tensor:
+        recalibrate_batchnorm(self._model, self._data)
+        return encode_rows(self._model, self._data, np.arange(len(self._data.pixels))).to(self.action.device)
+
+    @functools.cached_property
+    def action(self) -> Tensor:
+        return torch.from_numpy(self._data.action).to(self._model.action_mean.device)
+
+
+def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: FrozenEmbeddings) -> Phase:
+    """The predictor alone: without pictures to encode, a step costs a fifth, and precision is won by steps."""
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = torch.from_numpy(data.sample_rows(config.batch_size, config.num_frames, rng))
+        num_context = int(rng.integers(1, config.max_context + 1))
+        z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
+        prediction, rollout = model.prediction_losses(z, actions, num_context)
+        return prediction + config.rollout_weight * rollout, {"prediction": prediction, "rollout": rollout}
+
+    def begin() -> StepLoss:
+        frozen.z  # noqa: B018 (encodes, in evaluation mode)
+        model.eval().predictor.train()
+        return step_loss
+
+    return Phase(
+        "predictor", config.predictor_steps, config.predictor_learning_rate, model.predictor, begin, use_muon=True
+    )
+
+
+def reachability_phase(
+    config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: FrozenEmbeddings
+) -> Phase:
+    """The reachability metric on frozen embeddings."""
+    metric = model.reachability
+    assert metric is not None
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        now, after = data.sample_rows(config.reachability_batch_size, 2, rng).T
+        goal = data.sample_future(now, rng)
+        z = frozen.z
+        is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
+        loss = reachability_loss(metric, target, z[now], z[after], z[goal], is_goal, config.discount, config.expectile)
+        return loss, {"reachability": loss}
+
+    @torch.no_grad()
+    def follow() -> None:
+        for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
+            slow.lerp_(fast, config.target_rate)
+
+    def begin() -> StepLoss:
+        frozen.z  # noqa: B018 (encodes, in evaluation mode)
+        return step_loss
+
+    return Phase(
+        "reachability", config.reachability_steps, config.reachability_learning_rate, metric, begin, after_step=follow
+    )

@@ -1,0 +1,73 @@
+"""How many blocks apart two pictures are: a metric on frozen embeddings, learned without reward or state.
+
+Latent distance says how alike two pictures look; a planner that follows it stalls where the way first leads away from
+the goal. This head is the value of going there: d(a, b) = ‖φ(a) − φ(b)‖ is fitted to the discounted number of
+blocks that the best behaviour in the data would take from a to b. Sources: expectile regression of values, IQL,
+arXiv 2110.06169; values as distances in a learned space, HILP, arXiv 2402.15567.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ReachabilityConfig:
+    hidden: int = 256
+    metric_dim: int = 32
+
+
+class Reachability(nn.Module):
+    """A learned metric between embeddings: φ, an MLP, and the Euclidean distance behind it."""
+
+    def __init__(self, config: ReachabilityConfig, embed_dim: int):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Linear(embed_dim, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, config.metric_dim),
+        )
+
+    def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        """Discounted blocks (...) from embeddings z (..., D) to goals (..., D), which may broadcast."""
+        return (self.features(z) - self.features(z_goal)).norm(dim=-1)
+
+
+def reachability_loss(
+    metric: Reachability,
+    target: Reachability,
+    z: Tensor,
+    z_next: Tensor,
+    z_goal: Tensor,
+    is_goal: Tensor,
+    discount: float,
+    expectile: float,
+) -> Tensor:
+    """Expectile loss of the distance against one block plus the discounted distance from the block's end.
+
+    Row i of the goals is a later frame of episode i; the goals of the other rows serve as random ones, so N
+    transitions give N² pairs for the price of N embeddings. Both kinds weigh one half.
+
+    Args:
+        metric, target: the head, and a slow copy of it that bootstraps.
+        z, z_next, z_goal: (N, D) embeddings before and after a block, and of goals.
+        is_goal: (N, N) whether frame i is itself goal j, which is zero blocks away.
+        discount: per block; distances saturate at 1 / (1 − discount).
+        expectile: above one half, the shortest of the ways seen counts most.
+    """
+    distance = _pairwise(metric.features(z), metric.features(z_goal))
+    with torch.no_grad():
+        rest = _pairwise(target.features(z_next), target.features(z_goal))
+        blocks = torch.where(is_goal, 0.0, 1 + discount * rest)
+    excess = distance - blocks
+    loss = torch.where(excess > 0, expectile, 1 - expectile) * excess.square()
+    return 0.5 * loss.diagonal().mean() + 0.5 * loss.mean()
+
+
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances (N, M) of (N, D) and (M, D), with a finite gradient at zero."""
+    squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
+    return (squared.clamp_min(0) + 1e-6).sqrt()

@@ -1,0 +1,97 @@
+"""The settings of a training, and the presets to start from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from world_model.encoder import EncoderConfig
+from world_model.predictor import PredictorConfig
+from world_model.reachability import ReachabilityConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a world model from a data set."""
+
+    output: Path
+    """Folder for the checkpoint, the logs and the state to resume from."""
+    task: str = "reacher"
+    """Task that the data set must be of."""
+    data: Path | None = None
+    """HDF5 data set; `data/<task>.h5` unless given."""
+    preset: Literal["default", "debug"] = "default"
+    """Settings to start from; options given beside it win."""
+    seed: int = 0
+    """Decides the initial weights, the order of the windows and SIGReg's directions."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 multiplies where the hardware does so natively (auto)."""
+    num_steps: int = 2000
+    """Steps of encoder and predictor together."""
+    predictor_steps: int = 3000
+    """Further steps of the predictor alone, on frozen embeddings."""
+    reachability_steps: int = 4000
+    """Steps of the reachability metric, on frozen embeddings; 0 leaves it out."""
+    batch_size: int = 64
+    """Windows in a step; SIGReg's weight is tied to it."""
+    num_frames: int = 8
+    """Frames in a window."""
+    learning_rate: float = 1e-3
+    predictor_learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    warmup_steps: int = 100
+    """Linear warm-up, before the cosine decay to zero."""
+    grad_clip: float = 1.0
+    sigreg_weight: float = 0.2
+    """λ, the weight of SIGReg beside the prediction error."""
+    rollout_weight: float = 1.0
+    """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""
+    max_context: int = 3
+    """An open-loop rollout starts from 1 to this many real frames."""
+    num_proj: int = 256
+    """SIGReg's random directions."""
+    knots: int = 17
+    """SIGReg's trapezoid knots."""
+    reachability_batch_size: int = 512
+    """N transitions, and so N² pairs, in a step of the reachability metric."""
+    reachability_learning_rate: float = 1e-3
+    discount: float = 0.97
+    """Per block; the reachability metric saturates at 1 / (1 − discount)."""
+    expectile: float = 0.9
+    """Of the reachability metric: the nearer to 1, the more the shortest way seen counts."""
+    target_rate: float = 0.02
+    """How fast the metric's bootstrapping copy follows it, per step."""
+    embed_dim: int = 64
+    projector_hidden: int = 512
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    reachability: ReachabilityConfig = field(default_factory=ReachabilityConfig)
+    log_every: int = 20
+    """Steps between loss records."""
+    report_every: int = 250
+    """Steps between embedding reports on held-out episodes."""
+    save_every: int = 250
+    """Steps between states to resume from."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Seconds, for tests: every part runs, nothing is learned well.
+    "debug": {
+        "num_steps": 30,
+        "predictor_steps": 20,
+        "reachability_steps": 20,
+        "reachability_batch_size": 16,
+        "reachability": ReachabilityConfig(hidden=16, metric_dim=8),
+        "batch_size": 8,
+        "warmup_steps": 5,
+        "num_proj": 64,
+        "embed_dim": 16,
+        "projector_hidden": 32,
+        "encoder": EncoderConfig(channels=(4, 8, 8, 8)),
+        "predictor": PredictorConfig(width=16, depth=1, num_heads=2),
+        "report_every": 10,
+        "save_every": 10,
+    },
+}
