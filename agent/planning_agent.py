@@ -1,5 +1,7 @@
 """Perceive → plan → act: model predictive control in latent space, toward a goal given as a picture."""
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,24 +13,40 @@ import torch
 from numpy.typing import NDArray
 
 import envs
-from planners import OBJECTIVES, PLANNERS, PlannerConfig, shift
+from planners import PLANNERS, REDUCTIONS, Plan, PlannerConfig, effort, shift
 from world_model.checkpoint import load_checkpoint
+from world_model.devices import has_bfloat16
 from world_model.jepa import JEPA
+
+BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log.md)
+
+PlannerName = Literal["cem", "icem", "mppi", "gradient", "cem-gradient"]
+ObjectiveName = Literal["reachability", "latent"]
+ReductionName = Literal["mean", "minimum", "terminal"]
 
 
 @dataclass(frozen=True)
 class AgentConfig:
     """How the agent plans."""
 
-    planner: Literal["cem", "mppi"] = "cem"
-    objective: Literal["terminal", "minimum", "mean"] = "minimum"
-    """Latent distance to the goal at the horizon's end, at its nearest, or on average."""
-    horizon: int = 5
+    planner: PlannerName = "icem"
+    """Search algorithm."""
+    objective: ObjectiveName = "reachability"
+    """Distance to the goal: the learned number of blocks to it, or that between embeddings."""
+    reduction: ReductionName = "mean"
+    """The distance counts on average over the horizon, at its nearest, or at the horizon's end."""
+    effort_weight: float = 0.3
+    """Weight of the mean square action beside the distance."""
+    horizon: int = 2
     """Blocks to look ahead."""
     receding_horizon: int = 1
     """Blocks to execute before planning anew."""
     history_len: int = 3
     """Real frames that the predictor sees; more than one shows velocity."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
+    deadline_ms: float | None = None
+    """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""
     search: PlannerConfig = field(default_factory=PlannerConfig)
 
     def settings(self) -> dict[str, Any]:
@@ -57,15 +75,26 @@ class PlanningAgent:
         longest = config.history_len + config.horizon - 1
         if longest > (limit := model.config.predictor.max_len):
             raise ValueError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
+        distances: dict[str, Any] = {"latent": model.latent_distance, "reachability": model.reachability}
+        self._distance = distances[config.objective]
+        if self._distance is None:
+            raise ValueError("this checkpoint has no reachability metric; use --objective latent or train it again")
+        if not config.effort_weight >= 0:
+            raise ValueError(f"effort_weight must be at least 0, not {config.effort_weight}")
+        if config.deadline_ms is not None and not config.deadline_ms > 0:
+            raise ValueError(f"deadline_ms must be above 0, not {config.deadline_ms}")
         self.model, self.config = model, config
         self._device = model.action_mean.device
+        wide = model.config.predictor.width >= BFLOAT16_PAYS
+        if config.precision == "bfloat16" or (config.precision == "auto" and wide and has_bfloat16(self._device)):
+            model.predictor.bfloat16()
         self._block_shape = (action_block, *action_space.shape)
         low, high = (
             torch.from_numpy(np.tile(bound, action_block)).to(self._device)
             for bound in (action_space.low, action_space.high)
         )
-        self._planner = PLANNERS[config.planner](config.search, low, high)
-        self._objective = OBJECTIVES[config.objective]
+        self._planner = PLANNERS[config.planner](config.search, low, high, action_block)
+        self._reduce = REDUCTIONS[config.reduction]
 
     @classmethod
     def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
@@ -74,45 +103,51 @@ class PlanningAgent:
         env = envs.make(info.task)
         return cls(model, env.action_space, envs.get_task(info.task).action_block, config or AgentConfig())
 
-    @torch.inference_mode()
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3), encoded once, and a seed for each episode's search."""
-        self._z_goal = self.model.encode(self._tensor(goals))
+        with torch.inference_mode(not self._planner.needs_gradient):
+            self._z_goal = self.model.encode(self._tensor(goals))[:, None, None]
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
         self._z_history: list[torch.Tensor] = []
         self._past_actions: list[torch.Tensor] = []
-        self._plan: torch.Tensor | None = None
+        self._plan: Plan | None = None
         self._blocks_done = 0
+        self.rounds_done: list[int] = []  # by each decision's search; fewer than asked for if it met the deadline
 
-    @torch.inference_mode()
     def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The next block (B, block, A) for the pictures (B, H, W, 3) of now."""
-        self._z_history = [*self._z_history, self.model.encode(self._tensor(pictures))][-self.config.history_len :]
-        if self._plan is None or self._blocks_done == self.config.receding_horizon:
-            self._replan()
-        assert self._plan is not None
-        block = self._plan[:, self._blocks_done]
-        self._blocks_done += 1
-        self._past_actions = [*self._past_actions, block][-self.config.history_len :]
+        deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
+        with torch.inference_mode(not self._planner.needs_gradient):
+            z = self.model.encode(self._tensor(pictures))
+            self._z_history = [*self._z_history, z][-self.config.history_len :]
+            if self._plan is None or self._blocks_done == self.config.receding_horizon:
+                self._plan = self._search(deadline)
+                self._blocks_done = 0
+                self.rounds_done.append(self._plan.num_rounds)
+            block = self._plan.actions[:, self._blocks_done]
+            self._blocks_done += 1
+            self._past_actions = [*self._past_actions, block][-self.config.history_len :]
         return block.reshape(-1, *self._block_shape).cpu().numpy()
 
     @torch.inference_mode()
     def latent_distance(self, pictures: NDArray[np.uint8], goals: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3)."""
-        difference = self.model.encode(self._tensor(pictures)) - self.model.encode(self._tensor(goals))
-        return difference.norm(dim=-1).cpu().numpy()
+        z, z_goal = self.model.encode(self._tensor(pictures)), self.model.encode(self._tensor(goals))
+        return self.model.latent_distance(z, z_goal).cpu().numpy()
 
-    def _replan(self) -> None:
+    def _search(self, deadline: float) -> Plan:
         z_history = torch.stack(self._z_history, dim=1)
         num_past = z_history.shape[1] - 1
         past_actions = torch.stack(self._past_actions[-num_past:], dim=1) if num_past else None
+        planner, config = self._planner, self.config
 
         def cost(actions: torch.Tensor) -> torch.Tensor:
-            return self._objective(self.model.rollout(z_history, past_actions, actions), self._z_goal)
+            future = self.model.rollout(z_history, past_actions, actions)
+            toll = effort(actions, planner.middle, planner.half_range)
+            return self._reduce(self._distance(future, self._z_goal)) + config.effort_weight * toll
 
-        warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, self._planner.middle)
-        self._plan = self._planner.plan(cost, self.config.horizon, self._generators, warm_start).actions
-        self._blocks_done = 0
+        warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
+        return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).to(self._device)

@@ -16,7 +16,8 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Observations are pictures (H, W, 3) uint8; actions are float32 within `action_space`.
 
     `step` renders; `advance` is the same physics without a picture, for the steps inside an action block.
-    No reward is given (it is always 0): goals are pictures, and success is judged by `TaskSpec` from state.
+    Agents here are given no reward: goals are pictures, and success is judged by `TaskSpec` from state. The simulator's
+    own reward, where it has one, is there for protocols that report it.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
@@ -24,8 +25,11 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     action_space: gym.spaces.Box  # type: ignore[assignment]
 
     @abstractmethod
-    def advance(self, action: NDArray[np.floating]) -> None:
-        """Applies one action (A,) for `action_repeat` control steps, clipped to the action space."""
+    def advance(self, action: NDArray[np.floating]) -> float:
+        """Applies one action (A,) for `action_repeat` control steps, clipped to the action space.
+
+        Returns the simulator's own reward, summed over the control steps; 0 where it has none.
+        """
 
     @abstractmethod
     def render(self) -> NDArray[np.uint8]:
@@ -33,7 +37,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     @abstractmethod
     def get_state(self) -> NDArray[np.float64]:
-        """All that decides the future of the simulation, as one vector."""
+        """All that decides the future of the simulation and its reward, as one vector."""
 
     @abstractmethod
     def set_state(self, state: NDArray[np.float64]) -> None:
@@ -53,6 +57,10 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def qvel(self) -> NDArray[np.float64]:
         """Generalised velocities (a copy), per second."""
 
+    @abstractmethod
+    def position(self, geom: str) -> NDArray[np.float64]:
+        """Where a named geom is, (3,) in metres."""
+
     def step(self, action):
-        self.advance(action)
-        return self.render(), 0.0, False, False, {}
+        reward = self.advance(action)
+        return self.render(), reward, False, False, {}

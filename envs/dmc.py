@@ -48,7 +48,8 @@ class DMControlEnv(PixelEnv):
         # The suite's own time limit never applies: an episode's length belongs to whoever runs it.
         self._suite = suite.load(domain, task, task_kwargs={"time_limit": float("inf"), "random": 0})
         self._physics = self._suite.physics
-        self._steps_per_action = action_repeat * round(self._suite.control_timestep() / self._physics.timestep())
+        self._action_repeat = action_repeat
+        self._physics_steps = round(self._suite.control_timestep() / self._physics.timestep())
         self._model, self._data = self._physics.model.ptr, self._physics.data.ptr
         self._image_size, self._camera_name = image_size, camera
         self._camera: engine.Camera | None = None  # made at the first frame
@@ -69,9 +70,13 @@ class DMControlEnv(PixelEnv):
         return self.render(), {}
 
     def advance(self, action):
-        self._suite.task.before_step(np.clip(action, self.action_space.low, self.action_space.high), self._physics)
-        self._physics.step(self._steps_per_action)
-        self._suite.task.after_step(self._physics)
+        clipped, task, reward = np.clip(action, self.action_space.low, self.action_space.high), self._suite.task, 0.0
+        for _ in range(self._action_repeat):
+            task.before_step(clipped, self._physics)
+            self._physics.step(self._physics_steps)
+            task.after_step(self._physics)
+            reward += float(task.get_reward(self._physics))
+        return reward
 
     def render(self):
         if self._camera is None:
@@ -87,12 +92,21 @@ class DMControlEnv(PixelEnv):
     def get_state(self):
         state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
         mujoco.mj_getState(self._model, self._data, state, _STATE)
-        return state
+        return np.concatenate([state, *(part.ravel() for part in self._placed_at_reset())])
 
     def set_state(self, state):
-        mujoco.mj_setState(self._model, self._data, state, _STATE)
+        size = mujoco.mj_stateSize(self._model, _STATE)
+        rest = state[size:]
+        for part in self._placed_at_reset():
+            part.ravel()[:] = rest[: part.size]
+            rest = rest[part.size :]
+        mujoco.mj_setState(self._model, self._data, state[:size], _STATE)
         mujoco.mj_forward(self._model, self._data)  # derived quantities, the picture's among them
-        mujoco.mj_setState(self._model, self._data, state, _STATE)  # forward may have moved the warm start
+        mujoco.mj_setState(self._model, self._data, state[:size], _STATE)  # forward may have moved the warm start
+
+    def _placed_at_reset(self):
+        """The parts of the model (views) where suite tasks put an episode's targets; no MuJoCo state holds them."""
+        return self._model.geom_pos, self._model.site_pos
 
     def set_pose(self, qpos):
         mujoco.mj_resetData(self._model, self._data)
@@ -106,6 +120,9 @@ class DMControlEnv(PixelEnv):
     @property
     def qvel(self):
         return self._data.qvel.copy()
+
+    def position(self, geom):
+        return self._physics.named.data.geom_xpos[geom].copy()
 
     def close(self):
         if self._camera is not None:

@@ -1,5 +1,6 @@
 """Every task under one name: how to make it, sample data, and decide success. The only table of tasks."""
 
+import functools
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.base import EnvError, PixelEnv
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """A task of the control suite, with its reward, whose aim can be shown as a picture."""
+
+    name: str
+    make: Callable[[int, bool], PixelEnv]
+    goal_pose: Callable[[PixelEnv], NDArray[np.float64]]  # one that earns the reward of the present episode
 
 
 @dataclass(frozen=True)
@@ -24,10 +34,14 @@ class TaskSpec:
     data_policy: str  # a name in agent/policies.py
     goal_offset: int  # the goal lies this far ahead of the start, in the same episode
     budget: int  # steps within which the goal must be reached
+    far_budget: int  # the same for goals from other episodes
     unlimited_joints: tuple[bool, ...]  # per coordinate of qpos: turns without limit, so its error wraps at 2π
     angles: tuple[bool, ...]  # per coordinate of qpos: an angle, so probes read its cosine and sine
     tolerance: float  # the goal is reached when every coordinate's error is below this
     tolerance_unit: str
+    effector: str  # the geom that the strict protocol watches
+    effector_tolerance: float  # metres
+    suite: tuple[SuiteTask, ...] = ()
 
     def error(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> float:
         """The largest coordinate error between two poses (Q,), wrapped where the joint is unlimited."""
@@ -39,19 +53,17 @@ class TaskSpec:
         return self.error(qpos, goal_qpos) < self.tolerance
 
 
-def _make_reacher(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from envs.dmc import DMControlEnv
+def _make_reacher(difficulty: str, image_size: int, fast_rendering: bool) -> PixelEnv:
+    from envs import reacher
 
     spec = _TASKS["reacher"]
-    return DMControlEnv(
-        "reacher",
-        "easy",
-        camera=spec.camera,
-        image_size=image_size,
-        fast_rendering=fast_rendering,
-        action_repeat=spec.action_repeat,
-        hidden_geoms=("target",),  # the goal is a picture of the arm, not the ball
-    )
+    return reacher.make(difficulty, image_size, fast_rendering, camera=spec.camera, action_repeat=spec.action_repeat)
+
+
+def _reacher_pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
+    from envs import reacher
+
+    return reacher.pose_on_target(env)
 
 
 # The Reacher protocol of LeWorldModel (arXiv 2603.19312) as its auditors state it: 0.05 rad in every joint.
@@ -60,7 +72,7 @@ _TASKS = {
     for spec in [
         TaskSpec(
             name="reacher",
-            make=_make_reacher,
+            make=functools.partial(_make_reacher, "easy"),
             camera=0,
             image_size=64,
             action_repeat=2,
@@ -69,10 +81,17 @@ _TASKS = {
             data_policy="uniform",
             goal_offset=25,
             budget=50,
+            far_budget=100,
             unlimited_joints=(True, False),
             angles=(True, True),
             tolerance=0.05,
             tolerance_unit="rad",
+            effector="finger",
+            effector_tolerance=0.01,
+            suite=tuple(
+                SuiteTask(f"reacher-{name}", functools.partial(_make_reacher, name), _reacher_pose_on_target)
+                for name in ("easy", "hard")
+            ),
         ),
     ]
 }

@@ -6,6 +6,7 @@ from data collection's by construction (`agent.collect.episode_rng`), so no pair
 
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -35,40 +36,72 @@ class GoalTasks:
         return GoalTasks(*(getattr(self, field.name)[pairs] for field in fields(self)))
 
 
-def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int) -> GoalTasks:
-    """One pair (N = 1) from a held-out episode of the data policy: a start that is not solved, and the state
-    `goal_offset` steps later."""
+def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> GoalTasks:
+    """One pair (N = 1): a state of a held-out episode of the data policy, and a goal that it does not satisfy.
+
+    The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest.
+    """
     rng = episode_rng("goal", seed, index)
-    policy = POLICIES[spec.data_policy](env.action_space, spec.action_block, rng)
     while True:
-        env.reset(seed=int(rng.integers(2**31)))
-        states, poses = [env.get_state()], [env.qpos]
-        for _ in range(spec.episode_len // spec.action_block):
-            for action in policy(None):
-                env.advance(action)
-                states.append(env.get_state())
-                poses.append(env.qpos)
-        starts = rng.permutation(len(states) - spec.goal_offset)
-        unsolved = (s for s in starts if not spec.success(poses[s], poses[s + spec.goal_offset]))
-        if (start := next(unsolved, None)) is not None:
+        states, poses = _sample_episode(env, spec, rng)
+        if far:
+            others = _sample_episode(env, spec, rng)[1]
+            candidates = zip(rng.permutation(len(poses)), rng.permutation(len(others)), strict=True)
+            goals = ((start, others[goal]) for start, goal in candidates)
+        else:
+            starts = rng.permutation(len(states) - spec.goal_offset)
+            goals = ((start, poses[start + spec.goal_offset]) for start in starts)
+        unsolved = next((pair for pair in goals if not spec.success(poses[pair[0]], pair[1])), None)
+        if unsolved is not None:
+            start, goal_qpos = unsolved
             break
-    goal = start + spec.goal_offset
-    env.set_state(states[goal])
-    return GoalTasks(states[start][None], states[goal][None], poses[goal][None], env.render()[None])
+    if far:
+        env.set_pose(goal_qpos)
+    else:
+        env.set_state(states[start + spec.goal_offset])
+    return GoalTasks(states[start][None], env.get_state()[None], goal_qpos[None], env.render()[None])
 
 
-def goal_tasks(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: int, folder: Path) -> GoalTasks:
+def _sample_episode(
+    env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """States and poses at every step."""
+    policy = POLICIES[spec.data_policy](env.action_space, spec.action_block, rng)
+    env.reset(seed=int(rng.integers(2**31)))
+    states, poses = [env.get_state()], [env.qpos]
+    for _ in range(spec.episode_len // spec.action_block):
+        for action in policy(None):
+            env.advance(action)
+            states.append(env.get_state())
+            poses.append(env.qpos)
+    return states, poses
+
+
+def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> GoalTasks:
+    """Starts as the suite draws them, each with a picture of a pose at rest that earns the episode's reward."""
+    episodes = []
+    for index in range(num_episodes):
+        env.reset(seed=int(episode_rng(task.name, seed, index).integers(2**31)))
+        start, goal_qpos = env.get_state(), task.goal_pose(env)
+        env.set_pose(goal_qpos)
+        episodes.append(GoalTasks(start[None], env.get_state()[None], goal_qpos[None], env.render()[None]))
+    return _concatenate(episodes)
+
+
+def goal_tasks(
+    env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: int, folder: Path, far: bool = False
+) -> GoalTasks:
     """The first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
     version = simulator_version().replace(" ", "-")
-    path = folder / f"{spec.name}-offset{spec.goal_offset}-seed{seed}-{version}.npz"
-    stored = _load(path)
+    kind = "far" if far else f"offset{spec.goal_offset}"
+    path = folder / f"{spec.name}-{kind}-seed{seed}-{version}.npz"
+    stored = _load(path, state_size=len(env.get_state()))
     if stored is not None and len(stored) >= num_pairs:
         return stored[:num_pairs]
     pairs = [] if stored is None else [stored]
     for index in tqdm(range(0 if stored is None else len(stored), num_pairs), desc="sampling goals", leave=False):
-        pairs.append(sample_pair(env, spec, seed, index))
-    names = [field.name for field in fields(GoalTasks)]
-    merged = GoalTasks(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
+        pairs.append(sample_pair(env, spec, seed, index, far))
+    merged = _concatenate(pairs)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.npz")
     np.savez_compressed(unfinished, **vars(merged))
@@ -76,10 +109,16 @@ def goal_tasks(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: in
     return merged
 
 
-def _load(path: Path) -> GoalTasks | None:
-    """The stored pairs; None if there are none or they cannot be read, since they can be simulated again."""
+def _concatenate(pairs: Sequence[GoalTasks]) -> GoalTasks:
+    names = [field.name for field in fields(GoalTasks)]
+    return GoalTasks(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
+
+
+def _load(path: Path, state_size: int) -> GoalTasks | None:
+    """The stored pairs; None if there are none or they are of no use, since they can be simulated again."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return GoalTasks(**{field.name: file[field.name] for field in fields(GoalTasks)})
+            stored = GoalTasks(**{field.name: file[field.name] for field in fields(GoalTasks)})
+        return stored if stored.start_state.shape[1:] == (state_size,) else None
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None

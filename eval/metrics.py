@@ -1,30 +1,74 @@
-"""Statistics of success: a rate never stands without its n and its 95 % interval."""
+"""Statistics: a rate or a return never stands without its n and its 95 % interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from eval.rollout import EpisodeRecord
 
 
+class Rate(NamedTuple):
+    """A share of episodes in 0–1 with Wilson's 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class SuccessSummary:
-    """Success over n episodes. Rates in 0–1; the interval is Wilson's at 95 %."""
+    """Success over n episodes by the protocol's own rule, and what other rules would say of the same episodes."""
 
     num_episodes: int
     success_rate: float
     success_interval: tuple[float, float]
     median_steps: float | None  # to success, over the episodes that had it
+    within_half_budget: Rate
+    first_hit: Rate
+    held: Rate
+    strict: Rate
 
 
-def summarise(records: Sequence[EpisodeRecord]) -> SuccessSummary:
+@dataclass(frozen=True)
+class ReturnSummary:
+    """Returns over n episodes; Student's 95 % interval of the mean."""
+
+    num_episodes: int
+    mean: float
+    interval: tuple[float, float]
+    minimum: float
+    median: float
+
+
+def rate(hits: int, n: int) -> Rate:
+    interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return Rate(hits / n, float(interval.low), float(interval.high))
+
+
+def summarise(records: Sequence[EpisodeRecord], budget: int) -> SuccessSummary:
+    n = len(records)
     steps = [record.steps for record in records if record.steps is not None]
-    interval = binomtest(len(steps), len(records)).proportion_ci(0.95, method="wilson")
+    success = rate(len(steps), n)
     return SuccessSummary(
-        num_episodes=len(records),
-        success_rate=len(steps) / len(records),
-        success_interval=(float(interval.low), float(interval.high)),
+        num_episodes=n,
+        success_rate=success.rate,
+        success_interval=(success.low, success.high),
         median_steps=float(np.median(steps)) if steps else None,
+        within_half_budget=rate(sum(step <= budget // 2 for step in steps), n),
+        first_hit=rate(sum(record.first_hit is not None for record in records), n),
+        held=rate(sum(record.held is not None for record in records), n),
+        strict=rate(sum(record.strict is not None for record in records), n),
+    )
+
+
+def summarise_returns(records: Sequence[EpisodeRecord]) -> ReturnSummary:
+    returns = np.array([record.reward for record in records])
+    low = high = float(returns[0])
+    if len(returns) > 1 and returns.std() > 0:
+        low, high = (float(end) for end in ttest_1samp(returns, 0).confidence_interval(0.95))
+    return ReturnSummary(
+        len(returns), float(returns.mean()), (low, high), float(returns.min()), float(np.median(returns))
     )

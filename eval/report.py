@@ -20,6 +20,7 @@ from rich.table import Table
 import envs
 from envs.registry import simulator_version
 from eval.goal_tasks import GoalTasks
+from eval.metrics import ReturnSummary
 from eval.rollout import EpisodeRecord, EpisodeTrace
 from world_model.checkpoint import git_commit
 
@@ -53,6 +54,15 @@ def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     Console().print(table)
 
 
+def rate(share: float, interval: tuple[float, float], n: int) -> str:
+    return f"{share:.1%}  [{interval[0]:.1%}, {interval[1]:.1%}]  n = {n}"
+
+
+def returns(summary: ReturnSummary) -> str:
+    low, high = summary.interval
+    return f"{summary.mean:.0f}  [{low:.0f}, {high:.0f}]  lowest {summary.minimum:.0f}  n = {summary.num_episodes}"
+
+
 def write_videos(
     folder: Path,
     env: envs.PixelEnv,
@@ -71,8 +81,7 @@ def write_videos(
         columns = []
         for goal, pictures, record in zip(goals, live, records, strict=True):
             reached = record.steps is not None and step >= record.steps
-            # The task is a touch, so the picture stays at the moment of success.
-            shown = min(step, record.steps if record.steps is not None else len(pictures) - 1)
+            shown = min(step, len(pictures) - 1)
             caption = f"reached at step {record.steps}" if reached else f"step {step}"
             columns.append(_column(goal, pictures[shown], caption, reached))
         frames.append(np.concatenate(columns, axis=1))

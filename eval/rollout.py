@@ -10,19 +10,24 @@ from tqdm import tqdm
 import envs
 from agent.baselines import Agent
 from eval.goal_tasks import GoalTasks
+from eval.protocols import HOLD_STEPS, STRICT_STEPS, Protocol, first_kept
 
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """What one episode came to."""
+    """What one episode came to. Steps are environment steps, None where the thing did not happen in the budget."""
 
     pair: int
-    success: bool  # within tolerance at any step of the budget
-    steps: int | None  # environment steps until then
-    final_error: float
+    success: bool  # by the protocol's own rule
+    steps: int | None  # until then
+    first_hit: int | None  # the pose within tolerance once
+    held: int | None  # the pose within tolerance for `HOLD_STEPS`
+    strict: int | None  # the effector within tolerance for `STRICT_STEPS`
+    final_error: float  # of the pose
     best_error: float
+    reward: float  # the simulator's own, summed; never shown to the agent
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def run_episodes(
     env: envs.PixelEnv,
     spec: envs.TaskSpec,
     tasks: GoalTasks,
+    protocol: Protocol,
     seed: int,
     budget: int,
     description: str,
@@ -51,8 +57,8 @@ def run_episodes(
         for first in range(0, len(tasks), BATCH_SIZE):
             batch = tasks[first : first + BATCH_SIZE]
             states = [[state] for state in batch.start_state]
-            errors: list[list[float]] = [[] for _ in states]
             pictures = [[_picture(env, history[-1])] for history in states]
+            judges = [_Judge(env, spec, *goal) for goal in zip(batch.goal_state, batch.goal_qpos, strict=True)]
             agent.reset(batch.goal_picture, [_episode_seed(seed, first + i) for i in range(len(batch))])
             for block_index in range(num_blocks):
                 blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
@@ -60,40 +66,76 @@ def run_episodes(
                 for i, block in enumerate(blocks):
                     env.set_state(states[i][-1])
                     for action in block[:steps]:
-                        env.advance(action)
+                        judges[i].see(env.advance(action))
                         states[i].append(env.get_state())
-                        errors[i].append(spec.error(env.qpos, batch.goal_qpos[i]))
                     pictures[i].append(env.render())
                 bar.update(len(blocks))
-            for i, error in enumerate(errors):
-                reached = [step for step, value in enumerate(error, start=1) if value < spec.tolerance]
-                records.append(
-                    EpisodeRecord(first + i, bool(reached), reached[0] if reached else None, error[-1], min(error))
-                )
-                traces.append(EpisodeTrace(np.stack(states[i]), np.stack(pictures[i])))
+            records += [judge.record(first + i, protocol) for i, judge in enumerate(judges)]
+            traces += [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
     return records, traces
 
 
+class _Judge:
+    """Watches one episode's simulator state against its goal."""
+
+    def __init__(
+        self, env: envs.PixelEnv, spec: envs.TaskSpec, goal_state: NDArray[np.float64], goal_qpos: NDArray[np.float64]
+    ):
+        self._env, self._spec, self._goal_qpos = env, spec, goal_qpos
+        env.set_state(goal_state)
+        self._goal_effector = env.position(spec.effector)
+        self._errors: list[float] = []
+        self._distances: list[float] = []
+        self._reward = 0.0
+
+    def see(self, reward: float) -> None:
+        self._errors.append(self._spec.error(self._env.qpos, self._goal_qpos))
+        self._distances.append(float(np.linalg.norm(self._env.position(self._spec.effector) - self._goal_effector)))
+        self._reward += reward
+
+    def record(self, pair: int, protocol: Protocol) -> EpisodeRecord:
+        pose = np.array(self._errors) < self._spec.tolerance
+        effector = np.array(self._distances) < self._spec.effector_tolerance
+        steps = first_kept(pose if protocol.measure == "pose" else effector, protocol.steps)
+        return EpisodeRecord(
+            pair=pair,
+            success=steps is not None,
+            steps=steps,
+            first_hit=first_kept(pose, 1),
+            held=first_kept(pose, HOLD_STEPS),
+            strict=first_kept(effector, STRICT_STEPS),
+            final_error=self._errors[-1],
+            best_error=min(self._errors),
+            reward=self._reward,
+        )
+
+
 def time_decisions(
-    agent: Agent, env: envs.PixelEnv, spec: envs.TaskSpec, tasks: GoalTasks, *, seed: int, num_decisions: int
+    agent: Agent,
+    env: envs.PixelEnv,
+    spec: envs.TaskSpec,
+    tasks: GoalTasks,
+    *,
+    seed: int,
+    num_decisions: int,
 ) -> list[float]:
     """Milliseconds of each decision, from picture to actions, of one episode planned alone."""
     milliseconds: list[float] = []
     num_blocks = spec.budget // spec.action_block
-    for i in range(len(tasks)):
-        agent.reset(tasks.goal_picture[i : i + 1], [_episode_seed(seed, i)])
-        env.set_state(tasks.start_state[i])
-        picture = env.render()
-        for _ in range(num_blocks):
-            begin = time.perf_counter()
-            (block,) = agent.act(picture[None])
-            milliseconds.append(1e3 * (time.perf_counter() - begin))
-            if len(milliseconds) == num_decisions + 1:
-                return milliseconds[1:]  # the first one warms up
-            for action in block:
-                env.advance(action)
+    while True:
+        for i in range(len(tasks)):
+            agent.reset(tasks.goal_picture[i : i + 1], [_episode_seed(seed, i)])
+            env.set_state(tasks.start_state[i])
             picture = env.render()
-    return milliseconds[1:]
+            for _ in range(num_blocks):
+                begin = time.perf_counter()
+                (block,) = agent.act(picture[None])
+                milliseconds.append(1e3 * (time.perf_counter() - begin))
+                if len(milliseconds) == num_decisions + 1:
+                    return milliseconds[1:]  # the first one warms up
+                for action in block:
+                    env.advance(action)
+                picture = env.render()
 
 
 def _episode_seed(seed: int, pair: int) -> int:

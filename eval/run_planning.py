@@ -4,34 +4,31 @@ import functools
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 import envs
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
 from agent.planning_agent import AgentConfig, PlanningAgent
 from envs.registry import simulator_version
 from eval import report
-from eval.goal_tasks import goal_tasks
-from eval.metrics import summarise
+from eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
+from eval.metrics import summarise, summarise_returns
+from eval.own_goal import UsageError, load_goal_image, plan_to_picture
+from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
 from eval.rollout import run_episodes, time_decisions
-from planners import PlannerConfig
 from world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint
-from world_model.train import choose_device
+from world_model.devices import choose_device
 
 NUM_VIDEO_EPISODES = 4
-NUM_TIMED_DECISIONS = 40
-
-
-class UsageError(Exception):
-    """Options that cannot be served; the message is one line that names the fix."""
+NUM_TIMED_DECISIONS = 100
 
 
 @dataclass(frozen=True)
@@ -42,140 +39,217 @@ class RunConfig:
     """Task in the registry."""
     checkpoint: Path | None = None
     """Checkpoint folder; `checkpoints/<task>` unless given."""
-    planner: Literal["cem", "mppi"] = AgentConfig.planner
-    """Search algorithm."""
-    objective: Literal["terminal", "minimum", "mean"] = AgentConfig.objective
-    """Latent distance to the goal at the horizon's end, at its nearest, or on average."""
+    protocol: ProtocolName = "standard"
+    """What counts: touch a goal 25 steps ahead, a far one, hold it, reach it strictly, or the suite's reward."""
     num_episodes: int = 50
     """Start and goal pairs."""
     seed: int = 0
     """Decides the pairs and the search."""
+    budget: int | None = None
+    """Environment steps to reach a goal in; the protocol's unless given."""
     device: str = "auto"
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     output: Path | None = None
-    """Run folder; `runs/<date>-<task>-<planner>` unless given."""
+    """Run folder; `runs/<date>-<task>-<protocol>` unless given."""
     video: bool = True
     """Write videos of a few episodes."""
     goal_image: Path | None = None
     """A picture of your own as the goal, 64×64 or larger. Success is then not decided."""
-    horizon: int = AgentConfig.horizon
-    """Blocks to look ahead."""
-    receding_horizon: int = AgentConfig.receding_horizon
-    """Blocks to execute before planning anew."""
-    history_len: int = AgentConfig.history_len
-    """Real frames that the predictor sees."""
-    search: tyro.conf.OmitArgPrefixes[PlannerConfig] = field(default_factory=PlannerConfig)
-    """Settings of the search."""
-
-    def agent(self) -> AgentConfig:
-        return AgentConfig(
-            self.planner, self.objective, self.horizon, self.receding_horizon, self.history_len, self.search
-        )
+    agent: tyro.conf.OmitArgPrefixes[AgentConfig] = field(default_factory=AgentConfig)
+    """How to plan."""
 
 
-def load_goal_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """A user's picture as the model saw its own: (size, size, 3) uint8, the centre square, averaged down."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except FileNotFoundError:
-        raise UsageError(f"no goal image at {path}") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{path} is no picture that can be read ({error}); use a PNG or JPEG") from None
-    side = min(image.size)
-    if side < size:
-        raise UsageError(f"{path} is {image.width}×{image.height}; a goal image needs at least {size}×{size} pixels")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+@dataclass(frozen=True)
+class Run:
+    """What every kind of run needs."""
+
+    config: RunConfig
+    spec: envs.TaskSpec
+    env: envs.PixelEnv
+    agent: PlanningAgent
+    info: CheckpointInfo
+    folder: Path
+    goal: NDArray[np.uint8] | None  # the user's own
+
+    def rivals(self) -> dict[str, Agent]:
+        space, block = self.env.action_space, self.spec.action_block
+        return {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
 
 
-def _run_folder(config: RunConfig) -> Path:
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = config.output or Path("runs") / f"{now}-{config.task}-{config.planner}"
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def to_own_goal(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """One episode toward the user's picture."""
+    config, spec = run.config, run.spec
+    assert run.goal is not None
+    budget = config.budget or spec.far_budget
+    found = plan_to_picture(run.goal, run.agent, run.env, spec, seed=config.seed, budget=budget, folder=run.folder)
+    distance = found["latent_distance"]
+    rows = [
+        ("goal", str(config.goal_image)),
+        ("latent distance at the start", f"{distance['start']:.2f}"),
+        ("nearest", f"{distance['nearest']:.2f} after {found['nearest_step']} steps"),
+        ("final", f"{distance['final']:.2f}"),
+        ("success", "not decided: the goal's state is unknown"),
+        ("pictures", str(run.folder / "goal_and_final.png")),
+    ]
+    return {"goal_image": str(config.goal_image), "budget": budget, **found}, rows
 
 
-def plan_to_goal_image(config: RunConfig, agent: PlanningAgent, env: envs.PixelEnv, spec: envs.TaskSpec) -> Path:
-    """One episode toward the user's picture; says how near it came in latent space, and shows it."""
-    assert config.goal_image is not None
-    goal = load_goal_image(config.goal_image, spec.image_size)
-    folder = _run_folder(config)
-    picture, _ = env.reset(seed=config.seed)
-    pictures = [picture]
-    agent.reset(goal[None], [config.seed])
-    for _ in range(spec.budget // spec.action_block):
-        for action in agent.act(pictures[-1][None])[0]:
-            env.advance(action)
-        pictures.append(env.render())
-    seen = np.stack(pictures)
-    distances = agent.latent_distance(seen, np.broadcast_to(goal, seen.shape)).tolist()
-    nearest = int(np.argmin(distances))
-    report.write_goal_reached(folder / "goal_and_final.png", goal, pictures, nearest, distances)
-    report.write_json(
-        folder / "results.json",
-        {
-            "task": config.task,
-            "goal_image": str(config.goal_image),
-            "success_rate": None,
-            "latent_distance": {"start": distances[0], "nearest": distances[nearest], "final": distances[-1]},
-            "nearest_step": nearest * spec.action_block,
-            "planner": config.agent().settings(),
-            "seed": config.seed,
-            **report.provenance(),
+def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """A protocol's held-out pairs, with baselines on the same pairs."""
+    config, spec, env = run.config, run.spec, run.env
+    protocol = PROTOCOLS[config.protocol]
+    budget = config.budget or protocol.budget(spec)
+    tasks = goal_tasks(env, spec, config.seed, config.num_episodes, Path("data/goal_tasks"), protocol.far)
+    go = functools.partial(
+        run_episodes, env=env, spec=spec, tasks=tasks, protocol=protocol, seed=config.seed, budget=budget
+    )
+    records, traces = go(run.agent, description="planning")
+    ours = summarise(records, budget)
+    baselines = {name: summarise(go(rival, description=name)[0], budget) for name, rival in run.rivals().items()}
+    timing, timing_rows = _time(run, tasks)
+
+    pictures = np.stack([trace.pictures for trace in traces])
+    goals = np.broadcast_to(tasks.goal_picture[:, None], pictures.shape)
+    distances = np.stack([run.agent.latent_distance(seen, goal) for seen, goal in zip(pictures, goals, strict=True)])
+    report.write_latent_distance(run.folder / "latent_distance.png", distances, records, spec)
+    if config.video:
+        few = slice(NUM_VIDEO_EPISODES)
+        with_detail = envs.make(config.task, image_size=report.PANEL)
+        report.write_videos(run.folder, with_detail, tasks[few], traces[few], records[few])
+        with_detail.close()
+
+    steps = "–" if ours.median_steps is None else f"{ours.median_steps:.0f} of {budget}"
+    rows = [
+        ("protocol", f"{protocol.name}: {protocol.describe(spec)}"),
+        ("success, 95 % interval", report.rate(ours.success_rate, ours.success_interval, ours.num_episodes)),
+        *(
+            (f"  {name.replace('_', '-')} agent", report.rate(b.success_rate, b.success_interval, b.num_episodes))
+            for name, b in baselines.items()
+        ),
+        ("median steps to success", steps),
+        ("touched / held / strict", f"{ours.first_hit.rate:.1%} / {ours.held.rate:.1%} / {ours.strict.rate:.1%}"),
+        *timing_rows,
+    ]
+    results = {
+        "protocol": {
+            **asdict(protocol),
+            "goal_offset": spec.goal_offset,
+            "budget": budget,
+            "tolerance": spec.tolerance,
         },
-    )
-    report.print_table(
-        f"{config.task}: planning to {config.goal_image}",
-        [
-            ("latent distance at the start", f"{distances[0]:.2f}"),
-            ("nearest", f"{distances[nearest]:.2f} after {nearest * spec.action_block} steps"),
-            ("final", f"{distances[-1]:.2f}"),
-            ("success", "not decided: the goal's state is unknown"),
-            ("pictures", str(folder / "goal_and_final.png")),
-        ],
-    )
-    return folder
-
-
-def evaluate(
-    config: RunConfig, agent: PlanningAgent, info: CheckpointInfo, env: envs.PixelEnv, spec: envs.TaskSpec
-) -> Path:
-    """The task's protocol on held-out pairs, with baselines on the same pairs; writes the run folder."""
-    folder, started, provenance = _run_folder(config), time.monotonic(), report.provenance()
-    tasks = goal_tasks(env, spec, config.seed, config.num_episodes, Path("data/goal_tasks"))
-    rivals: dict[str, Agent] = {
-        "random": RandomAgent(env.action_space, spec.action_block),
-        "do_nothing": DoNothingAgent(env.action_space, spec.action_block),
+        **asdict(ours),
+        "baselines": {name: asdict(summary) for name, summary in baselines.items()},
+        **timing,
+        "episodes": [asdict(record) for record in records],
     }
-    run = functools.partial(run_episodes, env=env, spec=spec, tasks=tasks, seed=config.seed, budget=spec.budget)
-    records, traces = run(agent, description="planning")
-    ours = summarise(records)
-    baselines = {name: summarise(run(rival, description=name)[0]) for name, rival in rivals.items()}
-    milliseconds = time_decisions(agent, env, spec, tasks, seed=config.seed, num_decisions=NUM_TIMED_DECISIONS)
-    median_ms, p95_ms = np.percentile(milliseconds, [50, 95])
-    parameters = sum(p.numel() for p in agent.model.parameters())
+    return results, rows
 
-    report.write_json(
-        folder / "results.json",
-        {
-            "task": config.task,
-            "protocol": {"goal_offset": spec.goal_offset, "budget": spec.budget, "tolerance": spec.tolerance},
+
+def on_suite(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The control suite's own tasks and rewards, with baselines on the same episodes."""
+    config, spec = run.config, run.spec
+    if not spec.suite:
+        raise UsageError(f"task {spec.name!r} has no rewarded suite tasks; choose another --protocol")
+    budget = config.budget or SUITE_CONTROL_STEPS // spec.action_repeat
+    results: dict[str, Any] = {}
+    rows: list[tuple[str, str]] = []
+    timing_tasks = None
+    for task in spec.suite:
+        env = task.make(spec.image_size, True)
+        tasks = suite_tasks(env, task, config.seed, config.num_episodes)
+        timing_tasks = timing_tasks or tasks
+        go = functools.partial(
+            run_episodes,
+            env=env,
+            spec=spec,
+            tasks=tasks,
+            protocol=PROTOCOLS["far"],
+            seed=config.seed,
+            budget=budget,
+        )
+        records, _ = go(run.agent, description=task.name)
+        ours = summarise_returns(records)
+        baselines = {
+            name: summarise_returns(go(rival, description=f"{task.name}, {name}")[0])
+            for name, rival in run.rivals().items()
+        }
+        env.close()
+        results[task.name] = {
             **asdict(ours),
             "baselines": {name: asdict(summary) for name, summary in baselines.items()},
-            "decision_ms": {
-                "median": median_ms,
-                "p95": p95_ms,
-                "n": len(milliseconds),
-                "device": config.device,
-            },
+            "returns": [record.reward for record in records],
+        }
+        rows.append((f"{task.name}, return", report.returns(ours)))
+        rows += [(f"  {name.replace('_', '-')} agent", report.returns(summary)) for name, summary in baselines.items()]
+    assert timing_tasks is not None
+    timing, timing_rows = _time(run, timing_tasks)
+    protocol = {"name": "suite", "control_steps": budget * spec.action_repeat}
+    return {"protocol": protocol, "suite": results, **timing}, rows + timing_rows
+
+
+def _time(run: Run, tasks: GoalTasks) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Decision time of one episode planned alone, and what a deadline cost."""
+    milliseconds = time_decisions(
+        run.agent, run.env, run.spec, tasks, seed=run.config.seed, num_decisions=NUM_TIMED_DECISIONS
+    )
+    median, p95 = np.percentile(milliseconds, [50, 95])
+    timing: dict[str, Any] = {"median": median, "p95": p95, "n": len(milliseconds), "device": run.config.device}
+    rows = [("decision time", f"median {median:.1f} ms, p95 {p95:.1f} ms  (one episode)")]
+    asked, done = run.config.agent.search.num_iterations, run.agent.rounds_done
+    if (deadline := run.config.agent.deadline_ms) is not None:
+        cut = sum(rounds < asked for rounds in done) / len(done)
+        late = sum(time > deadline for time in milliseconds) / len(milliseconds)
+        timing |= {"deadline_ms": deadline, "cut_short": cut, "mean_rounds": float(np.mean(done)), "late": late}
+        rows.append(
+            (
+                "deadline",
+                f"{deadline:g} ms: {cut:.0%} of searches cut short, {np.mean(done):.1f} of {asked} rounds on average, "
+                f"{late:.0%} late",
+            )
+        )
+    return {"decision_ms": timing}, rows
+
+
+def run(config: RunConfig) -> Path:
+    """Everything the command does; returns the run folder."""
+    spec = envs.get_task(config.task)
+    for option, least in {"num_episodes": 1, "seed": 0, "budget": 1}.items():
+        if (value := getattr(config, option)) is not None and value < least:
+            raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
+    checkpoint = config.checkpoint or Path("checkpoints") / config.task
+    config = replace(config, checkpoint=checkpoint, device=str(choose_device(config.device)))
+    model, info = load_checkpoint(checkpoint, task=config.task, device=config.device)
+    if info.simulator != simulator_version():
+        warnings.warn(
+            f"checkpoint {checkpoint} learned from pictures of {info.simulator}, this is {simulator_version()}: "
+            "pictures differ, and planning may suffer",
+            stacklevel=2,
+        )
+    env = envs.make(config.task)
+    try:
+        agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent)
+        goal = None if config.goal_image is None else load_goal_image(config.goal_image, spec.image_size)
+        folder, started, provenance = _run_folder(config), time.monotonic(), report.provenance()
+        kind: Callable[[Run], tuple[dict[str, Any], list[tuple[str, str]]]] = on_pairs
+        if goal is not None:
+            kind = to_own_goal
+        elif config.protocol == "suite":
+            kind = on_suite
+        results, rows = kind(Run(config, spec, env, agent, info, folder, goal))
+    finally:
+        env.close()
+    parameters = sum(p.numel() for p in model.parameters())
+    episodes = results.pop("episodes", None)
+    settings = config.agent.settings()
+    report.write_json(
+        folder / "results.json",
+        {
+            "task": config.task,
+            **results,
             "parameters": parameters,
-            "planner": config.agent().settings(),
+            "planner": settings,
             "checkpoint": {
-                "path": str(config.checkpoint),
+                "path": str(checkpoint),
                 "commit": info.commit,
                 "learning_seconds": info.learning_seconds,
                 "metrics": info.metrics,
@@ -183,71 +257,25 @@ def evaluate(
             "seed": config.seed,
             "wall_seconds": round(time.monotonic() - started, 1),
             **provenance,
-            "episodes": [asdict(record) for record in records],
+            **({"episodes": episodes} if episodes is not None else {}),
         },
     )
-    pictures = np.stack([trace.pictures for trace in traces])
-    goals = np.broadcast_to(tasks.goal_picture[:, None], pictures.shape)
-    distances = np.stack([agent.latent_distance(seen, goal) for seen, goal in zip(pictures, goals, strict=True)])
-    report.write_latent_distance(folder / "latent_distance.png", distances, records, spec)
-    if config.video:
-        few = slice(NUM_VIDEO_EPISODES)
-        with_detail = envs.make(config.task, image_size=report.PANEL)
-        report.write_videos(folder, with_detail, tasks[few], traces[few], records[few])
-        with_detail.close()
-
-    def rate(summary) -> str:
-        low, high = summary.success_interval
-        return f"{summary.success_rate:.1%}  [{low:.1%}, {high:.1%}]  n = {summary.num_episodes}"
-
-    steps = "–" if ours.median_steps is None else f"{ours.median_steps:.0f} of {spec.budget}"
-    search = config.search
-    report.print_table(
-        f"{config.task}: goal {spec.goal_offset} steps ahead, within {spec.tolerance} {spec.tolerance_unit}",
-        [
-            ("success, 95 % interval", rate(ours)),
-            ("  random agent", rate(baselines["random"])),
-            ("  do-nothing agent", rate(baselines["do_nothing"])),
-            ("median steps to success", steps),
-            ("decision time", f"median {median_ms:.0f} ms, p95 {p95_ms:.0f} ms  (one episode)"),
-            ("parameters", f"{parameters / 1e6:.2f} M"),
-            (
-                "planner",
-                f"{config.planner}, {config.objective} distance, {search.num_samples} samples × "
-                f"{search.num_iterations} iterations, horizon {config.horizon} blocks of {spec.action_block}",
-            ),
-            ("run folder", str(folder)),
-        ],
+    planner = (
+        "{planner}, {objective} ({reduction}), {num_samples} samples × {num_iterations} rounds, "
+        "horizon {horizon} blocks of {block}".format(**settings, block=spec.action_block)
     )
+    rows += [("parameters", f"{parameters / 1e6:.2f} M"), ("planner", planner), ("run folder", str(folder))]
+    report.print_table(config.task, rows)
     return folder
 
 
-def run(config: RunConfig) -> Path:
-    """Everything the command does; returns the run folder."""
-    spec = envs.get_task(config.task)
-    if config.num_episodes < 1:
-        raise UsageError(f"--num-episodes must be at least 1, not {config.num_episodes}")
-    if config.seed < 0:
-        raise UsageError(f"--seed must be at least 0, not {config.seed}")
-    config = replace(config, checkpoint=config.checkpoint or Path("checkpoints") / config.task)
-    device = choose_device(config.device)
-    config = replace(config, device=str(device))
-    assert config.checkpoint is not None
-    model, info = load_checkpoint(config.checkpoint, task=config.task, device=config.device)
-    if info.simulator != simulator_version():
-        warnings.warn(
-            f"checkpoint {config.checkpoint} learned from pictures of {info.simulator}, this is {simulator_version()}: "
-            "pictures differ, and planning may suffer",
-            stacklevel=2,
-        )
-    env = envs.make(config.task)
-    try:
-        agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent())
-        if config.goal_image is not None:
-            return plan_to_goal_image(config, agent, env, spec)
-        return evaluate(config, agent, info, env, spec)
-    finally:
-        env.close()
+def _run_folder(config: RunConfig) -> Path:
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = config.output or Path("runs") / f"{now}-{config.task}-{config.protocol}"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def main() -> None:

@@ -2,9 +2,17 @@
 
 from planners.base import CostFn, Plan, Planner, PlannerConfig, shift
 from planners.cem import CEM
+from planners.gradient import CEMGradient, Gradient
+from planners.icem import ICEM
 from planners.mppi import MPPI
-from planners.objectives import OBJECTIVES
+from planners.objectives import REDUCTIONS, effort
 
-PLANNERS: dict[str, type[Planner]] = {"cem": CEM, "mppi": MPPI}
+PLANNERS: dict[str, type[Planner]] = {
+    "cem": CEM,
+    "icem": ICEM,
+    "mppi": MPPI,
+    "gradient": Gradient,
+    "cem-gradient": CEMGradient,
+}
 
-__all__ = ["CEM", "MPPI", "OBJECTIVES", "PLANNERS", "CostFn", "Plan", "Planner", "PlannerConfig", "shift"]
+__all__ = ["PLANNERS", "REDUCTIONS", "CostFn", "Plan", "Planner", "PlannerConfig", "effort", "shift"]

@@ -1,8 +1,10 @@
-"""What every sampling planner shares: sample → clamp → cost → refit. An algorithm overrides the refit alone."""
+"""What every sampling planner shares: sample → clamp → cost → refit, in rounds. An algorithm overrides what differs."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,28 +15,42 @@ CostFn = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Settings of the search; stds are fractions of half the action range."""
+    """Settings of the search; stds and the gradient's steps are fractions of half the action range."""
 
     num_samples: int = 64
-    """S: candidate plans in an iteration."""
+    """S: candidate plans in a round; gradient: how many it descends from."""
     num_iterations: int = 3
     """Rounds of sampling and refitting."""
     num_elites: int = 8
-    """CEM: the best candidates, to which the next distribution is fitted."""
+    """CEM and iCEM: the best candidates, to which the next distribution is fitted."""
     init_std: float = 0.7
     """Std of the first round."""
-    min_std: float = 0.05
-    """Floor of the std in later rounds."""
+    warm_std: float = 0.2
+    """The same where the plan before is searched around."""
+    min_std: float = 0.01
+    """Floor of the std; an episode whose std is there has converged and stops."""
     temperature: float = 0.1
     """MPPI: divides the costs, after they are scaled to unit std over the samples."""
+    noise_exponent: float = 0.5
+    """iCEM: the noise's power falls with frequency to this power; 0 is white, 2 a random walk."""
+    sample_decay: float = 1.25
+    """iCEM: each round has this many times fewer samples than the one before."""
+    num_gradient_steps: int = 10
+    """gradient and cem-gradient: steps of Adam through the predictor."""
+    gradient_step: float = 0.1
+    """gradient and cem-gradient: size of the first of them; it decays to zero."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Chosen actions (B, H, A), and the cost (B,) of the best candidate of the last round."""
+    """Chosen actions (B, H, A), the cost (B,) of the best candidate seen in the last round, the candidates
+    (B, K, H, A) to carry on from (K may be 0), and the rounds that there was time for.
+    """
 
     actions: Tensor
     cost: Tensor
+    elites: Tensor
+    num_rounds: int
 
 
 class Planner(ABC):
@@ -43,53 +59,100 @@ class Planner(ABC):
     Args:
         config: settings of the search.
         low, high: (A,) bounds of one block's actions.
+        steps_per_block: a block is this many actions one after another; noise is coloured along them.
     """
 
-    def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor):
+    needs_gradient: ClassVar[bool] = False
+
+    def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor, steps_per_block: int = 1):
         if not 1 <= config.num_elites <= config.num_samples:
             raise ValueError(f"num_elites must lie in 1–{config.num_samples} (num_samples), not {config.num_elites}")
         if config.num_iterations < 1:
             raise ValueError(f"num_iterations must be at least 1, not {config.num_iterations}")
-        for name in ("init_std", "min_std", "temperature"):
+        for name in ("init_std", "warm_std", "min_std", "temperature", "gradient_step"):
             if not (value := getattr(config, name)) > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
-        self.config, self.low, self.high = config, low, high
+        if not config.sample_decay >= 1:
+            raise ValueError(f"sample_decay must be at least 1, not {config.sample_decay}")
+        if not config.noise_exponent >= 0 or config.num_gradient_steps < 0:
+            raise ValueError("noise_exponent and num_gradient_steps must be at least 0")
+        self.config, self.low, self.high, self.steps_per_block = config, low, high, steps_per_block
         self.middle, self.half_range = (low + high) / 2, (high - low) / 2
+        self._round_seconds = 0.0  # of the last round, to judge whether another fits before a deadline
 
     def plan(
         self,
         cost_fn: CostFn,
         horizon: int,
         generators: Sequence[torch.Generator],
-        warm_start: Tensor | None = None,
+        warm_start: Plan | None = None,
+        deadline: float = float("inf"),
     ) -> Plan:
-        """Plans B episodes at once, each with a generator of its own, so that no episode's noise depends on others.
+        """Plans B episodes at once, each with a generator of its own, so that no episode's plan depends on others.
 
         Args:
             cost_fn: (B, S, H, A) to (B, S); a cost that is not finite ranks last.
             horizon: H, blocks to plan.
             generators: B generators, on the bounds' device.
-            warm_start: (B, H, A) plan to search around; the middle of the bounds unless given.
+            warm_start: plan to search around; the middle of the bounds unless given.
+            deadline: `time.perf_counter()` at which to be done: rounds that do not fit are left out, but for the
+                very first of an episode.
         """
-        B, S, A = len(generators), self.config.num_samples, len(self.low)
-        mean = self.middle.expand(B, horizon, A) if warm_start is None else warm_start
-        std = (self.config.init_std * self.half_range).expand(B, horizon, A)
-        for _ in range(self.config.num_iterations):
-            noise = torch.stack([torch.randn(S, horizon, A, generator=g, device=self.low.device) for g in generators])
+        B, A, config = len(generators), len(self.low), self.config
+        if warm_start is None:
+            mean, std = self.middle.expand(B, horizon, A), config.init_std * self.half_range
+            cost, elites = self.middle.new_full((B,), torch.inf), self.middle.new_empty(B, 0, horizon, A)
+        else:
+            mean, std = warm_start.actions, config.warm_std * self.half_range
+            cost, elites = warm_start.cost, warm_start.elites
+        std, best = std.expand(B, horizon, A), mean
+        converged = torch.zeros(B, 1, 1, dtype=torch.bool, device=mean.device)
+        num_rounds = 0
+        for index in range(config.num_iterations):
+            begin = time.perf_counter()
+            has_plan = warm_start is not None or index > 0
+            if has_plan and begin + self._round_seconds > deadline:
+                break
+            noise = self.noise(self.num_samples(index), horizon, generators)
             noise[:, 0] = 0  # the mean itself is a candidate
             samples = torch.clamp(mean.unsqueeze(1) + std.unsqueeze(1) * noise, self.low, self.high)
+            samples = torch.cat([samples, elites], dim=1)
             costs = cost_fn(samples)
             costs = torch.where(torch.isfinite(costs), costs, torch.inf)
-            mean, std = self.refit(samples, costs)
-            std = torch.maximum(std, self.config.min_std * self.half_range)
-        return Plan(mean, costs.amin(dim=1))
+            new_mean, new_std, elites, new_best = self.refit(samples, costs)
+            new_std = torch.maximum(new_std, config.min_std * self.half_range)
+            mean, std = torch.where(converged, mean, new_mean), torch.where(converged, std, new_std)
+            best = torch.where(converged, best, new_best)
+            cost = torch.where(converged[:, 0, 0], cost, costs.amin(dim=1))
+            num_rounds += 1
+            converged = (std <= config.min_std * self.half_range).flatten(1).all(1).view(B, 1, 1)
+            self._round_seconds = time.perf_counter() - begin
+            if converged.all():
+                break
+        return Plan(best, cost, elites, num_rounds)
+
+    def num_samples(self, index: int) -> int:
+        """Candidates in round `index`."""
+        return self.config.num_samples
+
+    def noise(self, num_samples: int, horizon: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Unit noise (B, S, H, A)."""
+        shape = (num_samples, horizon, len(self.low))
+        return torch.stack([torch.randn(shape, generator=g, device=self.low.device) for g in generators])
 
     @abstractmethod
-    def refit(self, samples: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidates (B, S, H, A) with costs (B, S), inf for the unusable, to a new mean and std (B, H, A)."""
+    def refit(self, samples: Tensor, costs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Candidates (B, S, H, A) with costs (B, S), inf for the unusable, to a new mean and std (B, H, A), the
+        candidates (B, K, H, A) to try again in the next round, and the plan (B, H, A) to act on if this is the last.
+        """
 
 
-def shift(actions: Tensor, num_blocks: int, fill: Tensor) -> Tensor:
-    """A plan (B, H, A) as it stands after its first `num_blocks` are done, filled up with `fill` (A,)."""
-    rest = actions[:, num_blocks:]
-    return torch.cat([rest, fill.expand(len(actions), actions.shape[1] - rest.shape[1], -1)], dim=1)
+def shift(plan: Plan, num_blocks: int, fill: Tensor) -> Plan:
+    """A plan as it stands after its first `num_blocks` are done, filled up with `fill` (A,)."""
+
+    def shifted(actions: Tensor) -> Tensor:
+        rest = actions[..., num_blocks:, :]
+        missing = actions.shape[-2] - rest.shape[-2]
+        return torch.cat([rest, fill.expand(*actions.shape[:-2], missing, -1)], dim=-2)
+
+    return Plan(shifted(plan.actions), plan.cost, shifted(plan.elites), plan.num_rounds)

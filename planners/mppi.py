@@ -16,4 +16,5 @@ class MPPI(Planner):
         logits = torch.where(usable, -centred / scale / self.config.temperature, -1e30)
         weights = torch.softmax(logits, dim=1)[:, :, None, None]
         mean = (weights * samples).sum(1)
-        return mean, (weights * (samples - mean.unsqueeze(1)).square()).sum(1).sqrt()
+        std = (weights * (samples - mean.unsqueeze(1)).square()).sum(1).sqrt()
+        return mean, std, samples[:, :0], mean

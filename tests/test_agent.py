@@ -5,14 +5,14 @@ import torch
 
 from agent.baselines import DoNothingAgent, RandomAgent
 from agent.planning_agent import AgentConfig, PlanningAgent
-from planners import PlannerConfig
+from planners import PLANNERS, PlannerConfig
 from world_model.encoder import EncoderConfig
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.predictor import PredictorConfig
 
 SPACE = gym.spaces.Box(np.array([-1, -2], np.float32), np.array([1, 0.5], np.float32))
 BLOCK = 3
-SEARCH = PlannerConfig(num_samples=40, num_elites=8)
+SEARCH = PlannerConfig(num_samples=40, num_elites=8, warm_std=0.5)
 
 
 class PointModel(JEPA):
@@ -43,10 +43,11 @@ def picture_of(point):
 
 def agent_with(**config):
     model = PointModel().eval().requires_grad_(False)
-    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(search=SEARCH, **config)), model
+    settings = {"objective": "latent", "effort_weight": 0.0, "search": SEARCH, **config}
+    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings)), model
 
 
-@pytest.mark.parametrize("planner", ["cem", "mppi"])
+@pytest.mark.parametrize("planner", PLANNERS)
 def test_reaches_the_pictured_point(planner):
     agent, _ = agent_with(planner=planner, horizon=3)
     points = np.array([[10.0, 10.0], [5.0, 20.0]])
@@ -110,6 +111,41 @@ def test_reset_forgets_the_episode_before():
     np.testing.assert_array_equal(runs[0], runs[1])
 
 
+def test_effort_makes_the_agent_hold_still_at_its_goal():
+    sizes = {}
+    for weight in (0.0, 3.0):
+        agent, _ = agent_with(effort_weight=weight)
+        agent.reset(picture_of((5, 5))[None], seeds=[0])
+        sizes[weight] = np.mean([np.square(agent.act(picture_of((5, 5))[None])).mean() for _ in range(5)])
+    assert sizes[3.0] < 0.5 * sizes[0.0]
+
+
+def test_the_reachability_metric_is_what_is_minimised():
+    """A metric that sees the first coordinate alone leaves the second where it is."""
+    model = PointModel().eval().requires_grad_(False)
+    model.reachability = lambda z, z_goal: (z - z_goal)[..., 0].abs()
+    settings = AgentConfig(objective="reachability", effort_weight=0.1, horizon=3, search=SEARCH)
+    agent = PlanningAgent(model, SPACE, BLOCK, settings)
+    point = np.array([[10.0, 10.0]])
+    agent.reset(picture_of((14, 3))[None], seeds=[0])
+    for _ in range(8):
+        point += agent.act(picture_of(point[0])[None]).sum(1)
+    assert abs(point[0, 0] - 14) < 1
+    assert abs(point[0, 1] - 3) > 2  # where latent distance would have brought it within 1
+
+
+def test_a_deadline_leaves_rounds_out_and_says_so():
+    agent, _ = agent_with(deadline_ms=0.001)
+    agent.reset(picture_of((5, 5))[None], seeds=[0])
+    for _ in range(3):
+        agent.act(picture_of((1, 1))[None])
+    assert agent.rounds_done == [1, 0, 0]
+    agent, _ = agent_with(deadline_ms=10_000)
+    agent.reset(picture_of((5, 5))[None], seeds=[0])
+    agent.act(picture_of((1, 1))[None])
+    assert agent.rounds_done == [SEARCH.num_iterations]
+
+
 def test_latent_distance():
     agent, _ = agent_with()
     pictures, goals = np.stack([picture_of((0, 0)), picture_of((3, 4))]), np.stack([picture_of((3, 4))] * 2)
@@ -122,6 +158,9 @@ def test_latent_distance():
         ({"horizon": 0}, "at least 1"),
         ({"history_len": 0}, "at least 1"),
         ({"horizon": 3, "receding_horizon": 4}, "receding_horizon must lie in 1–3"),
+        ({"objective": "reachability"}, "no reachability metric; use --objective latent or train it again"),
+        ({"effort_weight": -1}, "effort_weight must be at least 0"),
+        ({"deadline_ms": 0}, "deadline_ms must be above 0"),
         ({"horizon": 7, "history_len": 3}, "history_len \\+ horizon - 1 is 9; this model's predictor sees at most 8"),
     ],
 )

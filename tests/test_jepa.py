@@ -26,9 +26,10 @@ def pictures(*lead):
     return torch.randint(0, 256, (*lead, 32, 32, 3), dtype=torch.uint8)
 
 
+@pytest.mark.parametrize("sizes", [{}, {"head_dim": 12, "mlp_width": 40, "projector_hidden": 24}])
 @pytest.mark.parametrize("history_len", [1, 2, 3])
-def test_cached_rollout_equals_encoding_the_window_anew(history_len):
-    model, B, S, H = untrained(), 2, 5, 4
+def test_cached_rollout_equals_encoding_the_window_anew(history_len, sizes):
+    model, B, S, H = untrained(**sizes), 2, 5, 4
     z, past = torch.randn(B, history_len, 10), torch.randn(B, history_len - 1, 6)
     actions = torch.randn(B, S, H, 6)
     cached = model.rollout(z, past, actions)

@@ -12,7 +12,7 @@ from conftest import CHECKPOINT, ROOT
 
 import envs
 from eval import run_planning
-from eval.run_planning import UsageError, load_goal_image
+from eval.own_goal import UsageError, load_goal_image
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def test_results_hold_what_a_figure_needs(finished):
     folder, _ = finished
     results = json.loads((folder / "results.json").read_text())
     assert results["task"] == "reacher"
-    assert results["protocol"] == {"goal_offset": 25, "budget": 50, "tolerance": 0.05}
+    expected = {"name": "standard", "goal_offset": 25, "budget": 50, "tolerance": 0.05}
+    assert {name: results["protocol"][name] for name in expected} == expected
     assert results["num_episodes"] == 5
     assert results["success_rate"] == np.mean([episode["success"] for episode in results["episodes"]])
     low, high = results["success_interval"]
@@ -66,7 +67,7 @@ def test_results_hold_what_a_figure_needs(finished):
     assert results["planner"]["num_samples"] > 0
     assert {"checkpoint", "commit", "command", "seed", "parameters", "machine"} <= set(results)
     for episode in results["episodes"]:
-        assert {"pair", "success", "steps", "final_error", "best_error"} == set(episode)
+        assert {"pair", "success", "steps", "first_hit", "held", "strict", "final_error", "best_error"} < set(episode)
         assert episode["success"] == (episode["best_error"] < 0.05) == (episode["steps"] is not None)
 
 
@@ -93,7 +94,7 @@ def test_the_table_says_what_results_json_says(finished):
     results = json.loads((folder / "results.json").read_text())
     assert f"{results['success_rate']:.1%}" in table
     assert f"n = {results['num_episodes']}" in table
-    assert f"median {results['decision_ms']['median']:.0f} ms" in table
+    assert f"median {results['decision_ms']['median']:.1f} ms" in table
 
 
 def test_the_same_seed_gives_the_same_episodes(command, read_results, tmp_path):
@@ -101,6 +102,38 @@ def test_the_same_seed_gives_the_same_episodes(command, read_results, tmp_path):
         assert command("--num-episodes", 2, "--no-video", "--output", tmp_path / name)[0] == 0
     assert read_results(tmp_path / "a")["episodes"] == read_results(tmp_path / "b")["episodes"]
     assert not (tmp_path / "a" / "episodes.mp4").exists()
+
+
+@pytest.mark.parametrize(("protocol", "budget", "held_for"), [("far", 100, 1), ("hold", 50, 5), ("strict", 100, 2)])
+def test_protocols_report_their_own_rule_beside_the_others(command, read_results, tmp_path, protocol, budget, held_for):
+    options = ["--protocol", protocol, "--num-episodes", 3, "--no-video", "--output", tmp_path / "out"]
+    assert command(*options)[0] == 0
+    results = read_results(tmp_path / "out")
+    assert (results["protocol"]["budget"], results["protocol"]["steps"]) == (budget, held_for)
+    own = {"far": "first_hit", "hold": "held", "strict": "strict"}[protocol]
+    assert results["success_rate"] == results[own][0]
+    assert [e["steps"] for e in results["episodes"]] == [e[own] for e in results["episodes"]]
+    assert results["success_rate"] >= 2 / 3  # what the bundled model does nearly always
+
+
+def test_the_suite_protocol_reports_its_reward(command, read_results, tmp_path):
+    options = ["--protocol", "suite", "--num-episodes", 2, "--budget", 80, "--output", tmp_path / "out"]
+    assert command(*options)[0] == 0
+    results = read_results(tmp_path / "out")
+    assert set(results["suite"]) == {"reacher-easy", "reacher-hard"}
+    for returns in results["suite"].values():
+        assert returns["mean"] == np.mean(returns["returns"])
+        assert 0 <= min(returns["returns"]) <= max(returns["returns"]) <= 160  # 1 for each control step
+    assert results["suite"]["reacher-easy"]["mean"] > 60
+
+
+def test_a_deadline_is_reported(command, read_results, tmp_path):
+    options = ["--deadline-ms", 1e-3, "--num-episodes", 1, "--no-video", "--output", tmp_path / "out"]
+    code, table, _ = command(*options)
+    assert code == 0
+    decision = read_results(tmp_path / "out")["decision_ms"]
+    assert (decision["deadline_ms"], decision["cut_short"], decision["late"]) == (1e-3, 1.0, 1.0)
+    assert "100% of searches cut short" in table
 
 
 def test_a_goal_image_of_ones_own(command, read_results, tmp_path):
@@ -154,6 +187,8 @@ def test_goal_images_that_cannot_serve_are_refused(tmp_path):
         (["--goal-image", "nowhere.png"], "no goal image at nowhere.png"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),
         (["--num-elites", "1000"], "num_elites must lie in"),
+        (["--budget", "0"], "--budget must be at least 1, not 0"),
+        (["--deadline-ms", "-1"], "deadline_ms must be above 0"),
         (["--horizon", "20"], "this model's predictor sees at most"),
         (["--output", "file"], "--output file is a file"),
     ],

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from world_model import train as train_module
 from world_model.checkpoint import CheckpointError, load_checkpoint
 from world_model.dataset import Dataset, DatasetError, write_dataset
+from world_model.devices import choose_device
 from world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from world_model.optimise import TrainError
 from world_model.phases import recalibrate_batchnorm
-from world_model.train import choose_device, train
+from world_model.train import train
 from world_model.train_config import PRESETS, TrainConfig
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world_model.encoder import EncoderConfig, build_encoder, build_projector
-from world_model.predictor import KeyValue, Predictor, PredictorConfig
+from world_model.predictor import Modulation, Predictor, PredictorConfig
 from world_model.reachability import Reachability, ReachabilityConfig
 from world_model.sigreg import SIGReg
 
@@ -66,7 +66,7 @@ class JEPA(nn.Module):
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """One step ahead at every time: z (B, T, D), actions (B, T, A) to the embeddings after them (B, T, D)."""
-        return self.predictor(z, self._normalise(actions))[0]
+        return self.predictor(z, self._condition(actions))
 
     def rollout(self, z_history: Tensor, past_actions: Tensor | None, actions: Tensor) -> Tensor:
         """Open-loop futures of S action sequences.
@@ -80,18 +80,24 @@ class JEPA(nn.Module):
             (B, S, H, D) predicted embeddings after each block.
         """
         B, S, H, A = actions.shape
-        past = None
-        if z_history.shape[1] > 1:  # the history is shared: its keys and values are computed once for all samples
+        num_past = z_history.shape[1] - 1
+        cache = self.predictor.new_cache(num_past + H)
+        if num_past:  # the history is shared: its keys and values are computed once for all samples
             assert past_actions is not None
-            _, past = self.predictor(z_history[:, :-1], self._normalise(past_actions))
-            past = tuple(KeyValue(*(part.repeat_interleave(S, dim=0) for part in layer)) for layer in past)
-        blocks = self._normalise(actions).reshape(B * S, H, A)
+            self.predictor(z_history[:, :-1], self._condition(past_actions), cache)
+            cache = cache.repeat(S)
+        modulation = self._condition(actions.reshape(B * S, H, A))
         z = z_history[:, -1:].repeat_interleave(S, dim=0)
         future = []
         for step in range(H):
-            z, past = self.predictor(z, blocks[:, step : step + 1], past)
+            z = self.predictor(z, tuple(layer[:, step : step + 1] for layer in modulation), cache)
             future.append(z)
         return torch.cat(future, dim=1).view(B, S, H, -1)
+
+    @staticmethod
+    def latent_distance(z: Tensor, z_goal: Tensor) -> Tensor:
+        """Euclidean distance (...) between embeddings (..., D), which may broadcast."""
+        return (z - z_goal).norm(dim=-1)
 
     def prediction_losses(self, z: Tensor, actions: Tensor, num_context: int) -> tuple[Tensor, Tensor]:
         """Mean squared errors, one step ahead and of an open-loop rollout that sees `num_context` frames.
@@ -117,5 +123,5 @@ class JEPA(nn.Module):
         # SIGReg per time step, over the batch
         return LossTerms(prediction, rollout, sigreg(z.transpose(0, 1), generator))
 
-    def _normalise(self, actions: Tensor) -> Tensor:
-        return (actions - self.action_mean) / self.action_std
+    def _condition(self, actions: Tensor) -> Modulation:
+        return self.predictor.condition((actions - self.action_mean) / self.action_std)

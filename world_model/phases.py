@@ -9,20 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from world_model.dataset import Dataset
+from world_model.devices import has_bfloat16
 from world_model.diagnostics import encode_rows, report_embedding
 from world_model.jepa import JEPA
 from world_model.optimise import Phase, StepLoss
 from world_model.reachability import Reachability, reachability_loss
 from world_model.sigreg import SIGReg
 from world_model.train_config import TrainConfig
-
-
-def _uses_bfloat16(precision: str, device: torch.device) -> bool:
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 @torch.no_grad()
@@ -50,7 +43,8 @@ def joint_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
     """LeWorldModel's training: encoder and predictor together, held from collapse by SIGReg."""
     device = model.action_mean.device
     sigreg = SIGReg(config.num_proj, config.knots).to(device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bfloat16(config.precision, device))
+    half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))

@@ -19,6 +19,7 @@ from torch import nn
 
 from world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
 from world_model.dataset import Dataset, DatasetError
+from world_model.devices import choose_device
 from world_model.diagnostics import report_embedding
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.optimise import LoopConfig, TrainError, run_phases
@@ -26,21 +27,6 @@ from world_model.phases import FrozenEmbeddings, joint_phase, predictor_phase, r
 from world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" the best there is; ValueError if it is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or not available.get(device.type) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
-        there = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise ValueError(f"device {name!r} is not there; this machine has: {there}")
-    return device
 
 
 def _build(config: TrainConfig, data: Dataset, device: torch.device) -> JEPA:

@@ -1,0 +1,61 @@
+"""What counts as reaching a goal: where goals lie, how long there is, and what must be held for how long.
+
+standard  the goal is the picture `goal_offset` steps ahead in the same episode; touched once (LeWorldModel's)
+far       the goal is a pose of another episode, at rest; touched once
+hold      standard pairs, the pose kept for five steps
+strict    far pairs, the effector within its tolerance for two steps (after CLEAR-LeWM)
+suite     the control suite's own reward over its own episode, the goal a picture of a pose that earns it
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import TaskSpec
+
+ProtocolName = Literal["standard", "far", "hold", "strict", "suite"]
+HOLD_STEPS, STRICT_STEPS = 5, 2
+SUITE_CONTROL_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A rule of success and the pairs that it is asked on."""
+
+    name: str
+    far: bool  # goals from other episodes
+    measure: Literal["pose", "effector"] = "pose"
+    steps: int = 1  # consecutive ones within tolerance
+
+    def budget(self, spec: TaskSpec) -> int:
+        return spec.far_budget if self.far else spec.budget
+
+    def describe(self, spec: TaskSpec) -> str:
+        goal = "in another episode" if self.far else f"{spec.goal_offset} steps ahead"
+        what = f"within {spec.tolerance} {spec.tolerance_unit}"
+        if self.measure == "effector":
+            what = f"{spec.effector} within {spec.effector_tolerance} m"
+        return f"goal {goal}, {what}" + (f" for {self.steps} steps" if self.steps > 1 else "")
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("standard", far=False),
+        Protocol("far", far=True),
+        Protocol("hold", far=False, steps=HOLD_STEPS),
+        Protocol("strict", far=True, measure="effector", steps=STRICT_STEPS),
+    )
+}
+
+
+def first_kept(within: NDArray[np.bool_], steps: int) -> int | None:
+    """The step, counted from 1, that completes the first run of `steps` consecutive ones within (T,); None if none."""
+    run = 0
+    for step, inside in enumerate(within, start=1):
+        run = run + 1 if inside else 0
+        if run == steps:
+            return step
+    return None

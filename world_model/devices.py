@@ -1,0 +1,25 @@
+"""Where to compute, and in what precision it pays."""
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or for "auto" the best there is; ValueError if it is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not available.get(device.type) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        there = ", ".join(kind for kind, is_there in available.items() if is_there)
+        raise ValueError(f"device {name!r} is not there; this machine has: {there}")
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
