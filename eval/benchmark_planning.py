@@ -220,10 +220,10 @@ def print_results(results: dict[str, Any]) -> None:
         "precision": lambda row: row["precision"],
         "median": lambda row: f"{row['median_ms']:,.1f}",
         "p95": lambda row: f"{row['p95_ms']:,.1f}",
-        **{
-            f"  {part}": lambda row, part=part: f"{row[f'{part}_ms']:,.1f}"
-            for part in ("encode", "rollout", "sampling", "rest")
-        },
+        "  encode": lambda row: f"{row['encode_ms']:,.1f}",
+        "  rollout": lambda row: f"{row['rollout_ms']:,.1f}",
+        "  sampling": lambda row: f"{row['sampling_ms']:,.1f}",
+        "  rest": lambda row: f"{row['rest_ms']:,.1f}",
         "million multiply-adds": lambda row: f"{row['multiply_adds'] / 1e6:,.0f}",
         "floor": lambda row: f"{row['floor_ms']:,.1f}",
         "times the floor": lambda row: f"{row['times_floor']:.1f}",
