@@ -95,6 +95,7 @@ class PlanningAgent:
         )
         self._planner = PLANNERS[config.planner](config.search, low, high, action_block)
         self._reduce = REDUCTIONS[config.reduction]
+        self.rounds_done: list[int] = []  # by each search so far; fewer than asked for where it met the deadline
 
     @classmethod
     def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
@@ -112,7 +113,6 @@ class PlanningAgent:
         self._past_actions: list[torch.Tensor] = []
         self._plan: Plan | None = None
         self._blocks_done = 0
-        self.rounds_done: list[int] = []  # by each decision's search; fewer than asked for if it met the deadline
 
     def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The next block (B, block, A) for the pictures (B, H, W, 3) of now."""

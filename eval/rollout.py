@@ -48,14 +48,15 @@ def run_episodes(
     seed: int,
     budget: int,
     description: str,
+    batch_size: int = BATCH_SIZE,
 ) -> tuple[list[EpisodeRecord], list[EpisodeTrace]]:
     """Every episode runs its whole budget in steps. One simulator serves all, by saving and restoring states."""
     records: list[EpisodeRecord] = []
     traces: list[EpisodeTrace] = []
     num_blocks = -(-budget // spec.action_block)
     with tqdm(total=len(tasks) * num_blocks, desc=description, unit="decision", leave=False) as bar:
-        for first in range(0, len(tasks), BATCH_SIZE):
-            batch = tasks[first : first + BATCH_SIZE]
+        for first in range(0, len(tasks), batch_size):
+            batch = tasks[first : first + batch_size]
             states = [[state] for state in batch.start_state]
             pictures = [[_picture(env, history[-1])] for history in states]
             judges = [_Judge(env, spec, *goal) for goal in zip(batch.goal_state, batch.goal_qpos, strict=True)]

@@ -23,7 +23,7 @@ from eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
 from eval.metrics import summarise, summarise_returns
 from eval.own_goal import UsageError, load_goal_image, plan_to_picture
 from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
-from eval.rollout import run_episodes, time_decisions
+from eval.rollout import BATCH_SIZE, run_episodes, time_decisions
 from world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint
 from world_model.devices import choose_device
 
@@ -71,6 +71,10 @@ class Run:
     folder: Path
     goal: NDArray[np.uint8] | None  # the user's own
 
+    def batch_size(self) -> int:
+        """Episodes planned at once: a deadline is for one."""
+        return BATCH_SIZE if self.config.agent.deadline_ms is None else 1
+
     def rivals(self) -> dict[str, Agent]:
         space, block = self.env.action_space, self.spec.action_block
         return {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
@@ -103,7 +107,7 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     go = functools.partial(
         run_episodes, env=env, spec=spec, tasks=tasks, protocol=protocol, seed=config.seed, budget=budget
     )
-    records, traces = go(run.agent, description="planning")
+    records, traces = go(run.agent, description="planning", batch_size=run.batch_size())
     ours = summarise(records, budget)
     baselines = {name: summarise(go(rival, description=name)[0], budget) for name, rival in run.rivals().items()}
     timing, timing_rows = _time(run, tasks)
@@ -167,7 +171,7 @@ def on_suite(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             seed=config.seed,
             budget=budget,
         )
-        records, _ = go(run.agent, description=task.name)
+        records, _ = go(run.agent, description=task.name, batch_size=run.batch_size())
         ours = summarise_returns(records)
         baselines = {
             name: summarise_returns(go(rival, description=f"{task.name}, {name}")[0])

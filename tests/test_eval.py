@@ -157,12 +157,11 @@ def test_success_is_the_first_step_within_tolerance(env):
     assert not any(record.success for record in records)
 
 
-def test_an_episode_does_not_depend_on_the_others(env, tasks, monkeypatch):
+def test_an_episode_does_not_depend_on_the_others(env, tasks):
     run = {"env": env, "spec": SPEC, "tasks": tasks, "protocol": STANDARD, "seed": 0, "budget": 20, "description": ""}
     agent = RandomAgent(env.action_space, SPEC.action_block)
     together, _ = run_episodes(agent, **run)
-    monkeypatch.setattr("eval.rollout.BATCH_SIZE", 2)
-    assert run_episodes(agent, **run)[0] == together
+    assert run_episodes(agent, **run, batch_size=2)[0] == together
 
 
 def test_doing_nothing_stays_about_where_it_is(env, tasks):

@@ -80,3 +80,30 @@ def test_every_result_row_equals_its_json():
         stored = [results["success_rate"], *results["success_interval"]]
         assert shown == [round(100 * value, 1) for value in stored], path
         assert int(n) == results["num_episodes"]
+
+
+RUN = r"\[JSON\]\((docs/results/\S+\.json)\) \|$"
+
+
+def test_every_suite_row_equals_its_json():
+    row = r"^\| `(\S+)` \| (\d+) \[(\d+), (\d+)\] \| (\d+) \| .*? \| (\d+) \| " + RUN
+    rows = re.findall(row, README, re.M)
+    assert len(rows) == 2
+    for task, *figures, path in rows:
+        stored = json.loads((ROOT / path).read_text())["suite"][task]
+        expected = [stored["mean"], *stored["interval"], stored["minimum"], stored["num_episodes"]]
+        assert [float(figure) for figure in figures] == [round(value) for value in expected]
+
+
+def test_every_timing_row_equals_its_json():
+    times = r"([\d,]+) / [\d,]+ ms \|.*\| ([\d.]+) \| [^|]* \| "
+    row = r"^\| (bundled|paper size)(, 50)?[^|]*\| (\d) \| (\w+) \| " + times + RUN
+    rows = re.findall(row, README, re.M)
+    assert len(rows) == 5
+    for name, batch, threads, precision, median, times_floor, path in rows:
+        results = json.loads((ROOT / path).read_text())
+        size = 50 if batch else 1
+        (row,) = [row for row in results["decisions"] if (row["name"], row["batch_size"]) == (name, size)]
+        assert (int(threads), precision) == (results["threads"], row["precision"])
+        assert int(median.replace(",", "")) == round(row["median_ms"])
+        assert float(times_floor) == round(row["times_floor"], 1)
