@@ -2,8 +2,6 @@
 reachability metric.
 """
 
-import functools
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -69,23 +67,27 @@ def joint_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
 
 
 class FrozenEmbeddings:
-    """The data set's embeddings (N, D) and actions (N, A) under the final encoder, computed when first asked for."""
+    """The data set's embeddings `z` (N, D) and actions (N, A) under the final encoder, on the model's device."""
+
+    z: Tensor
+    action: Tensor
 
     def __init__(self, model: JEPA, data: Dataset):
-        self._model, self._data = model, data
+        self._model, self._data, self._done = model, data, False
 
-    @functools.cached_property
-    def z(self) -> Tensor:
+    def prepare(self) -> None:
+        """Encodes all pictures, the first time that it is called; the model is left in evaluation mode."""
+        if self._done:
+            return
+        device = self._model.action_mean.device
         recalibrate_batchnorm(self._model, self._data)
-        return encode_rows(self._model, self._data, np.arange(len(self._data.pixels))).to(self.action.device)
-
-    @functools.cached_property
-    def action(self) -> Tensor:
-        return torch.from_numpy(self._data.action).to(self._model.action_mean.device)
+        self.z = encode_rows(self._model, self._data, np.arange(len(self._data.pixels))).to(device)
+        self.action = torch.from_numpy(self._data.action).to(device)
+        self._done = True
 
 
 def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: FrozenEmbeddings) -> Phase:
-    """The predictor alone: without pictures to encode, a step costs a fifth, and precision is won by steps."""
+    """The predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         rows = torch.from_numpy(data.sample_rows(config.batch_size, config.num_frames, rng))
@@ -95,7 +97,7 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
         return prediction + config.rollout_weight * rollout, {"prediction": prediction, "rollout": rollout}
 
     def begin() -> StepLoss:
-        frozen.z  # noqa: B018 (encodes, in evaluation mode)
+        frozen.prepare()
         model.eval().predictor.train()
         return step_loss
 
@@ -125,7 +127,7 @@ def reachability_phase(
             slow.lerp_(fast, config.target_rate)
 
     def begin() -> StepLoss:
-        frozen.z  # noqa: B018 (encodes, in evaluation mode)
+        frozen.prepare()
         return step_loss
 
     return Phase(
