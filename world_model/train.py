@@ -102,7 +102,7 @@ def train(config: TrainConfig) -> Path:
         task=config.task,
         model=model.config,
         data={**vars(data.info), "angles": list(data.info.angles), "num_episodes": len(data.ep_len)},
-        training=settings,
+        training={name: value for name, value in settings.items() if name not in ("output", "data")},
         commit=git_commit(),
         learning_seconds=round(progress.seconds, 1),
         metrics={"loss": progress.losses, "embedding": report._asdict()},
