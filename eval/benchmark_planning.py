@@ -169,6 +169,8 @@ def time_subject(name: str, subject: Subject, num_decisions: int) -> dict[str, A
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     """Every row, and what it takes to make them again."""
+    if config.num_decisions < 1 or config.paper_decisions < 0:
+        raise ValueError("--num-decisions must be at least 1, --paper-decisions at least 0")
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     provenance = report.provenance()

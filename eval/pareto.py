@@ -76,6 +76,8 @@ def settings() -> list[tuple[str, AgentConfig]]:
 def measure(config: ParetoConfig) -> list[dict[str, Any]]:
     """One row a setting, read from the output folder where it is there already."""
     spec = envs.get_task(config.task)
+    if config.num_episodes < 1 or config.timed_decisions < 1 or config.seed < 0:
+        raise ValueError("--num-episodes and --timed-decisions must be at least 1, --seed at least 0")
     protocol = PROTOCOLS["far"]
     budget = config.budget or protocol.budget(spec)
     checkpoint = config.checkpoint or Path("checkpoints") / config.task

@@ -24,7 +24,7 @@ from eval.metrics import summarise, summarise_returns
 from eval.own_goal import UsageError, load_goal_image, plan_to_picture
 from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
 from eval.rollout import BATCH_SIZE, run_episodes, time_decisions
-from world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint
+from world_model.checkpoint import CheckpointError, load_checkpoint
 from world_model.devices import choose_device
 
 NUM_VIDEO_EPISODES = 4
@@ -67,7 +67,6 @@ class Run:
     spec: envs.TaskSpec
     env: envs.PixelEnv
     agent: PlanningAgent
-    info: CheckpointInfo
     folder: Path
     goal: NDArray[np.uint8] | None  # the user's own
 
@@ -137,9 +136,9 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     results = {
         "protocol": {
             **asdict(protocol),
-            "goal_offset": spec.goal_offset,
+            "goal_offset": None if protocol.far else spec.goal_offset,
             "budget": budget,
-            "tolerance": spec.tolerance,
+            "tolerance": spec.tolerance if protocol.measure == "pose" else spec.effector_tolerance,
         },
         **asdict(ours),
         "baselines": {name: asdict(summary) for name, summary in baselines.items()},
@@ -239,7 +238,7 @@ def run(config: RunConfig) -> Path:
             kind = to_own_goal
         elif config.protocol == "suite":
             kind = on_suite
-        results, rows = kind(Run(config, spec, env, agent, info, folder, goal))
+        results, rows = kind(Run(config, spec, env, agent, folder, goal))
     finally:
         env.close()
     parameters = sum(p.numel() for p in model.parameters())

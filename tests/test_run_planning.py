@@ -110,6 +110,8 @@ def test_protocols_report_their_own_rule_beside_the_others(command, read_results
     assert command(*options)[0] == 0
     results = read_results(tmp_path / "out")
     assert (results["protocol"]["budget"], results["protocol"]["steps"]) == (budget, held_for)
+    assert results["protocol"]["goal_offset"] == (25 if protocol == "hold" else None)
+    assert results["protocol"]["tolerance"] == (0.01 if protocol == "strict" else 0.05)
     own = {"far": "first_hit", "hold": "held", "strict": "strict"}[protocol]
     assert results["success_rate"] == results[own][0]
     assert [e["steps"] for e in results["episodes"]] == [e[own] for e in results["episodes"]]
