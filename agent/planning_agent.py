@@ -131,7 +131,7 @@ class PlanningAgent:
 
     @torch.inference_mode()
     def latent_distance(self, pictures: NDArray[np.uint8], goals: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3)."""
+        """Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3), which may broadcast."""
         z, z_goal = self.model.encode(self._tensor(pictures)), self.model.encode(self._tensor(goals))
         return self.model.latent_distance(z, z_goal).cpu().numpy()
 

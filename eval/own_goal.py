@@ -51,8 +51,7 @@ def plan_to_picture(
         for action in agent.act(pictures[-1][None])[0]:
             env.advance(action)
         pictures.append(env.render())
-    seen = np.stack(pictures)
-    distances = agent.latent_distance(seen, np.broadcast_to(goal, seen.shape)).tolist()
+    distances = agent.latent_distance(np.stack(pictures), goal).tolist()
     nearest = int(np.argmin(distances))
     report.write_goal_reached(folder / "goal_and_final.png", goal, pictures, nearest, distances)
     return {

@@ -111,9 +111,12 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     baselines = {name: summarise(go(rival, description=name)[0], budget) for name, rival in run.rivals().items()}
     timing, timing_rows = _time(run, tasks)
 
-    pictures = np.stack([trace.pictures for trace in traces])
-    goals = np.broadcast_to(tasks.goal_picture[:, None], pictures.shape)
-    distances = np.stack([run.agent.latent_distance(seen, goal) for seen, goal in zip(pictures, goals, strict=True)])
+    distances = np.stack(
+        [
+            run.agent.latent_distance(trace.pictures, goal)
+            for trace, goal in zip(traces, tasks.goal_picture, strict=True)
+        ]
+    )
     report.write_latent_distance(run.folder / "latent_distance.png", distances, records, spec)
     if config.video:
         few = slice(NUM_VIDEO_EPISODES)
