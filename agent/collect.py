@@ -69,7 +69,7 @@ def run_episode(env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.ran
 _worker_env = functools.cache(envs.make)  # one simulator per process
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
     """Workers of a parent that was killed would otherwise go on, into the files of its successor."""
 
     def watch() -> None:
@@ -142,7 +142,7 @@ def collect(config: CollectConfig) -> Path:
     missing = {path: indices for path, indices in chunks.items() if not path.exists()}
     done = config.num_episodes - sum(map(len, missing.values()))
     with tqdm(total=config.num_episodes, initial=done, desc=f"collecting {config.task}", unit="episode") as bar:
-        pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=_exit_with_parent)
+        pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=exit_with_parent)
         try:
             futures = [
                 pool.submit(_collect_chunk, config.task, config.seed, indices, path)

@@ -17,6 +17,7 @@ from world_model.devices import choose_device
 from world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from world_model.optimise import TrainError
 from world_model.phases import recalibrate_batchnorm
+from world_model.regularizers import SIGRegConfig
 from world_model.train import train
 from world_model.train_config import PRESETS, TrainConfig
 
@@ -60,9 +61,9 @@ class Killed(BaseException):
     """Ends a training as a kill would: nothing gets to clean up."""
 
 
-# Draws: 30 joint steps, 50 batches that recalibrate BatchNorm, 20 predictor steps, 20 reachability steps; states are
-# saved every 10 steps.
-@pytest.mark.parametrize("killed_at", [17, 30, 93, 118], ids=["joint", "between", "predictor", "reachability"])
+# Draws: 4 batches that calibrate BatchNorm, 30 joint steps, 50 batches that recalibrate it, 20 predictor steps,
+# 20 reachability steps; states are saved every 10 steps.
+@pytest.mark.parametrize("killed_at", [21, 34, 97, 122], ids=["joint", "between", "predictor", "reachability"])
 def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tmp_path, monkeypatch, killed_at):
     config = debug_config(tmp_path / "killed", dataset_path)
     draw, calls = Dataset.sample_rows, []
@@ -102,7 +103,7 @@ def test_another_tasks_data_are_refused(dataset_path, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
     with pytest.raises(TrainError, match="not finite at step"):
-        train(debug_config(tmp_path, dataset_path, sigreg_weight=float("inf")))
+        train(debug_config(tmp_path, dataset_path, sigreg=SIGRegConfig(weight=float("inf"))))
 
 
 @pytest.mark.parametrize(
@@ -266,3 +267,25 @@ def test_the_command_refuses_missing_data_in_one_line(tmp_path):
     assert done.stderr.startswith("error: no data set at data/reacher.h5; collect one with")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["none", "ema", "moco", "kl", "pldm"])
+def test_a_training_with_another_remedy_resumes_to_the_same_weights(dataset_path, tmp_path, monkeypatch, name):
+    settings = {"regularizer": name, "predictor_steps": 0, "reachability_steps": 0}
+    whole = weights(train(debug_config(tmp_path / "whole", dataset_path, **settings)))
+    config = debug_config(tmp_path / "killed", dataset_path, **settings)
+    draw, calls = Dataset.sample_rows, []
+
+    def draw_until_killed(self, *args):
+        calls.append(1)
+        if len(calls) == 4 + 15:
+            raise Killed
+        return draw(self, *args)
+
+    monkeypatch.setattr(Dataset, "sample_rows", draw_until_killed)
+    with pytest.raises(Killed):
+        train(config)
+    monkeypatch.setattr(Dataset, "sample_rows", draw)
+    resumed = weights(train(config))
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=key)

@@ -7,6 +7,7 @@ config.json         format version, task, model and training settings, where it 
 import json
 import os
 import subprocess
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class CheckpointInfo:
     commit: str
     learning_seconds: float
     metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
+    collapsed: str = ""  # one line if the embeddings had collapsed when the joint training ended
     format_version: int = FORMAT_VERSION
 
     @property
@@ -102,5 +104,7 @@ def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str 
     ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"checkpoint {folder} is damaged ({reason}); restore it or train it again") from error
+    if info.collapsed:
+        warnings.warn(f"checkpoint {folder} will not plan: {info.collapsed}", stacklevel=2)
     model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info

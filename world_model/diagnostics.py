@@ -8,6 +8,7 @@ from torch import Tensor
 
 from world_model.dataset import Dataset
 from world_model.jepa import JEPA
+from world_model.sigreg import SIGReg
 
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 
@@ -17,6 +18,7 @@ class EmbeddingReport(NamedTuple):
 
     std: float  # mean over dimensions of the std over frames; about 1 under SIGReg, 0 after collapse
     effective_rank: float
+    sigreg: float  # SIGReg's statistic of 512 frames; 1.06 if they were independent and N(0, I)
     probe_r2: dict[str, float]
 
 
@@ -41,6 +43,12 @@ def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Te
     return 1 - residual.square().sum(0) / (test_y - test_y.mean(0)).square().sum(0)
 
 
+def _sigreg(z: Tensor) -> float:
+    """SIGReg's statistic of 512 rows drawn from z (N, D); the same rows and directions at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return float(SIGReg()(z[torch.randperm(len(z), generator=generator)[:512]], generator))
+
+
 @torch.no_grad()
 def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512) -> Tensor:
     """Embeddings (N, D), on the CPU, of rows of the data set; the model is left in the mode it was in."""
@@ -52,10 +60,11 @@ def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 
     return z
 
 
-def report_embedding(model: JEPA, data: Dataset, num_episodes: int) -> EmbeddingReport:
-    """Probes fitted on `num_episodes` training episodes, everything measured on as many held-out ones."""
-    train_rows = data.rows_of(data.train_episodes[:num_episodes])
-    test_rows = data.rows_of(data.held_out_episodes[:num_episodes])
+def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingReport:
+    """Measured on `num_frames` pictures spread over the held-out episodes, with probes fitted on as many others."""
+    train_rows, test_rows = (
+        _spread(data.rows_of(e), num_frames) for e in (data.train_episodes, data.held_out_episodes)
+    )
     train_z, test_z = encode_rows(model, data, train_rows), encode_rows(model, data, test_rows)
     train_y, names = data.probe_targets(train_rows)
     test_y, _ = data.probe_targets(test_rows)
@@ -63,5 +72,11 @@ def report_embedding(model: JEPA, data: Dataset, num_episodes: int) -> Embedding
     return EmbeddingReport(
         std=float(test_z.std(0).mean()),
         effective_rank=effective_rank(test_z),
+        sigreg=_sigreg(test_z),
         probe_r2=dict(zip(names, r2.tolist(), strict=True)),
     )
+
+
+def _spread(rows: np.ndarray, num: int) -> np.ndarray:
+    """`num` of the rows at even distances, or all if there are fewer."""
+    return rows[np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(int)]

@@ -1,10 +1,11 @@
-"""The joint-embedding predictive architecture: encode pictures, predict embeddings, score both losses.
+"""The joint-embedding predictive architecture: encode pictures, predict embeddings, score the predictions.
 
-Notable: gradients flow through the target embeddings as well (no stop-gradient, no moving average, no decoder);
-SIGReg alone keeps them from collapsing. Pictures and actions are normalised inside, so callers pass raw uint8
-pictures and actions in the environment's own units. Source: LeWorldModel, arXiv 2603.19312.
+Notable: there is no decoder; what keeps the embeddings from collapsing is not here, but in `regularizers.py`. Pictures
+and actions are normalised inside, so callers pass raw uint8 pictures and actions in the environment's own units.
+Source: LeWorldModel, arXiv 2603.19312.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from world_model.encoder import EncoderConfig, build_encoder, build_projector
 from world_model.predictor import Modulation, Predictor, PredictorConfig
 from world_model.reachability import Reachability, ReachabilityConfig
-from world_model.sigreg import SIGReg
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,16 @@ class JEPAConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     reachability: ReachabilityConfig | None = None
     """None: without a reachability metric."""
+    spherical: bool = False
+    """Embeddings are scaled to length √D, as losses on cosines see them."""
 
 
-class LossTerms(NamedTuple):
-    """Scalars: mean squared next-embedding error, the same for an open-loop rollout, and the SIGReg statistic."""
+class Predictions(NamedTuple):
+    """One-step predictions (B, T-1, D), and two scalars: their mean squared error and that of an open-loop rollout."""
 
-    prediction: Tensor
+    predicted: Tensor
+    one_step: Tensor
     rollout: Tensor
-    sigreg: Tensor
 
 
 class JEPA(nn.Module):
@@ -54,15 +56,18 @@ class JEPA(nn.Module):
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pictures (..., H, W, 3) uint8 to embeddings (..., D)."""
+    def encode(self, pixels: Tensor, encoder: nn.Module | None = None, projector: nn.Module | None = None) -> Tensor:
+        """Pictures (..., H, W, 3) uint8 to embeddings (..., D); through another encoder and projector if given."""
         size = self.config.encoder.image_size
         if pixels.shape[-3:] != (size, size, 3):
             raise ValueError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
         lead = pixels.shape[:-3]
         images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
-        z = self.projector(self.encoder(images.float() / 127.5 - 1))
-        return z.float().view(*lead, -1)
+        features = (encoder or self.encoder)(images.float() / 127.5 - 1)
+        z = (projector or self.projector)(features).float()
+        if self.config.spherical:
+            z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
+        return z.view(*lead, -1)
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """One step ahead at every time: z (B, T, D), actions (B, T, A) to the embeddings after them (B, T, D)."""
@@ -99,29 +104,22 @@ class JEPA(nn.Module):
         """Euclidean distance (...) between embeddings (..., D), which may broadcast."""
         return (z - z_goal).norm(dim=-1)
 
-    def prediction_losses(self, z: Tensor, actions: Tensor, num_context: int) -> tuple[Tensor, Tensor]:
-        """Mean squared errors, one step ahead and of an open-loop rollout that sees `num_context` frames.
+    def score_predictions(self, z: Tensor, target: Tensor, actions: Tensor, num_context: int) -> Predictions:
+        """Predictions one step ahead and of an open-loop rollout that sees `num_context` frames, with their errors.
 
-        z (B, T, D) are embeddings of windows, actions (B, T-1, A) the blocks between them.
+        z (B, T, D) are embeddings of windows, target (B, T, D) those to be predicted, actions (B, T-1, A) the blocks
+        between them.
         """
         context, rest = z[:, :num_context], actions[:, num_context - 1 :]
         rollout = self.rollout(context, actions[:, : num_context - 1], rest.unsqueeze(1)).squeeze(1)
-        one_step = F.mse_loss(self.predict(z[:, :-1], actions), z[:, 1:])
-        return one_step, F.mse_loss(rollout, z[:, num_context:])
+        predicted = self.predict(z[:, :-1], actions)
+        return Predictions(
+            predicted, F.mse_loss(predicted, target[:, 1:]), F.mse_loss(rollout, target[:, num_context:])
+        )
 
-    def loss_terms(
-        self,
-        pixels: Tensor,
-        actions: Tensor,
-        sigreg: SIGReg,
-        num_context: int,
-        generator: torch.Generator | None = None,
-    ) -> LossTerms:
-        """Losses of windows: pixels (B, T, H, W, 3), actions (B, T-1, A); the rollout sees `num_context` frames."""
-        z = self.encode(pixels)
-        prediction, rollout = self.prediction_losses(z, actions, num_context)
-        # SIGReg per time step, over the batch
-        return LossTerms(prediction, rollout, sigreg(z.transpose(0, 1), generator))
+    def normalise_actions(self, actions: Tensor) -> Tensor:
+        """Action blocks (..., A) in units of the training data's mean and std."""
+        return (actions - self.action_mean) / self.action_std
 
     def _condition(self, actions: Tensor) -> Modulation:
-        return self.predictor.condition((actions - self.action_mean) / self.action_std)
+        return self.predictor.condition(self.normalise_actions(actions))

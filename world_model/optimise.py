@@ -40,7 +40,7 @@ class Phase(NamedTuple):
     learning_rate: float
     trained: nn.Module  # what the optimisers change
     begin: Callable[[], StepLoss]  # called once the earlier phases' weights are in place
-    report: Callable[[], dict[str, float]] | None = None  # measured every `report_every` steps
+    report: Callable[[int], dict[str, float]] | None = None  # measured before step 0 and every `report_every` steps
     after_step: Callable[[], None] | None = None
     use_muon: bool = False  # for the matrices, AdamW for the rest; AdamW for all unless set
 
@@ -87,6 +87,8 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
             for optimizer, state in zip(optimizers, moments, strict=True):
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         step_loss = phase.begin()
+        if first_step == 0:
+            _report(phase, writer, 0)
         bar = tqdm(range(first_step, phase.num_steps), initial=first_step, total=phase.num_steps, desc=phase.name)
         for step in bar:
             learning_rate = phase.learning_rate * _learning_rate_factor(step, phase.num_steps, config.warmup_steps)
@@ -115,15 +117,20 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
                 for name, value in {**losses, "grad_norm": float(grad_norm)}.items():
                     writer.add_scalar(f"{phase.name}/{name}", value, done)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
-            if phase.report is not None and done % config.report_every == 0:
-                for name, value in phase.report().items():
-                    writer.add_scalar(name, value, done)
+            if done % config.report_every == 0:
+                _report(phase, writer, done)
             if done % config.save_every == 0 or done == phase.num_steps:
                 progress.phase, progress.step, progress.seconds = index, done, time.monotonic() - began
                 _save_state(state_path, weights, optimizers, progress)
     writer.close()
     progress.seconds = time.monotonic() - began
     return progress
+
+
+def _report(phase: Phase, writer: SummaryWriter, step: int) -> None:
+    if phase.report is not None:
+        for name, value in phase.report(step).items():
+            writer.add_scalar(name, value, step)
 
 
 def _learning_rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
@@ -135,7 +142,7 @@ def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer
     """AdamW, and before it Muon (Jordan et al., 2024) for the weights of linear layers where the phase wants it."""
     matrices = [m.weight for m in phase.trained.modules() if isinstance(m, nn.Linear)] if phase.use_muon else []
     chosen = {id(p) for p in matrices}
-    rest = [p for p in phase.trained.parameters() if id(p) not in chosen]
+    rest = [p for p in phase.trained.parameters() if p.requires_grad and id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, weight_decay=weight_decay)]
     if matrices:
         # Steps of AdamW's size, so that one learning rate serves both.

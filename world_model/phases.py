@@ -2,18 +2,23 @@
 reachability metric.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from world_model.collapse import CollapseGuard
 from world_model.dataset import Dataset
 from world_model.devices import has_bfloat16
 from world_model.diagnostics import encode_rows, report_embedding
 from world_model.jepa import JEPA
 from world_model.optimise import Phase, StepLoss
 from world_model.reachability import Reachability, reachability_loss
-from world_model.sigreg import SIGReg
+from world_model.regularizers import Regularizer
 from world_model.train_config import TrainConfig
+
+Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
 @torch.no_grad()
@@ -37,33 +42,59 @@ def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50, bat
     model.eval()
 
 
-def joint_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
-    """LeWorldModel's training: encoder and predictor together, held from collapse by SIGReg."""
+def joint_phase(
+    config: TrainConfig,
+    model: JEPA,
+    regularizer: Regularizer,
+    guard: CollapseGuard,
+    data: Dataset,
+    watch: Watch | None = None,
+) -> Phase:
+    """Encoder and predictor together, held from collapse by the regulariser; `watch` is called with every report."""
     device = model.action_mean.device
-    sigreg = SIGReg(config.num_proj, config.knots).to(device)
     half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-        pixels, actions = data.sample_windows(config.batch_size, config.num_frames, rng)
+        pixels, actions = (x.to(device) for x in data.sample_windows(config.batch_size, config.num_frames, rng))
         num_context = int(rng.integers(1, config.max_context + 1))
         with autocast:
-            terms = model.loss_terms(pixels.to(device), actions.to(device), sigreg, num_context, generator)
-        loss = terms.prediction + config.rollout_weight * terms.rollout + config.sigreg_weight * terms.sigreg
-        return loss, terms._asdict()
+            latents = regularizer.embed(model, pixels, generator)
+            scores = model.score_predictions(latents.z, latents.target, actions, num_context)
+        penalties = regularizer(latents, scores.predicted, model.normalise_actions(actions), generator)
+        if step % config.log_every == 0:
+            guard.see(step, latents.mean.detach().flatten(0, 1))
+        loss = scores.one_step
+        if config.rollout_weight:  # otherwise nothing need flow back through the rollout
+            loss = loss + config.rollout_weight * scores.rollout
+        for name, penalty in penalties.items():
+            loss = loss + regularizer.weights[name] * penalty
+        return loss, {"prediction": scores.one_step, "rollout": scores.rollout, **penalties}
 
     def begin() -> StepLoss:
         model.train()
+        regularizer.train()
         return step_loss
 
-    def report() -> dict[str, float]:
-        measured = report_embedding(model, data, num_episodes=25)
+    def report(step: int) -> dict[str, float]:
+        measured = report_embedding(model, data, num_frames=config.report_frames)
+        if watch is not None:
+            watch(model, data, step)
         probes = {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
-        return {"embedding/std": measured.std, "embedding/effective_rank": measured.effective_rank, **probes}
+        rest = {"std": measured.std, "effective_rank": measured.effective_rank, "sigreg": measured.sigreg}
+        return {f"embedding/{name}": value for name, value in rest.items()} | probes
 
-    trained = nn.ModuleList([model.encoder, model.projector, model.predictor])
-    return Phase("joint", config.num_steps, config.learning_rate, trained, begin, report)
+    trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
+    return Phase(
+        "joint",
+        config.num_steps,
+        config.learning_rate,
+        trained,
+        begin,
+        report,
+        after_step=lambda: regularizer.follow(model),
+    )
 
 
 class FrozenEmbeddings:
@@ -93,8 +124,8 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
         rows = torch.from_numpy(data.sample_rows(config.batch_size, config.num_frames, rng))
         num_context = int(rng.integers(1, config.max_context + 1))
         z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
-        prediction, rollout = model.prediction_losses(z, actions, num_context)
-        return prediction + config.rollout_weight * rollout, {"prediction": prediction, "rollout": rollout}
+        _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
+        return one_step + config.rollout_weight * rollout, {"prediction": one_step, "rollout": rollout}
 
     def begin() -> StepLoss:
         frozen.prepare()

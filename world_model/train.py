@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import json
 import logging
+import operator
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,19 +19,29 @@ import tyro
 from torch import nn
 
 from world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
+from world_model.collapse import CollapseGuard
 from world_model.dataset import Dataset, DatasetError
 from world_model.devices import choose_device
 from world_model.diagnostics import report_embedding
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.optimise import LoopConfig, TrainError, run_phases
-from world_model.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
+from world_model.phases import (
+    FrozenEmbeddings,
+    Watch,
+    joint_phase,
+    predictor_phase,
+    reachability_phase,
+    recalibrate_batchnorm,
+)
+from world_model.regularizers import REGULARIZERS, Regularizer
 from world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
 
 
-def _build(config: TrainConfig, data: Dataset, device: torch.device) -> JEPA:
+def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
     torch.manual_seed(config.seed)
+    regularizer = REGULARIZERS[config.regularizer]
     size = data.pixels.shape[1]
     model = JEPA(
         JEPAConfig(
@@ -40,12 +51,15 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> JEPA:
             dataclasses.replace(config.encoder, image_size=size),
             config.predictor,
             config.reachability if config.reachability_steps else None,
+            regularizer.spherical,
         )
     )
     mean, std = data.action_stats()
     model.action_mean.copy_(torch.from_numpy(mean))
     model.action_std.copy_(torch.from_numpy(std))
-    return model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recalibrate_batchnorm(model, data, num_batches=4)  # so that the report before the first step is true
+    return model, regularizer(getattr(config, config.regularizer, None), model).to(device)
 
 
 def _check(config: TrainConfig) -> None:
@@ -56,13 +70,15 @@ def _check(config: TrainConfig) -> None:
         "predictor_steps": 0,
         "reachability_steps": 0,
         "batch_size": 2,
+        "report_frames": 2,
         "reachability_batch_size": 2,
         "max_context": 1,
-        "knots": 2,
-        "num_proj": 1,
+        "sigreg.knots": 2,
+        "sigreg.num_proj": 1,
+        "moco.queue_size": 1,
     }
     for option, minimum in least.items():
-        if (value := getattr(config, option)) < minimum:
+        if (value := operator.attrgetter(option)(config)) < minimum:
             raise TrainError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
     if config.num_frames <= config.max_context:
         raise TrainError(f"--num-frames must exceed --max-context ({config.max_context}), not {config.num_frames}")
@@ -71,8 +87,11 @@ def _check(config: TrainConfig) -> None:
             raise TrainError(f"--{option.replace('_', '-')} must lie between 0 and 1, not {value}")
 
 
-def train(config: TrainConfig) -> Path:
-    """Trains, and returns the checkpoint's folder. Goes on from a saved state; a finished folder is left alone."""
+def train(config: TrainConfig, watch: Watch | None = None) -> Path:
+    """Trains, and returns the checkpoint's folder. Goes on from a saved state; a finished folder is left alone.
+
+    `watch` is called with model, data and step before the first step of the joint phase and with every report in it.
+    """
     _check(config)
     data_path = config.data or Path("data") / f"{config.task}.h5"
     settings = json.loads(json.dumps(asdict(config), default=str))
@@ -87,17 +106,19 @@ def train(config: TrainConfig) -> Path:
     data = Dataset(data_path, task=config.task)
     config.output.mkdir(parents=True, exist_ok=True)
     settings_path.write_text(json.dumps(settings, indent=2) + "\n")
-    model = _build(config, data, device)
-    weights = nn.ModuleDict({"model": model})
+    model, regularizer = _build(config, data, device)
+    guard = CollapseGuard()
+    weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
     frozen = FrozenEmbeddings(model, data)
-    phases = [joint_phase(config, model, data), predictor_phase(config, model, data, frozen)]
+    joint = joint_phase(config, model, regularizer, guard, data, watch)
+    phases = [joint, predictor_phase(config, model, data, frozen)]
     if model.reachability is not None:
         weights["target"] = target = copy.deepcopy(model.reachability)
         phases.append(reachability_phase(config, model, target, data, frozen))
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(LoopConfig)}
     progress = run_phases(phases, weights, config.output, LoopConfig(**shared))
 
-    report = report_embedding(model, data, num_episodes=100)
+    report = report_embedding(model, data, num_frames=5000)
     info = CheckpointInfo(
         task=config.task,
         model=model.config,
@@ -106,6 +127,7 @@ def train(config: TrainConfig) -> Path:
         commit=git_commit(),
         learning_seconds=round(progress.seconds, 1),
         metrics={"loss": progress.losses, "embedding": report._asdict()},
+        collapsed=guard.verdict(),
     )
     save_checkpoint(config.output, model, info)
     return config.output

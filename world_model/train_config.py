@@ -7,6 +7,16 @@ from typing import Any, Literal
 from world_model.encoder import EncoderConfig
 from world_model.predictor import PredictorConfig
 from world_model.reachability import ReachabilityConfig
+from world_model.regularizers import (
+    EMAConfig,
+    KLConfig,
+    MoCoConfig,
+    PLDMConfig,
+    RegularizerName,
+    SIGRegConfig,
+    SimCLRConfig,
+    VICRegConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class TrainConfig:
     preset: Literal["default", "debug"] = "default"
     """Settings to start from; options given beside it win."""
     seed: int = 0
-    """Decides the initial weights, the order of the windows and SIGReg's directions."""
+    """Decides the initial weights, the order of the windows and the regulariser's random draws."""
     device: str = "auto"
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -34,7 +44,7 @@ class TrainConfig:
     reachability_steps: int = 4000
     """Steps of the reachability metric, on frozen embeddings; 0 leaves it out."""
     batch_size: int = 64
-    """Windows in a step; SIGReg's weight is tied to it."""
+    """Windows in a step."""
     num_frames: int = 8
     """Frames in a window."""
     learning_rate: float = 1e-3
@@ -43,16 +53,19 @@ class TrainConfig:
     warmup_steps: int = 100
     """Linear warm-up, before the cosine decay to zero."""
     grad_clip: float = 1.0
-    sigreg_weight: float = 0.2
-    """λ, the weight of SIGReg beside the prediction error."""
     rollout_weight: float = 1.0
     """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""
     max_context: int = 3
     """An open-loop rollout starts from 1 to this many real frames."""
-    num_proj: int = 256
-    """SIGReg's random directions."""
-    knots: int = 17
-    """SIGReg's trapezoid knots."""
+    regularizer: RegularizerName = "sigreg"
+    """What keeps the embeddings from collapsing; each has options of its own below."""
+    sigreg: SIGRegConfig = field(default_factory=SIGRegConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
+    simclr: SimCLRConfig = field(default_factory=SimCLRConfig)
+    moco: MoCoConfig = field(default_factory=MoCoConfig)
+    kl: KLConfig = field(default_factory=KLConfig)
+    pldm: PLDMConfig = field(default_factory=PLDMConfig)
     reachability_batch_size: int = 512
     """N transitions, and so N² pairs, in a step of the reachability metric."""
     reachability_learning_rate: float = 1e-3
@@ -71,6 +84,8 @@ class TrainConfig:
     """Steps between loss records."""
     report_every: int = 250
     """Steps between embedding reports on held-out episodes."""
+    report_frames: int = 1000
+    """Held-out pictures in such a report, and as many to fit its probes on."""
     save_every: int = 250
     """Steps between states to resume from."""
 
@@ -86,7 +101,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reachability": ReachabilityConfig(hidden=16, metric_dim=8),
         "batch_size": 8,
         "warmup_steps": 5,
-        "num_proj": 64,
+        "sigreg": SIGRegConfig(num_proj=64),
+        "moco": MoCoConfig(queue_size=128),
         "embed_dim": 16,
         "projector_hidden": 32,
         "encoder": EncoderConfig(channels=(4, 8, 8, 8)),
