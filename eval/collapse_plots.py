@@ -70,7 +70,7 @@ def draw_curves(path: Path, runs: dict[str, list[dict[str, Curve]]]) -> None:
         "prediction": ("one-step prediction error", "log"),
         "std": ("std of a dimension", "log"),
         "effective_rank": ("effective rank", "linear"),
-        "sigreg": ("SIGReg statistic (1.06 for N(0, I))", "log"),
+        "sigreg": ("SIGReg statistic (1.05 for N(0, I))", "log"),
         "probe_r2": ("linear probe R², least coordinate", "linear"),
     }
     figure = Figure(figsize=(12, 6.4), layout="constrained")
@@ -113,7 +113,7 @@ def animate(path: Path, latents: dict[str, LatentsByStep], seconds_per_frame: fl
     Each frame is turned to fit the one before.
     """
     steps = sorted(set.intersection(*(set(by_step) for by_step in latents.values())))
-    planes = {name: _turned([principal_plane(by_step[step]) for step in steps]) for name, by_step in latents.items()}
+    planes = {name: turned([principal_plane(by_step[step]) for step in steps]) for name, by_step in latents.items()}
     limit = _limit([plane for series in planes.values() for plane in series])
     frames = []
     for index, step in enumerate(steps):
@@ -146,7 +146,7 @@ def _paths(axes: Axes, plane: NDArray[np.float32], limit: float) -> None:
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
 
 
-def _turned(planes: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def turned(planes: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     """The same planes, each rotated or mirrored to lie as near as it can to the one before."""
     turned = [planes[0]]
     for plane in planes[1:]:

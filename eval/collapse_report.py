@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from eval import collapse_plots, report
 from eval.metrics import rate
-from world_model.regularizers import RegularizerName
 from world_model.train_config import TrainConfig
 
 Row = dict[str, Any]  # one training's result.json
@@ -79,7 +78,7 @@ def tables(rows: list[Row], baselines: dict[str, list[bool]], command: str) -> s
         *_table(
             *("remedy", "success by seed", "all seeds", "std", "effective rank", "probe R², least", "SIGReg statistic"),
             *("prediction error", "error / variance", "guard", "loss hyper-parameters", "learning time"),
-            rows=[_at_defaults(name, rows) for name in get_args(RegularizerName)],
+            rows=[_at_defaults(name, rows) for name in dict.fromkeys(row["regularizer"] for row in rows)],
         ),
         "",
         "One option at a time, seed 0. A dagger: the guard reports collapse.",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,7 +39,7 @@ from world_model.diagnostics import encode_rows
 from world_model.jepa import JEPA
 from world_model.optimise import TrainError
 from world_model.regularizers import RegularizerName
-from world_model.train import train
+from world_model.train import dataset_path, train
 from world_model.train_config import PRESETS, TrainConfig
 
 # The distance between embeddings, and nothing learned after them: what is judged is the representation.
@@ -55,6 +55,7 @@ SWEPT: dict[RegularizerName, dict[str, tuple[float, ...]]] = {
     "kl": {"weight": (0.1, 10)},
     "pldm": {"variance_weight": (0.1, 10), "covariance_weight": (0.1, 10)},
 }
+_load = lru_cache(maxsize=1)(Dataset)  # one in each process
 NUM_TRACED = 8  # held-out episodes whose embeddings are kept at every report
 
 
@@ -132,9 +133,8 @@ def measure(study: StudyConfig, variant: Variant) -> dict[str, Any]:
     """Trains and plans, unless that was done; what is printed on the way goes into the training's folder."""
     config = train_config(study, variant)
     result = config.output / "result.json"
-    asked = {"num_episodes": study.num_episodes, "pairs_seed": study.pairs_seed}
-    if result.exists() and (row := json.loads(result.read_text()))["asked"] == asked:
-        return row
+    if result.exists():
+        return json.loads(result.read_text())
     latents = config.output / "latents"
     latents.mkdir(parents=True, exist_ok=True)
 
@@ -145,13 +145,12 @@ def measure(study: StudyConfig, variant: Variant) -> dict[str, Any]:
 
     provenance = report.provenance()
     with (config.output / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
-        train(config, keep_latents)
+        train(config, _load(dataset_path(config), task=study.task), keep_latents)
         success = _plan(study, config.output)
     info = json.loads((config.output / "config.json").read_text())
     row = {
         "name": variant.name,
         **asdict(variant),
-        "asked": asked,
         "success": success,
         **info["metrics"],
         "collapsed": info["collapsed"],
@@ -179,6 +178,18 @@ def _plan(study: StudyConfig, checkpoint: Path | None) -> dict[str, list[bool]]:
     records = {name: go(agent, budget=spec.budget, description=name)[0] for name, agent in agents.items()}
     env.close()
     return {name: [record.success for record in seen] for name, seen in records.items()}
+
+
+def _claim(study: StudyConfig) -> dict[str, Any]:
+    """The settings that all trainings of a folder share, written into it; `ValueError` if it holds another study."""
+    free = ("output", "data", "num_seeds", "num_processes")
+    settings = {"settings": {name: value for name, value in asdict(study).items() if name not in free}}
+    path = study.output / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != settings:
+        raise ValueError(f"{study.output} holds a study with other settings; choose another --output")
+    study.output.mkdir(parents=True, exist_ok=True)
+    report.write_json(path, settings)
+    return settings
 
 
 def run_study(study: StudyConfig) -> list[dict[str, Any]]:
@@ -218,12 +229,9 @@ def main() -> None:
         for option in ("num_seeds", "num_steps", "num_episodes", "num_processes"):
             if (value := getattr(study, option)) < 1:
                 raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-        settings = {
-            "settings": {name: value for name, value in asdict(study).items() if name not in ("data", "output")},
-            "planner": PLANNING.settings(),
-        }
-        baselines = _plan(study, None)
-        write_results(study.output, settings, run_study(study), baselines)
+        settings = _claim(study)
+        rows = run_study(study)
+        write_results(study.output, {**settings, "planner": PLANNING.settings()}, rows, _plan(study, None))
     except (envs.EnvError, DatasetError, TrainError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except BrokenProcessPool:

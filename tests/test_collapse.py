@@ -76,6 +76,7 @@ def test_prediction_alone_collapses_and_the_checkpoint_says_so(without_regularis
     with pytest.warns(UserWarning, match="will not plan: the embeddings have collapsed since step"):
         _, info = load_checkpoint(without_regulariser)
     assert "--regularizer sigreg" in info.collapsed
+    assert f"| collapse | {info.collapsed} |" in (without_regulariser / "card.md").read_text()
     assert info.metrics["embedding"]["std"] < 0.1
     assert info.metrics["loss"]["joint"]["prediction"] < 1e-2
     assert set(info.metrics["loss"]["joint"]) == {"prediction", "rollout"}

@@ -18,6 +18,7 @@ SMALL = {
     "agent/collect.py": ["--num-episodes", "40"],
     "world_model/train.py": ["--preset", "debug", "--num-frames", "8"],
     "eval/run_planning.py": ["--num-episodes", "2", "--no-video"],
+    "eval/collapse_study.py": ["--preset", "debug"],
     "eval/pareto.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
     "eval/benchmark_planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
     "envs/benchmark_rendering.py": ["--num-frames", "3", "--num-rounds", "1"],

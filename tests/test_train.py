@@ -17,7 +17,7 @@ from world_model.devices import choose_device
 from world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from world_model.optimise import TrainError
 from world_model.phases import recalibrate_batchnorm
-from world_model.regularizers import SIGRegConfig
+from world_model.regularizers import EMAConfig, SIGRegConfig, SimCLRConfig
 from world_model.train import train
 from world_model.train_config import PRESETS, TrainConfig
 
@@ -112,6 +112,8 @@ def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
         ({"num_steps": 0}, "--num-steps must be at least 1, not 0"),
         ({"batch_size": 1}, "--batch-size must be at least 2, not 1"),
         ({"seed": -1}, "--seed must be at least 0, not -1"),
+        ({"ema": EMAConfig(rate=1.5)}, r"--ema\.rate must lie between 0 and 1, not 1\.5"),
+        ({"simclr": SimCLRConfig(temperature=0)}, r"--simclr\.temperature must be above 0, not 0"),
         ({"num_frames": 3}, r"--num-frames must exceed --max-context \(3\), not 3"),
     ],
 )
@@ -239,6 +241,11 @@ def test_a_checkpoint_says_where_it_came_from(trained):
     assert info.data["num_episodes"] == 20
     assert info.training["num_steps"] == 30
     assert info.learning_seconds > 0
+    card = (trained / "card.md").read_text()
+    assert card.startswith("# square\n")
+    assert "| data | 20 episodes under the policy 'uniform', seed 0, none; blocks of 1 steps |" in card
+    assert "steps: 30 of encoder and predictor, 20 of the predictor alone, 20 of the reachability metric" in card
+    assert "| collapse | none noticed |" in card
 
 
 def test_devices(monkeypatch):

@@ -2,6 +2,7 @@
 
 model.safetensors   weights and normalisers; floating-point weights in half precision
 config.json         format version, task, model and training settings, where it came from, what it measured
+card.md             the gist of it, for people
 """
 
 import json
@@ -20,6 +21,11 @@ from safetensors.torch import load_file, save
 from world_model.jepa import JEPA, JEPAConfig
 
 FORMAT_VERSION = 1
+_PHASES = {
+    "num_": "of encoder and predictor",
+    "predictor_": "of the predictor alone",
+    "reachability_": "of the reachability metric",
+}
 
 
 class CheckpointError(Exception):
@@ -56,16 +62,38 @@ def git_commit() -> str:
 
 
 def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
-    """Writes both files, each whole or not at all."""
+    """Writes the files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {name for name, _ in model.named_parameters()}  # buffers keep their precision: variances can overflow half
     weights = {
         name: (value.half() if name in half else value).contiguous().cpu() for name, value in model.state_dict().items()
     }
-    (folder / "model.unfinished").write_bytes(save(weights))
-    os.replace(folder / "model.unfinished", folder / "model.safetensors")
-    (folder / "config.unfinished").write_text(json.dumps(asdict(info), indent=2) + "\n")
-    os.replace(folder / "config.unfinished", folder / "config.json")
+    files = {
+        "model.safetensors": save(weights),
+        "card.md": card(info).encode(),
+        "config.json": (json.dumps(asdict(info), indent=2) + "\n").encode(),  # last: its being there says finished
+    }
+    for name, content in files.items():
+        unfinished = (folder / name).with_suffix(".unfinished")
+        unfinished.write_bytes(content)
+        os.replace(unfinished, folder / name)
+
+
+def card(info: CheckpointInfo) -> str:
+    """What a person wants to know first, as Markdown."""
+    data, training, embedding = info.data, info.training, info.metrics["embedding"]
+    phases = ", ".join(f"{training[f'{phase}steps']} {what}" for phase, what in _PHASES.items())
+    probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
+    rows = {
+        "data": f"{data['num_episodes']} episodes under the policy {data['data_policy']!r}, seed {data['seed']}, "
+        f"{info.simulator}; blocks of {data['action_block']} steps",
+        "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {info.commit}",
+        "regulariser": training["regularizer"],
+        "embedding": f"std {embedding['std']:.3f}, effective rank {embedding['effective_rank']:.1f} of "
+        f"{info.model.embed_dim}; linear probes' R²: {probes}",
+        "collapse": info.collapsed or "none noticed",
+    }
+    return "\n".join([f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]) + "\n"
 
 
 def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str = "cpu") -> tuple[JEPA, CheckpointInfo]:

@@ -18,7 +18,7 @@ class EmbeddingReport(NamedTuple):
 
     std: float  # mean over dimensions of the std over frames; about 1 under SIGReg, 0 after collapse
     effective_rank: float
-    sigreg: float  # SIGReg's statistic of 512 frames; 1.06 if they were independent and N(0, I)
+    sigreg: float  # SIGReg's statistic of 512 frames; 1.05 if they were independent and N(0, I)
     probe_r2: dict[str, float]
 
 

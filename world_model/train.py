@@ -62,6 +62,11 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JE
     return model, regularizer(getattr(config, config.regularizer, None), model).to(device)
 
 
+def dataset_path(config: TrainConfig) -> Path:
+    """Where a training's data lie."""
+    return config.data or Path("data") / f"{config.task}.h5"
+
+
 def _check(config: TrainConfig) -> None:
     """Raises `TrainError` on settings that cannot be served."""
     least = {
@@ -82,18 +87,23 @@ def _check(config: TrainConfig) -> None:
             raise TrainError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
     if config.num_frames <= config.max_context:
         raise TrainError(f"--num-frames must exceed --max-context ({config.max_context}), not {config.num_frames}")
-    for option in ("discount", "expectile", "target_rate"):
-        if not 0 < (value := getattr(config, option)) < 1:
+    for option in ("discount", "expectile", "target_rate", "ema.rate", "moco.rate"):
+        if not 0 < (value := operator.attrgetter(option)(config)) < 1:
             raise TrainError(f"--{option.replace('_', '-')} must lie between 0 and 1, not {value}")
+    for option in ("simclr.temperature", "moco.temperature"):
+        if not (value := operator.attrgetter(option)(config)) > 0:
+            raise TrainError(f"--{option} must be above 0, not {value}")
 
 
-def train(config: TrainConfig, watch: Watch | None = None) -> Path:
+def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None = None) -> Path:
     """Trains, and returns the checkpoint's folder. Goes on from a saved state; a finished folder is left alone.
 
-    `watch` is called with model, data and step before the first step of the joint phase and with every report in it.
+    Args:
+        config: the settings.
+        data: the data set that they name, where it is in memory already.
+        watch: called with model, data and step, before the first step of the joint phase and with its every report.
     """
     _check(config)
-    data_path = config.data or Path("data") / f"{config.task}.h5"
     settings = json.loads(json.dumps(asdict(config), default=str))
     settings_path = config.output / "settings.json"
     if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
@@ -103,7 +113,7 @@ def train(config: TrainConfig, watch: Watch | None = None) -> Path:
         return config.output
 
     device = choose_device(config.device)
-    data = Dataset(data_path, task=config.task)
+    data = data or Dataset(dataset_path(config), task=config.task)
     config.output.mkdir(parents=True, exist_ok=True)
     settings_path.write_text(json.dumps(settings, indent=2) + "\n")
     model, regularizer = _build(config, data, device)
