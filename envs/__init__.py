@@ -2,6 +2,7 @@
 
 from envs import rendering as rendering  # first: it picks the OpenGL platform before mujoco is imported
 from envs.base import EnvError, PixelEnv
-from envs.registry import SuiteTask, TaskSpec, get_task, make, task_names
+from envs.registry import get_task, make, task_names
+from envs.task import PoseTest, SuiteTask, TaskSpec
 
-__all__ = ["EnvError", "PixelEnv", "SuiteTask", "TaskSpec", "get_task", "make", "task_names"]
+__all__ = ["EnvError", "PixelEnv", "PoseTest", "SuiteTask", "TaskSpec", "get_task", "make", "task_names"]

@@ -61,6 +61,11 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def position(self, geom: str) -> NDArray[np.float64]:
         """Where a named geom is, (3,) in metres."""
 
+    @property
+    @abstractmethod
+    def step_seconds(self) -> float:
+        """Simulated time of one environment step."""
+
     def step(self, action):
         reward = self.advance(action)
         return self.render(), reward, False, False, {}

@@ -9,12 +9,11 @@ from envs.dmc import DMControlEnv
 _LINK = 0.12  # metres, each
 
 
-def make(difficulty: str, image_size: int, fast_rendering: bool, *, camera: int | str, action_repeat: int) -> PixelEnv:
+def make(difficulty: str, image_size: int, fast_rendering: bool, *, action_repeat: int) -> PixelEnv:
     """`reacher-easy` or `reacher-hard`; they differ in the target's size, and so in the reward, alone."""
     return DMControlEnv(
         "reacher",
         difficulty,
-        camera=camera,
         image_size=image_size,
         fast_rendering=fast_rendering,
         action_repeat=action_repeat,

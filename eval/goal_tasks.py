@@ -51,7 +51,7 @@ def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, 
         else:
             starts = rng.permutation(len(states) - spec.goal_offset)
             goals = ((start, poses[start + spec.goal_offset]) for start in starts)
-        unsolved = next((pair for pair in goals if not spec.success(poses[pair[0]], pair[1])), None)
+        unsolved = next((pair for pair in goals if not spec.pose.success(poses[pair[0]], pair[1])), None)
         if unsolved is not None:
             start, goal_qpos = unsolved
             break
@@ -102,7 +102,7 @@ def goal_tasks(
     for index in tqdm(range(0 if stored is None else len(stored), num_pairs), desc="sampling goals", leave=False):
         pairs.append(sample_pair(env, spec, seed, index, far))
     merged = _concatenate(pairs)
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.npz")
     np.savez_compressed(unfinished, **vars(merged))
     os.replace(unfinished, path)

@@ -34,8 +34,10 @@ class Protocol:
 
     def describe(self, spec: TaskSpec) -> str:
         goal = "in another episode" if self.far else f"{spec.goal_offset} steps ahead"
-        what = f"within {spec.tolerance} {spec.tolerance_unit}"
-        if self.measure == "effector":
+        what = f"within {spec.pose.tolerance} {spec.pose.unit}"
+        if self.measure == "effector" and spec.effector is None:
+            what = f"within {spec.effector_tolerance:g} of the tolerance of {spec.pose.tolerance} {spec.pose.unit}"
+        elif self.measure == "effector":
             what = f"{spec.effector} within {spec.effector_tolerance} m"
         return f"goal {goal}, {what}" + (f" for {self.steps} steps" if self.steps > 1 else "")
 

@@ -84,18 +84,22 @@ class _Judge:
     ):
         self._env, self._spec, self._goal_qpos = env, spec, goal_qpos
         env.set_state(goal_state)
-        self._goal_effector = env.position(spec.effector)
+        self._goal_effector = env.position(spec.effector) if spec.effector else None
         self._errors: list[float] = []
         self._distances: list[float] = []
         self._reward = 0.0
 
     def see(self, reward: float) -> None:
-        self._errors.append(self._spec.error(self._env.qpos, self._goal_qpos))
-        self._distances.append(float(np.linalg.norm(self._env.position(self._spec.effector) - self._goal_effector)))
+        error = self._spec.pose.error(self._env.qpos, self._goal_qpos)
+        self._errors.append(error)
+        if self._spec.effector is None or self._goal_effector is None:
+            self._distances.append(error / self._spec.pose.tolerance)
+        else:
+            self._distances.append(float(np.linalg.norm(self._env.position(self._spec.effector) - self._goal_effector)))
         self._reward += reward
 
     def record(self, pair: int, protocol: Protocol) -> EpisodeRecord:
-        pose = np.array(self._errors) < self._spec.tolerance
+        pose = np.array(self._errors) < self._spec.pose.tolerance
         effector = np.array(self._distances) < self._spec.effector_tolerance
         steps = first_kept(pose if protocol.measure == "pose" else effector, protocol.steps)
         return EpisodeRecord(

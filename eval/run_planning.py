@@ -141,7 +141,7 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             **asdict(protocol),
             "goal_offset": None if protocol.far else spec.goal_offset,
             "budget": budget,
-            "tolerance": spec.tolerance if protocol.measure == "pose" else spec.effector_tolerance,
+            "tolerance": spec.pose.tolerance if protocol.measure == "pose" else spec.effector_tolerance,
         },
         **asdict(ours),
         "baselines": {name: asdict(summary) for name, summary in baselines.items()},

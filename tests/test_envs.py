@@ -1,14 +1,32 @@
+import re
+import sys
+
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs import generic, list_tasks  # before dm_control: it picks the OpenGL platform
+
+from dm_control import suite  # isort: skip
 
 TASKS = envs.task_names()
+# Of the suites' own names, those whose episodes differ in the model, or whose pictures or rewards read stale positions.
+FEW = (
+    *("dmc/cartpole-swingup", "dmc/point_mass-hard", "dmc/manipulator-bring_ball", "dmc/quadruped-escape"),
+    *("dmc/swimmer-swimmer6", "gym/Reacher-v5", "gym/Pusher-v5", "gym/Ant-v5"),
+)
+REST = sorted(set(generic.names()) - set(FEW))
+
+
+@pytest.fixture(params=[*TASKS, *FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
+def task(request):
+    return request.param
 
 
 @pytest.fixture(params=TASKS)
-def task(request):
+def own_task(request):
     return request.param
 
 
@@ -43,11 +61,11 @@ def test_restored_state_gives_the_same_picture_and_the_same_future(task):
     trajectory(env, seed=1)
     state, picture = env.get_state(), env.render()
     actions = rng.uniform(env.action_space.low, env.action_space.high, (40, *env.action_space.shape))
-    future = [(env.advance(action), env.qpos)[1] for action in actions]
+    future = [[env.advance(action), *env.qpos] for action in actions]
     trajectory(env, seed=2)
     env.set_state(state)
     np.testing.assert_array_equal(env.render(), picture)
-    np.testing.assert_array_equal([(env.advance(action), env.qpos)[1] for action in actions], future)
+    np.testing.assert_array_equal([[env.advance(action), *env.qpos] for action in actions], future)
 
 
 def test_a_second_environment_does_not_change_the_first_ones_pictures(task):
@@ -87,8 +105,8 @@ def test_set_pose_puts_the_simulation_at_rest(task):
     assert not env.qvel.any()
 
 
-def test_fast_pictures_are_within_half_a_level_of_the_defaults(task):
-    fast, default = envs.make(task), envs.make(task, fast_rendering=False)
+def test_fast_pictures_are_within_half_a_level_of_the_defaults(own_task):
+    fast, default = envs.make(own_task), envs.make(own_task, fast_rendering=False)
     differences = []
     for seed in range(20):
         pictures = [env.reset(seed=seed)[0].astype(float) for env in (fast, default)]
@@ -119,11 +137,80 @@ def test_reacher_hides_its_target():
     ],
 )
 def test_reacher_error_wraps_the_shoulder_alone(pose, goal, error):
-    spec = envs.get_task("reacher")
+    spec = envs.get_task("reacher").pose
     assert spec.error(np.array(pose), np.array(goal)) == pytest.approx(error, abs=1e-12)
     assert spec.success(np.array(pose), np.array(goal)) == (error < 0.05)
 
 
-def test_unknown_task_lists_the_known_ones():
-    with pytest.raises(envs.EnvError, match=r"unknown task 'recher'; known tasks: .*reacher"):
-        envs.make("recher")
+def test_rotations_are_compared_by_their_angle():
+    test = envs.PoseTest((1.0, *[2 * np.pi] * 4), (False,) * 5, 0.02, "of each range", quaternions=(1,))
+    half = np.deg2rad(30) / 2
+    turned = np.array([0, np.cos(half), 0, np.sin(half), 0])
+    assert test.error(turned, np.array([0, 1, 0, 0, 0])) == pytest.approx(30 / 360)
+    assert test.error(turned, -turned) == pytest.approx(0, abs=1e-7)  # one rotation has two quaternions
+
+
+def test_coordinates_of_infinite_scale_do_not_count():
+    test = envs.PoseTest((np.inf, 2.0), (False, False), 0.05, "of each range")
+    assert test.error(np.array([7.0, 0.3]), np.zeros(2)) == pytest.approx(0.15)
+
+
+def test_a_generic_task_reads_its_test_of_success_off_the_model():
+    cartpole = envs.get_task("dmc/cartpole-swingup")
+    assert cartpole.pose.scale == pytest.approx((3.6, 2 * np.pi))  # the rail from −1.8 to 1.8 m; the pole turns freely
+    assert cartpole.pose.wraps == (False, True)
+    assert cartpole.angles == (False, True)
+    assert cartpole.action_repeat == 4  # control steps of 0.01 s
+    fish = envs.get_task("dmc/fish-swim")
+    assert fish.pose.quaternions == (3,)
+
+
+def test_every_name_of_the_suites_is_listed():
+    names = generic.names()
+    assert len([name for name in names if name.startswith("dmc/")]) == len(suite.ALL_TASKS)
+    assert {"dmc/ball_in_cup-catch", "gym/Reacher-v5", "gym/HumanoidStandup-v5"} <= set(names)
+    assert not [name for name in names if name.endswith("-v4")]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("recher", r"unknown task 'recher'; did you mean reacher\?"),
+        ("walker", r"unknown task 'walker'; did you mean dmc/walker-\w+"),
+        ("dmc/reacher-eazy", r"did you mean dmc/reacher-easy or"),
+        ("dmc/nothing-at-all", r"unknown task 'dmc/nothing-at-all'; "),
+        ("gym/Reachr-v5", r"did you mean gym/Reacher-v5 or"),
+        ("gym/Reacher-v2", r"Gymnasium cannot make 'Reacher-v2': .*gymnasium-robotics"),
+        ("gym/CartPole-v1", r"CartPole-v1 has discrete actions"),
+        ("gym/Pendulum-v1", r"Pendulum-v1 is no MuJoCo environment \(it has no qpos and qvel"),
+        ("?!", r"unknown task '\?!'; `python envs/list_tasks.py` lists them"),
+    ],
+)
+def test_tasks_that_cannot_be_had_are_refused_in_one_line(name, message):
+    with pytest.raises(envs.EnvError, match=message) as caught:
+        envs.get_task(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_gymnasiums_physics_are_left_as_they_are():
+    ours, theirs = envs.make("gym/HalfCheetah-v5"), gym.make("HalfCheetah-v5").unwrapped
+    ours.reset(seed=0), theirs.reset(seed=0)
+    ours._gym.set_state(theirs.data.qpos, theirs.data.qvel)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 6)).astype(np.float32)
+    for action in actions:
+        reward = ours.advance(action)
+        _, expected, *_ = theirs.step(action)
+        np.testing.assert_array_equal(ours.qpos, theirs.data.qpos)
+        assert reward == expected
+
+
+def test_list_tasks_prints_and_draws(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["list_tasks.py", "--match", "reacher", "--pictures", str(tmp_path)])
+    list_tasks.main()
+    out = capsys.readouterr().out
+    assert re.search(r"reacher +2 × 5 +2 +64×64 +40 +uniform", out)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "reacher.png",
+        "dmc-reacher-easy.png",
+        "dmc-reacher-hard.png",
+    }

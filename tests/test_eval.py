@@ -25,7 +25,7 @@ def test_pairs_start_unsolved_and_show_their_goal(env, tasks):
     assert len(tasks) == 6
     for i in range(6):
         env.set_state(tasks.start_state[i])
-        assert not SPEC.success(env.qpos, tasks.goal_qpos[i])
+        assert not SPEC.pose.success(env.qpos, tasks.goal_qpos[i])
         env.set_state(tasks.goal_state[i])
         np.testing.assert_array_equal(env.qpos, tasks.goal_qpos[i])
         np.testing.assert_array_equal(env.render(), tasks.goal_picture[i])
@@ -57,7 +57,7 @@ def test_far_goals_are_poses_at_rest_of_another_episode(env, tmp_path):
     far = goal_tasks(env, SPEC, 11, 6, tmp_path, far=True)
     for i in range(6):
         env.set_state(far.start_state[i])
-        assert not SPEC.success(env.qpos, far.goal_qpos[i])
+        assert not SPEC.pose.success(env.qpos, far.goal_qpos[i])
         env.set_state(far.goal_state[i])
         np.testing.assert_array_equal(env.qpos, far.goal_qpos[i])
         assert not env.qvel.any()
@@ -139,8 +139,8 @@ def test_success_is_the_first_step_within_tolerance(env):
         env.reset(seed=int(rng.integers(1000)))
         starts.append(env.get_state())
         path = [(env.advance(action), env.qpos)[1] for action in episode.reshape(-1, 2)]
-        errors = [SPEC.error(pose, path[-1]) for pose in path]
-        expected.append((next(i for i, e in enumerate(errors, 1) if e < SPEC.tolerance), min(errors), errors[-1]))
+        errors = [SPEC.pose.error(pose, path[-1]) for pose in path]
+        expected.append((next(i for i, e in enumerate(errors, 1) if e < SPEC.pose.tolerance), min(errors), errors[-1]))
         goals.append(env.get_state()), pictures.append(env.render()), poses.append(path[-1])
     tasks = GoalTasks(*(np.stack(x) for x in (starts, goals, poses, pictures)))
     options = {"seed": 0, "budget": 20, "description": ""}

@@ -1,0 +1,107 @@
+"""Any MuJoCo task by its own name: `dmc/<domain>-<task>` of the control suite, `gym/<Id>` of Gymnasium.
+
+What a specific task states by hand is read off the model here: success is every position coordinate within two
+hundredths of its range, which is a whole turn for a joint without limits and a metre for a slide without.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+
+from envs.base import EnvError
+from envs.mujoco_env import MujocoEnv, mujoco, suite
+from envs.task import PoseTest, TaskSpec
+
+STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
+TOLERANCE = 0.02
+_HINGE, _SLIDE, _BALL, _FREE = (
+    int(getattr(mujoco.mjtJoint, f"mjJNT_{kind}")) for kind in ("HINGE", "SLIDE", "BALL", "FREE")
+)
+
+
+def names() -> list[str]:
+    """Every name that `spec` takes."""
+    import gymnasium as gym
+
+    suite_names = [f"dmc/{domain}-{task}" for domain, task in suite.ALL_TASKS]
+    newest: dict[str, int] = {}  # older versions are other robots' retired models
+    for entry in gym.registry.values():
+        if "mujoco" in str(entry.entry_point) and entry.version is not None:
+            newest[entry.name] = max(entry.version, newest.get(entry.name, 0))
+    return sorted(suite_names) + sorted(f"gym/{name}-v{version}" for name, version in newest.items())
+
+
+def exists(name: str) -> bool:
+    """Whether there is a task of that name; of Gymnasium's, those count too that others have registered."""
+    import gymnasium as gym
+
+    return name in names() or (name.startswith("gym/") and name.removeprefix("gym/") in gym.registry)
+
+
+@functools.cache
+def spec(name: str) -> TaskSpec:
+    """The task of that name, with what its model says of it. Raises `EnvError` if it cannot be one."""
+    make = _maker(name)
+    env = make(1, 64, True)
+    pose, angles = read_pose(env.model)
+    control_step = env.control_seconds
+    env.close()
+    action_repeat = max(1, round(STEP_SECONDS / control_step))
+    return TaskSpec(
+        name=name,
+        make=functools.partial(make, action_repeat),
+        pose=pose,
+        angles=angles,
+        action_repeat=action_repeat,
+        data_policy="pink",
+    )
+
+
+def read_pose(model: mujoco.MjModel) -> tuple[PoseTest, tuple[bool, ...]]:
+    """The default test of success, and which coordinates are angles."""
+    scale, wraps, angles, quaternions = [], [], [], []
+    for kind, limited, (low, high) in zip(model.jnt_type, model.jnt_limited, model.jnt_range, strict=True):
+        if kind == _FREE:
+            scale += [1.0] * 3
+            wraps += [False] * 3
+            angles += [False] * 3
+        if kind in (_FREE, _BALL):
+            quaternions.append(len(scale))
+            scale += [2 * math.pi] * 4
+            wraps += [False] * 4
+            angles += [False] * 4
+        else:
+            scale.append(float(high - low) if limited else {_HINGE: 2 * math.pi, _SLIDE: 1.0}[kind])
+            wraps.append(bool(kind == _HINGE and not limited))
+            angles.append(bool(kind == _HINGE))
+    return PoseTest(tuple(scale), tuple(wraps), TOLERANCE, "of each range", tuple(quaternions)), tuple(angles)
+
+
+def _maker(name: str) -> Callable[[int, int, bool], MujocoEnv]:
+    """From action repeat, picture size and fast rendering to the environment."""
+    library, _, rest = name.partition("/")
+    if library == "dmc":
+        domain, _, task = rest.partition("-")
+        return functools.partial(_make_dmc, domain, task)
+    return functools.partial(_make_gym, rest)
+
+
+def _make_dmc(domain: str, task: str, action_repeat: int, image_size: int, fast_rendering: bool) -> MujocoEnv:
+    from envs.dmc import DMControlEnv
+
+    return DMControlEnv(domain, task, action_repeat=action_repeat, image_size=image_size, fast_rendering=fast_rendering)
+
+
+def _make_gym(env_id: str, action_repeat: int, image_size: int, fast_rendering: bool) -> MujocoEnv:
+    import gymnasium as gym
+
+    from envs.gymnasium_mujoco import GymnasiumEnv
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a newer version is there
+            env = gym.make(env_id)
+    except (gym.error.Error, ImportError) as error:
+        raise EnvError(f"Gymnasium cannot make {env_id!r}: {str(error).splitlines()[0]}") from error
+    return GymnasiumEnv(env, action_repeat=action_repeat, image_size=image_size, fast_rendering=fast_rendering)

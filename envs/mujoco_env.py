@@ -1,0 +1,162 @@
+"""What every MuJoCo simulator here shares: pictures through one kept camera, and exact state."""
+
+from abc import abstractmethod
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import rendering  # before mujoco
+from envs.base import EnvError, PixelEnv
+
+try:
+    import mujoco
+    from dm_control import suite
+    from dm_control.mujoco import engine, wrapper
+except (
+    ImportError,
+    AttributeError,
+    RuntimeError,
+) as error:  # what PyOpenGL raises depends on what is missing
+    if isinstance(error, ModuleNotFoundError):
+        raise
+    raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
+
+# Others take these from here, so that what is missing is explained in this one place.
+__all__ = ["MujocoEnv", "engine", "mujoco", "suite", "wrapper"]
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class MujocoEnv(PixelEnv):
+    """A simulation seen through one camera. A subclass makes `physics`, begins episodes and takes control steps.
+
+    Args:
+        physics: the simulation, on which dm_control renders: its contexts never disturb one another.
+        action_space: bounds of one action.
+        camera: camera id or name.
+        image_size: side of the square picture, in pixels.
+        fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
+        action_repeat: control steps that one action lasts.
+        hidden_geoms: geoms made transparent, such as a target that the goal picture replaces.
+    """
+
+    def __init__(
+        self,
+        physics: engine.Physics,
+        action_space: gym.spaces.Box,
+        *,
+        camera: int | str = 0,
+        image_size: int = 64,
+        fast_rendering: bool = True,
+        action_repeat: int = 1,
+        hidden_geoms: tuple[str, ...] = (),
+    ):
+        self._physics, self._action_repeat = physics, action_repeat
+        self._model, self._data = physics.model.ptr, physics.data.ptr
+        self._image_size, self._camera_name = image_size, camera
+        self._camera: engine.Camera | None = None  # made at the first frame
+        if fast_rendering:
+            rendering.apply_fast_quality(physics.model)
+        for geom in hidden_geoms:
+            physics.named.model.geom_rgba[geom, "a"] = 0.0
+        self.action_space = gym.spaces.Box(
+            action_space.low.astype(np.float32), action_space.high.astype(np.float32), dtype=np.float32
+        )
+        self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self._placed_at_reset = self._find_placed_at_reset()
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """MuJoCo's model of the scene."""
+        return self._model
+
+    @property
+    @abstractmethod
+    def control_seconds(self) -> float:
+        """Simulated time of one control step."""
+
+    @property
+    def step_seconds(self):
+        return self._action_repeat * self.control_seconds
+
+    @abstractmethod
+    def _begin_episode(self, seed: int) -> None:
+        """Puts the simulation into a random initial state."""
+
+    @abstractmethod
+    def _control_step(self, action: NDArray[np.floating]) -> float:
+        """One step of the simulator's own control loop; its reward."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._begin_episode(int(self.np_random.integers(2**32, dtype=np.uint64)))
+        return self.render(), {}
+
+    def advance(self, action):
+        clipped = np.clip(action, self.action_space.low, self.action_space.high)
+        return sum(self._control_step(clipped) for _ in range(self._action_repeat))
+
+    def render(self):
+        if self._camera is None:
+            try:
+                # physics.render() builds a camera for every frame; one that is kept saves 1.5 ms each.
+                self._camera = engine.Camera(
+                    self._physics, self._image_size, self._image_size, camera_id=self._camera_name
+                )
+            except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:
+                raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
+        return self._camera.render().copy()
+
+    def get_state(self):
+        state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
+        mujoco.mj_getState(self._model, self._data, state, _STATE)
+        return np.concatenate([state, *(getattr(self._model, name).ravel() for name in self._placed_at_reset)])
+
+    def set_state(self, state):
+        size = mujoco.mj_stateSize(self._model, _STATE)
+        rest = state[size:]
+        for name in self._placed_at_reset:
+            part = getattr(self._model, name)
+            part.ravel()[:] = rest[: part.size]
+            rest = rest[part.size :]
+        if "hfield_data" in self._placed_at_reset and self._camera is not None:
+            with self._physics.contexts.gl.make_current() as context:  # terrain lives in the renderer too
+                context.call(mujoco.mjr_uploadHField, self._model, self._physics.contexts.mujoco.ptr, 0)
+        mujoco.mj_setState(self._model, self._data, state[:size], _STATE)
+        mujoco.mj_forward(self._model, self._data)  # derived quantities, the picture's among them
+        mujoco.mj_setState(self._model, self._data, state[:size], _STATE)  # forward may have moved the warm start
+
+    def _find_placed_at_reset(self) -> tuple[str, ...]:
+        """Fields of the model in which two episodes differ, such as a target's place; no MuJoCo state holds them."""
+        fields = {name: value for name in dir(self._model) if _is_real(value := getattr(self._model, name))}
+        self._begin_episode(0)
+        before = {name: value.copy() for name, value in fields.items()}
+        self._begin_episode(1)
+        return tuple(name for name, value in fields.items() if not np.array_equal(value, before[name]))
+
+    def set_pose(self, qpos):
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:] = qpos
+        mujoco.mj_forward(self._model, self._data)
+
+    @property
+    def qpos(self):
+        return self._data.qpos.copy()
+
+    @property
+    def qvel(self):
+        return self._data.qvel.copy()
+
+    def position(self, geom):
+        return self._physics.named.data.geom_xpos[geom].copy()
+
+    def close(self):
+        if self._camera is not None:
+            self._camera = None
+            self._physics.free()
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
