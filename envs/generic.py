@@ -9,9 +9,11 @@ import math
 import warnings
 from collections.abc import Callable
 
+import numpy as np
+
 from envs.base import EnvError
 from envs.mujoco_env import MujocoEnv, mujoco, suite
-from envs.task import PoseTest, TaskSpec
+from envs.task import Part, PoseTest, TaskSpec
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
 TOLERANCE = 0.02
@@ -60,22 +62,21 @@ def spec(name: str) -> TaskSpec:
 
 def read_pose(model: mujoco.MjModel) -> tuple[PoseTest, tuple[bool, ...]]:
     """The default test of success, and which coordinates are angles."""
-    scale, wraps, angles, quaternions = [], [], [], []
-    for kind, limited, (low, high) in zip(model.jnt_type, model.jnt_limited, model.jnt_range, strict=True):
+    parts: list[Part] = []
+    angles = [False] * model.nq
+    joints = zip(model.jnt_type, model.jnt_qposadr, model.jnt_limited, model.jnt_range, strict=True)
+    for kind, first, limited, (low, high) in joints:
         if kind == _FREE:
-            scale += [1.0] * 3
-            wraps += [False] * 3
-            angles += [False] * 3
+            parts += [Part((first + axis,)) for axis in range(3)]
+            first = first + 3
         if kind in (_FREE, _BALL):
-            quaternions.append(len(scale))
-            scale += [2 * math.pi] * 4
-            wraps += [False] * 4
-            angles += [False] * 4
+            parts.append(Part(tuple(first + np.arange(4)), 2 * math.pi, "rotation"))
+        elif limited:
+            parts.append(Part((first,), float(high - low)))
         else:
-            scale.append(float(high - low) if limited else {_HINGE: 2 * math.pi, _SLIDE: 1.0}[kind])
-            wraps.append(bool(kind == _HINGE and not limited))
-            angles.append(bool(kind == _HINGE))
-    return PoseTest(tuple(scale), tuple(wraps), TOLERANCE, "of each range", tuple(quaternions)), tuple(angles)
+            parts.append(Part((first,), 2 * math.pi, "angle") if kind == _HINGE else Part((first,)))
+        angles[first] = bool(kind == _HINGE)
+    return PoseTest(tuple(parts), TOLERANCE, "of each range"), tuple(angles)
 
 
 def _maker(name: str) -> Callable[[int, int, bool], MujocoEnv]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.base import EnvError, PixelEnv
-from envs.task import PoseTest, SuiteTask, TaskSpec
+from envs.task import Part, PoseTest, SuiteTask, TaskSpec
 
 
 def _make_reacher(difficulty: str, image_size: int, fast_rendering: bool) -> PixelEnv:
@@ -32,7 +32,7 @@ _TASKS = {
         TaskSpec(
             name="reacher",
             make=functools.partial(_make_reacher, "easy"),
-            pose=PoseTest(scale=(1.0, 1.0), wraps=(True, False), tolerance=0.05, unit="rad"),
+            pose=PoseTest((Part((0,), kind="angle"), Part((1,))), tolerance=0.05, unit="rad"),
             angles=(True, True),
             action_repeat=2,
             data_policy="uniform",

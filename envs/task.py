@@ -1,7 +1,9 @@
 """What a task is: how to make it, sample data in it, and decide success."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +21,34 @@ class SuiteTask:
 
 
 @dataclass(frozen=True)
-class PoseTest:
-    """When two poses (Q,) count as the same: every coordinate's error, divided by its scale, below the tolerance."""
+class Part:
+    """Coordinates of a pose whose error is one number: a distance, an angle that wraps at 2π, or that of a rotation."""
 
-    scale: tuple[float, ...]  # infinite where a coordinate does not count
-    wraps: tuple[bool, ...]  # the joint turns without limit, so its error wraps at 2π
+    coordinates: tuple[int, ...]
+    scale: float = 1.0  # divides the error
+    kind: Literal["distance", "angle", "rotation"] = "distance"  # a rotation's four are a unit quaternion
+
+    def error(self, qpos: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> float:
+        here, there = qpos[list(self.coordinates)], goal_qpos[list(self.coordinates)]
+        if self.kind == "rotation":
+            return 2 * math.acos(min(1.0, abs(float(here @ there)))) / self.scale  # q and −q are one rotation
+        difference = here - there
+        if self.kind == "angle":
+            difference = (difference + np.pi) % (2 * np.pi) - np.pi
+        return float(np.linalg.norm(difference)) / self.scale
+
+
+@dataclass(frozen=True)
+class PoseTest:
+    """When two poses (Q,) count as the same: every part of them is within the tolerance; other coordinates are free."""
+
+    parts: tuple[Part, ...]
     tolerance: float
-    unit: str  # of a scaled error
-    quaternions: tuple[int, ...] = ()  # coordinates at which four of a unit quaternion begin; their error is an angle
+    unit: str  # of an error
 
     def error(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> float:
-        """The largest scaled error of a coordinate."""
-        qpos, goal_qpos = np.asarray(qpos, np.float64), np.asarray(goal_qpos, np.float64)
-        difference = np.abs(qpos - goal_qpos)
-        wrapped = np.abs((difference + np.pi) % (2 * np.pi) - np.pi)
-        errors = np.where(self.wraps, wrapped, difference)
-        for first in self.quaternions:
-            four = slice(first, first + 4)
-            cosine = abs(np.dot(qpos[four], goal_qpos[four]))  # q and −q are one rotation
-            errors[four] = 2 * np.arccos(min(1.0, cosine))
-        return float(np.max(errors / self.scale))
+        """The largest error of a part."""
+        return max(part.error(np.asarray(qpos), np.asarray(goal_qpos)) for part in self.parts)
 
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
         return self.error(qpos, goal_qpos) < self.tolerance

@@ -28,7 +28,16 @@ _TITLES = {
     "pldm": "PLDM",
     "sigreg": "SIGReg",
 }
-_COLOURS = {name: f"C{index}" for index, name in enumerate(_TITLES)}
+_COLOURS = {
+    "none": "tab:red",
+    "ema": "tab:orange",
+    "vicreg": "tab:green",
+    "simclr": "tab:purple",
+    "moco": "tab:pink",
+    "kl": "tab:brown",
+    "pldm": "tab:cyan",
+    "sigreg": "black",
+}
 
 
 def principal_plane(z: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -143,26 +143,31 @@ def test_reacher_error_wraps_the_shoulder_alone(pose, goal, error):
 
 
 def test_rotations_are_compared_by_their_angle():
-    test = envs.PoseTest((1.0, *[2 * np.pi] * 4), (False,) * 5, 0.02, "of each range", quaternions=(1,))
+    test = envs.PoseTest((envs.Part((1, 2, 3, 4), 2 * np.pi, "rotation"),), 0.02, "of each range")
     half = np.deg2rad(30) / 2
     turned = np.array([0, np.cos(half), 0, np.sin(half), 0])
     assert test.error(turned, np.array([0, 1, 0, 0, 0])) == pytest.approx(30 / 360)
     assert test.error(turned, -turned) == pytest.approx(0, abs=1e-7)  # one rotation has two quaternions
 
 
-def test_coordinates_of_infinite_scale_do_not_count():
-    test = envs.PoseTest((np.inf, 2.0), (False, False), 0.05, "of each range")
-    assert test.error(np.array([7.0, 0.3]), np.zeros(2)) == pytest.approx(0.15)
+def test_a_pose_is_as_far_off_as_its_worst_part_and_the_rest_is_free():
+    test = envs.PoseTest((envs.Part((1, 2), 2.0), envs.Part((3,), 2.0, "angle")), 1.6, "tolerances")
+    assert test.error(np.array([7.0, 3.0, 4.0, 0.0]), np.zeros(4)) == pytest.approx(2.5)  # a distance of 5
+    assert test.error(np.array([7.0, 0.0, 0.0, 2 * np.pi + 1]), np.zeros(4)) == pytest.approx(0.5)
+    assert not test.success(np.array([0.0, 3.0, 4.0, 0.0]), np.zeros(4))
+    assert test.success(np.array([9.0, 0.0, 3.0, 0.0]), np.zeros(4))
 
 
 def test_a_generic_task_reads_its_test_of_success_off_the_model():
     cartpole = envs.get_task("dmc/cartpole-swingup")
-    assert cartpole.pose.scale == pytest.approx((3.6, 2 * np.pi))  # the rail from −1.8 to 1.8 m; the pole turns freely
-    assert cartpole.pose.wraps == (False, True)
+    rail, pole = cartpole.pose.parts
+    assert (rail.coordinates, rail.scale, rail.kind) == ((0,), 3.6, "distance")  # from −1.8 to 1.8 m
+    assert (pole.coordinates, pole.scale, pole.kind) == ((1,), 2 * np.pi, "angle")  # turns freely
     assert cartpole.angles == (False, True)
     assert cartpole.action_repeat == 4  # control steps of 0.01 s
     fish = envs.get_task("dmc/fish-swim")
-    assert fish.pose.quaternions == (3,)
+    assert fish.pose.parts[3].kind == "rotation"
+    assert fish.pose.parts[3].coordinates == (3, 4, 5, 6)
 
 
 def test_every_name_of_the_suites_is_listed():
