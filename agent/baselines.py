@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.policies import uniform
+from agent.policies import uniform_actions
 
 
 class Agent(Protocol):
@@ -27,10 +27,10 @@ class RandomAgent:
         self._space, self._block = action_space, action_block
 
     def reset(self, goals, seeds):
-        self._policies = [uniform(self._space, self._block, np.random.default_rng(seed)) for seed in seeds]
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
 
     def act(self, pictures):
-        return np.stack([policy(picture) for policy, picture in zip(self._policies, pictures, strict=True)])
+        return np.stack([uniform_actions(self._space, self._block, rng) for rng in self._rngs])
 
 
 class DoNothingAgent:

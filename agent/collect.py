@@ -86,7 +86,7 @@ def _collect_chunk(task: str, seed: int, indices: range, path: Path) -> int:
     chunk = []
     for index in indices:
         rng = episode_rng("collect", seed, index)
-        policy = POLICIES[spec.data_policy](env.action_space, spec.action_block, rng)
+        policy = POLICIES[spec.data_policy](env, spec.action_block, rng)
         chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng))
     unfinished = path.with_suffix(".unfinished.npz")
     columns: dict[str, Any] = {

@@ -7,24 +7,32 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from envs import PixelEnv, two_room
+
 # A policy maps the picture (H, W, 3) that begins a block to the block's actions (block, A).
 Policy = Callable[[NDArray[np.uint8] | None], NDArray[np.float32]]
-MakePolicy = Callable[[gym.spaces.Box, int, np.random.Generator], Policy]
+MakePolicy = Callable[[PixelEnv, int, np.random.Generator], Policy]  # from a block's length and a generator
 
 _STRETCH = 1024  # steps of coloured noise drawn at once
 
 
-def uniform(space: gym.spaces.Box, block: int, rng: np.random.Generator) -> Policy:
+def uniform(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     """Independent uniform actions over the whole action space."""
-    return lambda picture: rng.uniform(space.low, space.high, (block, *space.shape)).astype(np.float32)
+    return lambda picture: uniform_actions(env.action_space, block, rng)
 
 
-def coloured(space: gym.spaces.Box, block: int, rng: np.random.Generator, exponent: float) -> Policy:
+def uniform_actions(space: gym.spaces.Box, block: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """One block (block, A)."""
+    return rng.uniform(space.low, space.high, (block, *space.shape)).astype(np.float32)
+
+
+def coloured(env: PixelEnv, block: int, rng: np.random.Generator, exponent: float) -> Policy:
     """Gaussian actions whose power falls with frequency as 1 / f^exponent, clipped to the action space.
 
     White noise cancels itself out and stays where it began; pink noise (exponent 1) goes places (Eberhard et al.,
     2023). A standard deviation is half the half-range.
     """
+    space = env.action_space
     middle, half_range = (space.high + space.low) / 2, (space.high - space.low) / 2
     noise = np.zeros((0, *space.shape))
 
@@ -50,13 +58,14 @@ def coloured_noise(
     return (noise / noise.std(axis=0)).reshape(num_steps, *shape)
 
 
-def pink(space: gym.spaces.Box, block: int, rng: np.random.Generator) -> Policy:
+def pink(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     """Coloured noise of exponent 1."""
-    return coloured(space, block, rng, exponent=1.0)
+    return coloured(env, block, rng, exponent=1.0)
 
 
-def held(space: gym.spaces.Box, block: int, rng: np.random.Generator) -> Policy:
-    """Uniform actions, each held for a random 1 to 2 blocks' worth of steps."""
+def held(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """Uniform actions, each held for a random number of steps, up to two blocks."""
+    space = env.action_space
     action, left = np.zeros(space.shape), 0
 
     def act(picture: NDArray[np.uint8] | None) -> NDArray[np.float32]:
@@ -72,4 +81,38 @@ def held(space: gym.spaces.Box, block: int, rng: np.random.Generator) -> Policy:
     return act
 
 
-POLICIES: dict[str, MakePolicy] = {"uniform": uniform, "pink": pink, "held": held}
+def scripted(env: PixelEnv, block: int, controller: Callable[[], NDArray[np.floating]]) -> Policy:
+    """A policy from a controller, which reads the simulator's state as a demonstrator would and gives one action.
+
+    A block is tried out in the simulator, then taken back.
+    """
+
+    def act(picture: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+        state, actions = env.get_state(), []
+        for _ in range(block):
+            actions.append(np.clip(controller(), env.action_space.low, env.action_space.high).astype(np.float32))
+            env.advance(actions[-1])
+        env.set_state(state)
+        return np.stack(actions)
+
+    return act
+
+
+def two_room_walker(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """Walks to random places, through the door where it must, with noise of twice the largest action."""
+    target: NDArray[np.float64] | None = None
+
+    def controller() -> NDArray[np.floating]:
+        nonlocal target
+        here = env.qpos
+        while target is None or two_room.in_wall(target) or np.linalg.norm(target - here) < 16:
+            target = rng.uniform(two_room.BORDER, two_room.SIDE - two_room.BORDER, 2)
+        door = np.array([two_room.WALL, two_room.DOOR])
+        other_room = (here[0] < two_room.WALL) != (target[0] < two_room.WALL)
+        way = (door if other_room and np.linalg.norm(door - here) > 10 else target) - here
+        return way / max(float(np.linalg.norm(way)), 1e-9) + rng.normal(0, 2.0, 2)
+
+    return scripted(env, block, controller)
+
+
+POLICIES: dict[str, MakePolicy] = {"uniform": uniform, "pink": pink, "held": held, "two_room_walker": two_room_walker}

@@ -19,6 +19,12 @@ def _make_reacher(difficulty: str, image_size: int, fast_rendering: bool) -> Pix
     return reacher.make(difficulty, image_size, fast_rendering, action_repeat=_TASKS["reacher"].action_repeat)
 
 
+def _make_two_room(image_size: int, fast_rendering: bool) -> PixelEnv:
+    from envs.two_room import TwoRoomEnv
+
+    return TwoRoomEnv(image_size)
+
+
 def _reacher_pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
     from envs import reacher
 
@@ -42,6 +48,15 @@ _TASKS = {
                 SuiteTask(f"reacher-{name}", functools.partial(_make_reacher, name), _reacher_pose_on_target)
                 for name in ("easy", "hard")
             ),
+        ),
+        # Two-Room of the same paper: within 16 of 224 pixels.
+        TaskSpec(
+            name="two_room",
+            make=_make_two_room,
+            pose=PoseTest((Part((0, 1)),), tolerance=16.0, unit="of 224 pixels"),
+            angles=(False, False),
+            action_repeat=1,
+            data_policy="two_room_walker",
         ),
     ]
 }

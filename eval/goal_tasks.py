@@ -66,7 +66,7 @@ def _sample_episode(
     env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """States and poses at every step."""
-    policy = POLICIES[spec.data_policy](env.action_space, spec.action_block, rng)
+    policy = POLICIES[spec.data_policy](env, spec.action_block, rng)
     env.reset(seed=int(rng.integers(2**31)))
     states, poses = [env.get_state()], [env.qpos]
     for _ in range(spec.episode_len // spec.action_block):
