@@ -47,6 +47,8 @@ class RunConfig:
     """Decides the pairs and the search."""
     budget: int | None = None
     """Environment steps to reach a goal in; the protocol's unless given."""
+    goal_offset: int | None = None
+    """How many steps ahead a goal of the same episode lies; the task's unless given."""
     device: str = "auto"
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     output: Path | None = None
@@ -219,9 +221,13 @@ def _time(run: Run, tasks: GoalTasks) -> tuple[dict[str, Any], list[tuple[str, s
 def run(config: RunConfig) -> Path:
     """Everything the command does; returns the run folder."""
     spec = envs.get_task(config.task)
-    for option, least in {"num_episodes": 1, "seed": 0, "budget": 1}.items():
+    for option, least in {"num_episodes": 1, "seed": 0, "budget": 1, "goal_offset": 1}.items():
         if (value := getattr(config, option)) is not None and value < least:
             raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
+    if config.goal_offset is not None:
+        if config.goal_offset >= spec.episode_len:
+            raise UsageError(f"--goal-offset must be below an episode's {spec.episode_len} steps")
+        spec = replace(spec, goal_offset=config.goal_offset)
     checkpoint = config.checkpoint or Path("checkpoints") / config.task
     config = replace(config, checkpoint=checkpoint, device=str(choose_device(config.device)))
     model, info = load_checkpoint(checkpoint, task=config.task, device=config.device)
@@ -277,7 +283,7 @@ def run(config: RunConfig) -> Path:
 
 def _run_folder(config: RunConfig) -> Path:
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = config.output or Path("runs") / f"{now}-{config.task}-{config.protocol}"
+    folder = config.output or Path("runs") / f"{now}-{config.task.replace('/', '-')}-{config.protocol}"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ SMALL = {
     "eval/collapse_study.py": ["--preset", "debug"],
     "eval/pareto.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
     "eval/benchmark_planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
+    "envs/list_tasks.py": ["--match", "point_mass"],
     "envs/benchmark_rendering.py": ["--num-frames", "3", "--num-rounds", "1"],
 }
 
