@@ -7,7 +7,6 @@ hundredths of its range, which is a whole turn for a joint without limits and a 
 import functools
 import math
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 
@@ -44,20 +43,40 @@ def exists(name: str) -> bool:
 @functools.cache
 def spec(name: str) -> TaskSpec:
     """The task of that name, with what its model says of it. Raises `EnvError` if it cannot be one."""
-    make = _maker(name)
-    env = make(1, 64, True)
+    env = make_env(name, 1, 64, True)
     pose, angles = read_pose(env.model)
-    control_step = env.control_seconds
+    action_repeat = max(1, round(STEP_SECONDS / env.control_seconds))
     env.close()
-    action_repeat = max(1, round(STEP_SECONDS / control_step))
     return TaskSpec(
         name=name,
-        make=functools.partial(make, action_repeat),
+        make=functools.partial(make_env, name, action_repeat),
         pose=pose,
         angles=angles,
         action_repeat=action_repeat,
         data_policy="pink",
     )
+
+
+def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: bool, **options) -> MujocoEnv:
+    """The environment of that name; options are `MujocoEnv`'s."""
+    library, _, rest = name.partition("/")
+    options |= {"action_repeat": action_repeat, "image_size": image_size, "fast_rendering": fast_rendering}
+    if library == "dmc":
+        from envs.dmc import DMControlEnv
+
+        domain, _, task = rest.partition("-")
+        return DMControlEnv(domain, task, **options)
+    import gymnasium as gym
+
+    from envs.gymnasium_mujoco import GymnasiumEnv
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a newer version is there
+            env = gym.make(rest)
+    except (gym.error.Error, ImportError) as error:
+        raise EnvError(f"Gymnasium cannot make {rest!r}: {str(error).splitlines()[0]}") from error
+    return GymnasiumEnv(env, **options)
 
 
 def read_pose(model: mujoco.MjModel) -> tuple[PoseTest, tuple[bool, ...]]:
@@ -77,32 +96,3 @@ def read_pose(model: mujoco.MjModel) -> tuple[PoseTest, tuple[bool, ...]]:
             parts.append(Part((first,), 2 * math.pi, "angle") if kind == _HINGE else Part((first,)))
         angles[first] = bool(kind == _HINGE)
     return PoseTest(tuple(parts), TOLERANCE, "of each range"), tuple(angles)
-
-
-def _maker(name: str) -> Callable[[int, int, bool], MujocoEnv]:
-    """From action repeat, picture size and fast rendering to the environment."""
-    library, _, rest = name.partition("/")
-    if library == "dmc":
-        domain, _, task = rest.partition("-")
-        return functools.partial(_make_dmc, domain, task)
-    return functools.partial(_make_gym, rest)
-
-
-def _make_dmc(domain: str, task: str, action_repeat: int, image_size: int, fast_rendering: bool) -> MujocoEnv:
-    from envs.dmc import DMControlEnv
-
-    return DMControlEnv(domain, task, action_repeat=action_repeat, image_size=image_size, fast_rendering=fast_rendering)
-
-
-def _make_gym(env_id: str, action_repeat: int, image_size: int, fast_rendering: bool) -> MujocoEnv:
-    import gymnasium as gym
-
-    from envs.gymnasium_mujoco import GymnasiumEnv
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a newer version is there
-            env = gym.make(env_id)
-    except (gym.error.Error, ImportError) as error:
-        raise EnvError(f"Gymnasium cannot make {env_id!r}: {str(error).splitlines()[0]}") from error
-    return GymnasiumEnv(env, action_repeat=action_repeat, image_size=image_size, fast_rendering=fast_rendering)

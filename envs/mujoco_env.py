@@ -1,7 +1,7 @@
 """What every MuJoCo simulator here shares: pictures through one kept camera, and exact state."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -24,9 +24,18 @@ except (
     raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
 
 # Others take these from here, so that what is missing is explained in this one place.
-__all__ = ["MujocoEnv", "engine", "mujoco", "suite", "wrapper"]
+__all__ = ["MujocoEnv", "View", "engine", "mujoco", "suite", "wrapper"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class View(NamedTuple):
+    """Where a camera stands that the model does not have. Metres and degrees, as MuJoCo's free camera takes them."""
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float = 90.0
+    elevation: float = -90.0  # from above
 
 
 class MujocoEnv(PixelEnv):
@@ -35,7 +44,7 @@ class MujocoEnv(PixelEnv):
     Args:
         physics: the simulation, on which dm_control renders: its contexts never disturb one another.
         action_space: bounds of one action.
-        camera: camera id or name.
+        camera: id or name of one of the model's cameras, or a view of its own.
         image_size: side of the square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
@@ -47,7 +56,7 @@ class MujocoEnv(PixelEnv):
         physics: engine.Physics,
         action_space: gym.spaces.Box,
         *,
-        camera: int | str = 0,
+        camera: int | str | View = 0,
         image_size: int = 64,
         fast_rendering: bool = True,
         action_repeat: int = 1,
@@ -55,7 +64,7 @@ class MujocoEnv(PixelEnv):
     ):
         self._physics, self._action_repeat = physics, action_repeat
         self._model, self._data = physics.model.ptr, physics.data.ptr
-        self._image_size, self._camera_name = image_size, camera
+        self._image_size, self._camera_place = image_size, camera
         self._camera: engine.Camera | None = None  # made at the first frame
         if fast_rendering:
             rendering.apply_fast_quality(physics.model)
@@ -102,12 +111,18 @@ class MujocoEnv(PixelEnv):
         if self._camera is None:
             try:
                 # physics.render() builds a camera for every frame; one that is kept saves 1.5 ms each.
-                self._camera = engine.Camera(
-                    self._physics, self._image_size, self._image_size, camera_id=self._camera_name
-                )
+                self._camera = self._new_camera()
             except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:
                 raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
         return self._camera.render().copy()
+
+    def _new_camera(self) -> engine.Camera:
+        side, place = self._image_size, self._camera_place
+        if not isinstance(place, View):
+            return engine.Camera(self._physics, side, side, camera_id=place)
+        camera = engine.MovableCamera(self._physics, side, side)
+        camera.set_pose(*place)
+        return camera
 
     def get_state(self):
         state = np.empty(mujoco.mj_stateSize(self._model, _STATE))

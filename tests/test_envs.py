@@ -7,9 +7,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from envs import generic, list_tasks  # before dm_control: it picks the OpenGL platform
-
-from dm_control import suite  # isort: skip
+from envs import generic, list_tasks
+from envs.mujoco_env import View, suite
 
 TASKS = envs.task_names()
 # Of the suites' own names, those whose episodes differ in the model, or whose pictures or rewards read stale positions.
@@ -219,3 +218,15 @@ def test_list_tasks_prints_and_draws(monkeypatch, capsys, tmp_path):
         "dmc-reacher-easy.png",
         "dmc-reacher-hard.png",
     }
+
+
+def test_a_view_of_its_own_looks_from_where_it_says():
+    pictures = {}
+    for name, view in (("above", View((0, 0, 0), 0.6)), ("turned", View((0, 0, 0), 0.6, azimuth=180.0))):
+        env = generic.make_env("gym/Reacher-v5", 2, 64, True, camera=view, hidden_geoms=("target",))
+        env.reset(seed=0)
+        env.set_pose([0.5, 1.0, 0.1, 0.1])
+        pictures[name] = env.render().astype(float)
+    # From above, a quarter turn of the camera is a quarter turn of the picture, but for shading.
+    quarter = np.rot90(pictures["above"], k=-1)
+    assert np.abs(quarter - pictures["turned"]).mean() < 4 < np.abs(pictures["above"] - pictures["turned"]).mean()
