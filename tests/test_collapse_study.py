@@ -5,6 +5,7 @@ import sys
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from agent.collect import CollectConfig, collect
 from eval import collapse_study
@@ -162,3 +163,31 @@ def test_frames_of_the_animation_are_turned_to_fit():
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mirrored = points @ rotation * [1, -1]
     np.testing.assert_allclose(turned([points, mirrored])[1], points, atol=1e-9)
+
+
+def markdown_tables(text):
+    """Tables as lists of {header: cell}."""
+    found, header = [], None
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
+        if cells is None:
+            header = None
+        elif header is None:
+            header = cells
+            found.append([])
+        elif set(line) - set("|- "):
+            found[-1].append(dict(zip(header, cells, strict=True)))
+    return found
+
+
+def test_the_page_shows_what_the_study_found():
+    folder = ROOT / "docs/results/collapse"
+    stored = json.loads((folder / "collapse.json").read_text())
+    text = (folder / "collapse.md").read_text()
+    assert tables(stored["rows"], stored["baselines"], stored["command"]) == text
+    assert {row["name"] for row in stored["rows"]} == {variant.name for variant in variants(num_seeds=3)}
+    full = {row["remedy"]: row for row in markdown_tables(text)[0]}
+    (shown,) = (table for table in markdown_tables((ROOT / "docs/collapse.md").read_text()) if "std" in table[0])
+    assert len(shown) == 8
+    for row in shown:
+        assert row.items() <= full[row["remedy"]].items()
