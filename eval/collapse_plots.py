@@ -67,7 +67,8 @@ def draw_grid(path: Path, latents: dict[str, LatentsByStep]) -> None:
     planes = {name: principal_plane(by_step[_ends(by_step)[1]]) for name, by_step in latents.items()}
     limit = _limit(list(planes.values()))
     figure = Figure(figsize=(11, 5.8), layout="constrained")
-    for axes, (name, plane) in zip(figure.subplots(2, 4, sharex=True, sharey=True).flat, planes.items(), strict=True):
+    panels = figure.subplots(2, -(-len(planes) // 2), sharex=True, sharey=True, squeeze=False).flat
+    for axes, (name, plane) in zip(panels, planes.items(), strict=False):
         _paths(axes, plane, limit)
         axes.set_title(_TITLES[name])
     figure.savefig(path, dpi=110)
@@ -102,7 +103,9 @@ def draw_robustness(path: Path, success: dict[str, list[tuple[float, Rate]]], ra
     """Planning success against each option's factor, with 95 % intervals; `random` is the random agent's."""
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     columns = -(-len(success) // 2)
-    for axes, (name, points) in zip(figure.subplots(2, columns, sharey=True).flat, success.items(), strict=False):
+    for axes, (name, points) in zip(
+        figure.subplots(2, columns, sharey=True, squeeze=False).flat, success.items(), strict=False
+    ):
         factors = [factor for factor, _ in points]
         rates = [100 * r.rate for _, r in points]
         spread = [[100 * (r.rate - r.low) for _, r in points], [100 * (r.high - r.rate) for _, r in points]]
