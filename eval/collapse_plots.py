@@ -102,16 +102,14 @@ def draw_curves(path: Path, runs: dict[str, list[dict[str, Curve]]]) -> None:
 def draw_robustness(path: Path, success: dict[str, list[tuple[float, Rate]]], random: float) -> None:
     """Planning success against each option's factor, with 95 % intervals; `random` is the random agent's."""
     figure = Figure(figsize=(12, 5.6), layout="constrained")
-    columns = -(-len(success) // 2)
-    for axes, (name, points) in zip(
-        figure.subplots(2, columns, sharey=True, squeeze=False).flat, success.items(), strict=False
-    ):
+    panels = figure.subplots(2, -(-len(success) // 2), sharey=True, squeeze=False).flat
+    for axes, (name, points) in zip(panels, success.items(), strict=False):
         factors = [factor for factor, _ in points]
         rates = [100 * r.rate for _, r in points]
         spread = [[100 * (r.rate - r.low) for _, r in points], [100 * (r.high - r.rate) for _, r in points]]
         axes.errorbar(factors, rates, spread, marker="o", capsize=3, color=_COLOURS[name.split(":")[0]])
         axes.axhline(100 * random, color="grey", linestyle=":", linewidth=1)
-        axes.set(title=name, xscale="log", ylim=(-3, 104))
+        axes.set(title=name.replace(": ", "\n"), xscale="log", ylim=(-3, 104))
     for axes in figure.axes[len(success) :]:
         axes.axis("off")
     figure.supxlabel("factor on the default", fontsize=10)
