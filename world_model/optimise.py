@@ -81,6 +81,8 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     began = time.monotonic() - progress.seconds
     for index in range(progress.phase, len(phases)):
         phase = phases[index]
+        if phase.num_steps == 0:  # nor is anything prepared for it
+            continue
         first_step = progress.step if index == progress.phase else 0
         optimizers = _optimizers(phase, config.weight_decay)
         if first_step:

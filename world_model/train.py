@@ -128,6 +128,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(LoopConfig)}
     progress = run_phases(phases, weights, config.output, LoopConfig(**shared))
 
+    if not (config.predictor_steps or config.reachability_steps):  # those begin with it
+        recalibrate_batchnorm(model, data)
     report = report_embedding(model, data, num_frames=5000)
     info = CheckpointInfo(
         task=config.task,
