@@ -4,6 +4,7 @@ An episode depends on the seed and its own index alone, so neither the number of
 changes the data. Finished chunks wait beside the output until all are there; started again, it goes on from them.
 """
 
+import difflib
 import functools
 import json
 import os
@@ -23,7 +24,8 @@ import tyro
 from tqdm import tqdm
 
 import envs
-from agent.policies import POLICIES, Policy
+from agent import sac_policy
+from agent.policies import POLICIES, MakePolicy, Policy
 from envs.registry import simulator_version
 from world_model.dataset import DatasetInfo, Episode, write_dataset
 
@@ -36,6 +38,10 @@ class CollectConfig:
 
     task: str = "reacher"
     """Task in the registry."""
+    policy: str | None = None
+    """How to act: a name in `agent/policies.py`, or sac; the task's own unless given."""
+    policy_path: Path | None = None
+    """Folder of the sac policy; `runs/policies/<task>` unless given."""
     num_episodes: int = 2000
     """Episodes to collect."""
     seed: int = 0
@@ -56,11 +62,12 @@ def run_episode(env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.ran
     env.reset(seed=int(rng.integers(2**31)))
     pixels, actions, qpos, qvel = [env.render()], [], [env.qpos], [env.qvel]
     for _ in range(num_blocks):
-        block = policy(pixels[-1])
-        for action in block:
+        block = []
+        for action in policy(pixels[-1]):
             env.advance(action)
+            block.append(action)
         pixels.append(env.render())
-        actions.append(block.ravel())
+        actions.append(np.concatenate(block))
         qpos.append(env.qpos)
         qvel.append(env.qvel)
     return Episode(np.stack(pixels), np.stack(actions), np.stack(qpos), np.stack(qvel))
@@ -81,12 +88,29 @@ def exit_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _collect_chunk(task: str, seed: int, indices: range, path: Path) -> int:
+def find_policy(name: str, task: str, path: Path | None = None) -> MakePolicy:
+    """The policy of that name, for that task; the sac policy's folder is `runs/policies/<task>` unless given.
+
+    Raises `EnvError`, which suggests the nearest names, if there is none.
+    """
+    if name == "sac":
+        actor, info = sac_policy.load_policy(path or sac_policy.policy_folder(task), task)
+        return functools.partial(sac_policy.sac, actor, info.angles)
+    if name not in POLICIES:
+        known = [*POLICIES, "sac"]
+        near = difflib.get_close_matches(name, known) or known
+        raise envs.EnvError(f"unknown policy {name!r}; did you mean {' or '.join(near)}?")
+    if path is not None:
+        raise envs.EnvError(f"--policy-path is for --policy sac, not {name}; leave it out")
+    return POLICIES[name]
+
+
+def _collect_chunk(task: str, make_policy: MakePolicy, seed: int, indices: range, path: Path) -> int:
     spec, env = envs.get_task(task), _worker_env(task)
     chunk = []
     for index in indices:
         rng = episode_rng("collect", seed, index)
-        policy = POLICIES[spec.data_policy](env, spec.action_block, rng)
+        policy = make_policy(env, spec.action_block, rng)
         chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng))
     unfinished = path.with_suffix(".unfinished.npz")
     columns: dict[str, Any] = {
@@ -114,11 +138,13 @@ def collect(config: CollectConfig) -> Path:
             raise envs.EnvError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
     if output.exists():
         raise envs.EnvError(f"{output} exists already; delete it or choose another --output")
+    policy = config.policy or spec.data_policy
+    make_policy = find_policy(policy, config.task, config.policy_path)
 
     info = DatasetInfo(
         config.task,
         config.seed,
-        spec.data_policy,
+        policy,
         simulator_version(),
         spec.action_block,
         spec.action_repeat,
@@ -145,7 +171,7 @@ def collect(config: CollectConfig) -> Path:
         pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=exit_with_parent)
         try:
             futures = [
-                pool.submit(_collect_chunk, config.task, config.seed, indices, path)
+                pool.submit(_collect_chunk, config.task, make_policy, config.seed, indices, path)
                 for path, indices in missing.items()
             ]
             for future in as_completed(futures):
@@ -161,7 +187,7 @@ def main() -> None:
     config = tyro.cli(CollectConfig)
     try:
         print(f"wrote {collect(config)}")  # noqa: T201
-    except (envs.EnvError, OSError) as error:
+    except (envs.EnvError, sac_policy.PolicyError, OSError) as error:
         sys.exit(f"error: {error}")
     except BrokenProcessPool:
         sys.exit("error: a simulator process was killed; the same command goes on from here")

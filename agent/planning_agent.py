@@ -75,9 +75,7 @@ class PlanningAgent:
         longest = config.history_len + config.horizon - 1
         if longest > (limit := model.config.predictor.max_len):
             raise ValueError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
-        distances: dict[str, Any] = {"latent": model.latent_distance, "reachability": model.reachability}
-        self._distance = distances[config.objective]
-        if self._distance is None:
+        if config.objective == "reachability" and model.reachability is None:
             raise ValueError("this checkpoint has no reachability metric; use --objective latent or train it again")
         if not config.effort_weight >= 0:
             raise ValueError(f"effort_weight must be at least 0, not {config.effort_weight}")
@@ -144,10 +142,18 @@ class PlanningAgent:
         def cost(actions: torch.Tensor) -> torch.Tensor:
             future = self.model.rollout(z_history, past_actions, actions)
             toll = effort(actions, planner.middle, planner.half_range)
-            return self._reduce(self._distance(future, self._z_goal)) + config.effort_weight * toll
+            return self._reduce(self._distance(z_history[:, -1], future)) + config.effort_weight * toll
 
         warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
         return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
+
+    def _distance(self, z: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+        """To the goals, from each embedding (B, S, H, D) of futures that begin at z (B, D)."""
+        if self.config.objective == "latent":
+            return self.model.latent_distance(future, self._z_goal)
+        assert self.model.reachability is not None
+        before = torch.cat([z[:, None, None].expand(*future.shape[:2], 1, -1), future[:, :, :-1]], dim=2)
+        return self.model.reachability(future, before, self._z_goal)
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).to(self._device)

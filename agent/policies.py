@@ -1,7 +1,7 @@
 """Policies that act without a goal, to collect data and to stand beside the planner as baselines."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import gymnasium as gym
 import numpy as np
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from envs import PixelEnv, two_room
 
-# A policy maps the picture (H, W, 3) that begins a block to the block's actions (block, A).
-Policy = Callable[[NDArray[np.uint8] | None], NDArray[np.float32]]
+# A policy maps the picture (H, W, 3) that begins a block to the block's actions (A,), one by one: whoever asks for the
+# next has applied the one before, for some policies read the simulator's state.
+Policy = Callable[[NDArray[np.uint8] | None], Iterable[NDArray[np.float32]]]
 MakePolicy = Callable[[PixelEnv, int, np.random.Generator], Policy]  # from a block's length and a generator
 
 _STRETCH = 1024  # steps of coloured noise drawn at once
@@ -82,18 +83,11 @@ def held(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
 
 
 def scripted(env: PixelEnv, block: int, controller: Callable[[], NDArray[np.floating]]) -> Policy:
-    """A policy from a controller, which reads the simulator's state as a demonstrator would and gives one action.
+    """A policy from a controller, which reads the simulator's state as a demonstrator would and gives one action."""
 
-    A block is tried out in the simulator, then taken back.
-    """
-
-    def act(picture: NDArray[np.uint8] | None) -> NDArray[np.float32]:
-        state, actions = env.get_state(), []
+    def act(picture: NDArray[np.uint8] | None) -> Iterator[NDArray[np.float32]]:
         for _ in range(block):
-            actions.append(np.clip(controller(), env.action_space.low, env.action_space.high).astype(np.float32))
-            env.advance(actions[-1])
-        env.set_state(state)
-        return np.stack(actions)
+            yield np.clip(controller(), env.action_space.low, env.action_space.high).astype(np.float32)
 
     return act
 
@@ -115,4 +109,25 @@ def two_room_walker(env: PixelEnv, block: int, rng: np.random.Generator) -> Poli
     return scripted(env, block, controller)
 
 
-POLICIES: dict[str, MakePolicy] = {"uniform": uniform, "pink": pink, "held": held, "two_room_walker": two_room_walker}
+def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """Walks round Push-T's block and shoves it about."""
+    from agent.pusher import push_t_pusher
+
+    return push_t_pusher(env, block, rng)
+
+
+def cube_oracle(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """OGBench's own demonstrator, with noise, moves the cube from place to place."""
+    from agent.cube_oracle import cube_oracle
+
+    return cube_oracle(env, block, rng)
+
+
+POLICIES: dict[str, MakePolicy] = {
+    "uniform": uniform,
+    "pink": pink,
+    "held": held,
+    "two_room_walker": two_room_walker,
+    "push_t_pusher": push_t_pusher,
+    "cube_oracle": cube_oracle,
+}

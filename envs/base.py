@@ -22,6 +22,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
     render_mode = "rgb_array"
+    has_reward = False  # whether `advance` returns one of the simulator's own
     action_space: gym.spaces.Box  # type: ignore[assignment]
 
     @abstractmethod

@@ -30,7 +30,7 @@ def main() -> None:
     table = Table(
         name_column, "actions × block", "coordinates", "picture", "step, ms", "data policy", "checkpoint", box=None
     )
-    names = [name for name in [*envs.task_names(), *generic.names()] if config.match in name]
+    names = [name for name in dict.fromkeys([*envs.task_names(), *generic.names()]) if config.match in name]
     for name in tqdm(names, leave=False):
         spec = envs.get_task(name)
         env = envs.make(name)

@@ -1,7 +1,7 @@
 """What every MuJoCo simulator here shares: pictures through one kept camera, and exact state."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from envs import rendering  # before mujoco
 from envs.base import EnvError, PixelEnv
+from envs.rendering import View
 
 try:
     import mujoco
@@ -24,18 +25,9 @@ except (
     raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
 
 # Others take these from here, so that what is missing is explained in this one place.
-__all__ = ["MujocoEnv", "View", "engine", "mujoco", "suite", "wrapper"]
+__all__ = ["MujocoEnv", "engine", "mujoco", "suite", "wrapper"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-
-
-class View(NamedTuple):
-    """Where a camera stands that the model does not have. Metres and degrees, as MuJoCo's free camera takes them."""
-
-    lookat: tuple[float, float, float]
-    distance: float
-    azimuth: float = 90.0
-    elevation: float = -90.0  # from above
 
 
 class MujocoEnv(PixelEnv):
@@ -48,8 +40,11 @@ class MujocoEnv(PixelEnv):
         image_size: side of the square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
-        hidden_geoms: geoms made transparent, such as a target that the goal picture replaces.
+        action_limit: share of the actuators' range that actions may use; all but 1 make a strong robot a calmer one.
+        hidden_geoms: names or ids of geoms made transparent, such as a target that the goal picture replaces.
     """
+
+    has_reward = True
 
     def __init__(
         self,
@@ -60,7 +55,8 @@ class MujocoEnv(PixelEnv):
         image_size: int = 64,
         fast_rendering: bool = True,
         action_repeat: int = 1,
-        hidden_geoms: tuple[str, ...] = (),
+        action_limit: float = 1.0,
+        hidden_geoms: tuple[str | int, ...] = (),
     ):
         self._physics, self._action_repeat = physics, action_repeat
         self._model, self._data = physics.model.ptr, physics.data.ptr
@@ -70,9 +66,8 @@ class MujocoEnv(PixelEnv):
             rendering.apply_fast_quality(physics.model)
         for geom in hidden_geoms:
             physics.named.model.geom_rgba[geom, "a"] = 0.0
-        self.action_space = gym.spaces.Box(
-            action_space.low.astype(np.float32), action_space.high.astype(np.float32), dtype=np.float32
-        )
+        low, high = (action_limit * bound.astype(np.float32) for bound in (action_space.low, action_space.high))
+        self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._placed_at_reset = self._find_placed_at_reset()
 
@@ -80,6 +75,11 @@ class MujocoEnv(PixelEnv):
     def model(self) -> mujoco.MjModel:
         """MuJoCo's model of the scene."""
         return self._model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """MuJoCo's state of it."""
+        return self._data
 
     @property
     @abstractmethod

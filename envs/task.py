@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,6 +53,10 @@ class PoseTest:
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
         return self.error(qpos, goal_qpos) < self.tolerance
 
+    def within(self, share: float) -> "PoseTest":
+        """The same test with that share of the tolerance."""
+        return replace(self, tolerance=share * self.tolerance)
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -70,6 +74,15 @@ class TaskSpec:
     goal_offset: int = 25  # the goal lies this far ahead of the start, in the same episode
     budget: int = 50  # steps within which the goal must be reached
     far_budget: int = 100  # the same for goals from other episodes
-    effector: str | None = None  # the geom that the strict protocol watches; the whole pose unless given
-    effector_tolerance: float = 0.5  # metres; without an effector, a share of the pose's tolerance
+    effector: str | None = None  # the geom that the strict protocol watches
+    effector_tolerance: float = 0.01  # metres
+    strict_pose: PoseTest | None = (
+        None  # what that protocol asks where there is no such geom; half the tolerance if None
+    )
+    strict_steps: int = 2  # consecutive ones that it asks for
     suite: tuple[SuiteTask, ...] = ()
+
+    @property
+    def strict(self) -> PoseTest:
+        """What the strict protocol asks of the pose of a task without effector."""
+        return self.strict_pose or self.pose.within(0.5)

@@ -3,7 +3,7 @@
 standard  the goal is the picture `goal_offset` steps ahead in the same episode; touched once (LeWorldModel's)
 far       the goal is a pose of another episode, at rest; touched once
 hold      standard pairs, the pose kept for five steps
-strict    far pairs, the effector within its tolerance for two steps (after CLEAR-LeWM)
+strict    far pairs, the effector, or the pose, within a narrower tolerance for some steps (after CLEAR-LeWM)
 suite     the control suite's own reward over its own episode, the goal a picture of a pose that earns it
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from envs import TaskSpec
 
 ProtocolName = Literal["standard", "far", "hold", "strict", "suite"]
-HOLD_STEPS, STRICT_STEPS = 5, 2
+HOLD_STEPS = 5
 SUITE_CONTROL_STEPS = 1000
 
 
@@ -26,20 +26,20 @@ class Protocol:
 
     name: str
     far: bool  # goals from other episodes
-    measure: Literal["pose", "effector"] = "pose"
-    steps: int = 1  # consecutive ones within tolerance
+    strict: bool = False  # by the task's own strict rule
+    steps: int = 1  # consecutive ones within tolerance, where the rule is not the strict one
 
     def budget(self, spec: TaskSpec) -> int:
         return spec.far_budget if self.far else spec.budget
 
     def describe(self, spec: TaskSpec) -> str:
         goal = "in another episode" if self.far else f"{spec.goal_offset} steps ahead"
-        what = f"within {spec.pose.tolerance} {spec.pose.unit}"
-        if self.measure == "effector" and spec.effector is None:
-            what = f"within {spec.effector_tolerance:g} of the tolerance of {spec.pose.tolerance} {spec.pose.unit}"
-        elif self.measure == "effector":
+        test = spec.strict if self.strict else spec.pose
+        what = f"within {test.tolerance:g} {test.unit}"
+        if self.strict and spec.effector is not None:
             what = f"{spec.effector} within {spec.effector_tolerance} m"
-        return f"goal {goal}, {what}" + (f" for {self.steps} steps" if self.steps > 1 else "")
+        steps = spec.strict_steps if self.strict else self.steps
+        return f"goal {goal}, {what}" + (f" for {steps} steps" if steps > 1 else "")
 
 
 PROTOCOLS = {
@@ -48,7 +48,7 @@ PROTOCOLS = {
         Protocol("standard", far=False),
         Protocol("far", far=True),
         Protocol("hold", far=False, steps=HOLD_STEPS),
-        Protocol("strict", far=True, measure="effector", steps=STRICT_STEPS),
+        Protocol("strict", far=True, strict=True),
     )
 }
 

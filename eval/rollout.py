@@ -10,7 +10,7 @@ from tqdm import tqdm
 import envs
 from agent.baselines import Agent
 from eval.goal_tasks import GoalTasks
-from eval.protocols import HOLD_STEPS, STRICT_STEPS, Protocol, first_kept
+from eval.protocols import HOLD_STEPS, Protocol, first_kept
 
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 
@@ -24,7 +24,7 @@ class EpisodeRecord:
     steps: int | None  # until then
     first_hit: int | None  # the pose within tolerance once
     held: int | None  # the pose within tolerance for `HOLD_STEPS`
-    strict: int | None  # the effector within tolerance for `STRICT_STEPS`
+    strict: int | None  # by the task's strict rule
     final_error: float  # of the pose
     best_error: float
     reward: float  # the simulator's own, summed; never shown to the agent
@@ -86,29 +86,30 @@ class _Judge:
         env.set_state(goal_state)
         self._goal_effector = env.position(spec.effector) if spec.effector else None
         self._errors: list[float] = []
-        self._distances: list[float] = []
+        self._strict: list[bool] = []
         self._reward = 0.0
 
     def see(self, reward: float) -> None:
         error = self._spec.pose.error(self._env.qpos, self._goal_qpos)
         self._errors.append(error)
         if self._spec.effector is None or self._goal_effector is None:
-            self._distances.append(error / self._spec.pose.tolerance)
+            self._strict.append(self._spec.strict.success(self._env.qpos, self._goal_qpos))
         else:
-            self._distances.append(float(np.linalg.norm(self._env.position(self._spec.effector) - self._goal_effector)))
+            distance = np.linalg.norm(self._env.position(self._spec.effector) - self._goal_effector)
+            self._strict.append(bool(distance < self._spec.effector_tolerance))
         self._reward += reward
 
     def record(self, pair: int, protocol: Protocol) -> EpisodeRecord:
         pose = np.array(self._errors) < self._spec.pose.tolerance
-        effector = np.array(self._distances) < self._spec.effector_tolerance
-        steps = first_kept(pose if protocol.measure == "pose" else effector, protocol.steps)
+        strict = first_kept(np.array(self._strict), self._spec.strict_steps)
+        steps = strict if protocol.strict else first_kept(pose, protocol.steps)
         return EpisodeRecord(
             pair=pair,
             success=steps is not None,
             steps=steps,
             first_hit=first_kept(pose, 1),
             held=first_kept(pose, HOLD_STEPS),
-            strict=first_kept(effector, STRICT_STEPS),
+            strict=strict,
             final_error=self._errors[-1],
             best_error=min(self._errors),
             reward=self._reward,

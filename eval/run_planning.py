@@ -141,9 +141,10 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     results = {
         "protocol": {
             **asdict(protocol),
+            "rule": protocol.describe(spec),
             "goal_offset": None if protocol.far else spec.goal_offset,
             "budget": budget,
-            "tolerance": spec.pose.tolerance if protocol.measure == "pose" else spec.effector_tolerance,
+            "tolerance": spec.pose.tolerance,
         },
         **asdict(ours),
         "baselines": {name: asdict(summary) for name, summary in baselines.items()},
@@ -218,8 +219,8 @@ def _time(run: Run, tasks: GoalTasks) -> tuple[dict[str, Any], list[tuple[str, s
     return {"decision_ms": timing}, rows
 
 
-def run(config: RunConfig) -> Path:
-    """Everything the command does; returns the run folder."""
+def run(config: RunConfig, show: bool = True) -> Path:
+    """Everything the command does, the printed table if it is to be shown; returns the run folder."""
     spec = envs.get_task(config.task)
     for option, least in {"num_episodes": 1, "seed": 0, "budget": 1, "goal_offset": 1}.items():
         if (value := getattr(config, option)) is not None and value < least:
@@ -277,7 +278,8 @@ def run(config: RunConfig) -> Path:
         "horizon {horizon} blocks of {block}".format(**settings, block=spec.action_block)
     )
     rows += [("parameters", f"{parameters / 1e6:.2f} M"), ("planner", planner), ("run folder", str(folder))]
-    report.print_table(config.task, rows)
+    if show:
+        report.print_table(config.task, rows)
     return folder
 
 

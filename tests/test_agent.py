@@ -123,7 +123,7 @@ def test_effort_makes_the_agent_hold_still_at_its_goal():
 def test_the_reachability_metric_is_what_is_minimised():
     """A metric that sees the first coordinate alone leaves the second where it is."""
     model = PointModel().eval().requires_grad_(False)
-    model.reachability = lambda z, z_goal: (z - z_goal)[..., 0].abs()
+    model.reachability = lambda z, z_before, z_goal: (z - z_goal)[..., 0].abs()
     settings = AgentConfig(objective="reachability", effort_weight=0.1, horizon=3, search=SEARCH)
     agent = PlanningAgent(model, SPACE, BLOCK, settings)
     point = np.array([[10.0, 10.0]])

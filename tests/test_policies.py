@@ -4,13 +4,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from agent.policies import POLICIES, coloured_noise
+from agent.policies import POLICIES, coloured_noise, scripted
 from envs import two_room
 
 
 def actions_of(name, env, num_blocks=60, block=5, seed=0):
-    policy = POLICIES[name](env, block, np.random.default_rng(seed))
-    return np.concatenate([policy(None) for _ in range(num_blocks)])
+    policy, actions = POLICIES[name](env, block, np.random.default_rng(seed)), []
+    for _ in range(num_blocks):
+        for action in policy(None):
+            env.advance(action)
+            actions.append(action)
+    return np.stack(actions)
 
 
 @pytest.mark.parametrize("name", ["uniform", "pink", "held"])
@@ -42,21 +46,25 @@ def test_held_actions_last_up_to_two_blocks():
     assert lengths.mean() == pytest.approx(5.5, abs=0.4)
 
 
-def test_scripted_blocks_leave_the_simulator_where_it_was():
-    env = envs.make("two_room")
+def test_scripted_policies_see_each_action_done_before_they_choose_the_next():
+    env, seen = envs.make("two_room"), []
+
+    def controller():
+        seen.append(env.qpos)
+        return np.array([3.0, 0.0])  # beyond the bounds
+
     env.reset(seed=0)
-    before = env.get_state()
-    block = POLICIES["two_room_walker"](env, 5, np.random.default_rng(0))(None)
-    np.testing.assert_array_equal(env.get_state(), before)
-    assert block.shape == (5, 2)
+    env.set_pose([30.0, 150.0])
+    for action in scripted(env, 3, controller)(None):
+        env.advance(action)
+        assert action.tolist() == [1, 0]
+    np.testing.assert_array_equal(np.array(seen)[:, 0], [30, 35, 40])
 
 
 def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():
     env, seen, crossings = envs.make("two_room"), [], 0
     for episode in range(20):
         env.reset(seed=episode)
-        for action in actions_of("two_room_walker", env, num_blocks=1):
-            env.advance(action)
         policy = POLICIES["two_room_walker"](env, 5, np.random.default_rng(episode))
         path = []
         for _ in range(40):

@@ -211,7 +211,10 @@ def test_pldm_asks_for_slow_embeddings_that_tell_the_action():
         "covariance": torch.stack([covariance(step) for step in steps]).mean() / (D - 1),
         "temporal": torch.stack([F.mse_loss(a, b) for a, b in itertools.pairwise(steps)]).mean(),
         "inverse": torch.stack(
-            [F.mse_loss(regularizer.inverse(torch.cat([z[:, t], z[:, t + 1]], 1)), actions[:, t]) for t in range(T - 1)]
+            [
+                F.mse_loss(regularizer.inverse.layers(torch.cat([z[:, t], z[:, t + 1]], 1)), actions[:, t])
+                for t in range(T - 1)
+            ]
         ).mean(),
     }
     for name, value in expected.items():

@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
         ({"seed": -1}, "--seed must be at least 0, not -1"),
         ({"ema": EMAConfig(rate=1.5)}, r"--ema\.rate must lie between 0 and 1, not 1\.5"),
         ({"simclr": SimCLRConfig(temperature=0)}, r"--simclr\.temperature must be above 0, not 0"),
-        ({"num_frames": 3}, r"--num-frames must exceed --max-context \(3\), not 3"),
+        ({"num_frames": 1}, r"--num-frames must be at least 2, not 1"),
     ],
 )
 def test_impossible_settings_are_refused(dataset_path, tmp_path, changes, message):

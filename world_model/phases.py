@@ -42,6 +42,11 @@ def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50, bat
     model.eval()
 
 
+def _num_context(config: TrainConfig, num_frames: int, rng: np.random.Generator) -> int:
+    """How many real frames of a window an open-loop rollout starts from."""
+    return int(rng.integers(1, min(config.max_context, num_frames - 1) + 1))
+
+
 def joint_phase(
     config: TrainConfig,
     model: JEPA,
@@ -58,7 +63,7 @@ def joint_phase(
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
         pixels, actions = (x.to(device) for x in data.sample_windows(config.batch_size, config.num_frames, rng))
-        num_context = int(rng.integers(1, config.max_context + 1))
+        num_context = _num_context(config, config.num_frames, rng)
         with autocast:
             latents = regularizer.embed(model, pixels, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
@@ -121,8 +126,9 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
     """The predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = torch.from_numpy(data.sample_rows(config.batch_size, config.num_frames, rng))
-        num_context = int(rng.integers(1, config.max_context + 1))
+        num_frames = config.predictor_num_frames
+        rows = torch.from_numpy(data.sample_rows(config.predictor_batch_size, num_frames, rng))
+        num_context = _num_context(config, num_frames, rng)
         z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
         _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
         return one_step + config.rollout_weight * rollout, {"prediction": one_step, "rollout": rollout}
@@ -145,11 +151,12 @@ def reachability_phase(
     assert metric is not None
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        now, after = data.sample_rows(config.reachability_batch_size, 2, rng).T
+        before, now, after = data.sample_rows(config.reachability_batch_size, 3, rng).T
         goal = data.sample_future(now, rng)
         z = frozen.z
         is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
-        loss = reachability_loss(metric, target, z[now], z[after], z[goal], is_goal, config.discount, config.expectile)
+        rows = (z[before], z[now], z[after], z[goal])
+        loss = reachability_loss(metric, target, *rows, is_goal, config.discount, config.expectile)
         return loss, {"reachability": loss}
 
     @torch.no_grad()

@@ -2,7 +2,9 @@
 
 Latent distance says how alike two pictures look; a planner that follows it stalls where the way first leads away from
 the goal. This head is the value of going there: d(a, b) = ‖φ(a) − φ(b)‖ is fitted to the discounted number of
-blocks that the best behaviour in the data would take from a to b. Sources: expectile regression of values, IQL,
+blocks that the best behaviour in the data would take from a to b. Where momentum decides, as in a swing-up, a picture
+does not say what can be reached from it: d(a, b) = ‖φ(a, ȧ) − ψ(b)‖ then also reads how the embedding changed in the
+block before, and is a metric no more. Sources: expectile regression of values, IQL,
 arXiv 2110.06169; values as distances in a learned space, HILP, arXiv 2402.15567.
 """
 
@@ -16,29 +18,49 @@ from torch import Tensor, nn
 class ReachabilityConfig:
     hidden: int = 256
     metric_dim: int = 32
+    velocity: bool = False
+    """Also read how the embedding has just changed; for bodies with momentum."""
 
 
 class Reachability(nn.Module):
-    """A learned metric between embeddings: φ, an MLP, and the Euclidean distance behind it."""
+    """A learned distance between embeddings: φ, an MLP, and the Euclidean distance behind it; goals have ψ, an MLP of
+    their own, where φ reads velocity.
+    """
 
     def __init__(self, config: ReachabilityConfig, embed_dim: int):
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Linear(embed_dim, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.metric_dim),
-        )
+        self.features = _mlp(embed_dim * (1 + config.velocity), config)
+        self.goal_features = _mlp(embed_dim, config) if config.velocity else None
 
-    def forward(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Discounted blocks (...) from embeddings z (..., D) to goals (..., D), which may broadcast."""
-        return (self.features(z) - self.features(z_goal)).norm(dim=-1)
+    def state(self, z: Tensor, z_before: Tensor) -> Tensor:
+        """φ (..., M) of embeddings (..., D), given those one block before them (..., D)."""
+        return self.features(z if self.goal_features is None else torch.cat([z, z - z_before], dim=-1))
+
+    def goal(self, z_goal: Tensor) -> Tensor:
+        """What φ is compared with (..., M), of goals (..., D)."""
+        return (self.features if self.goal_features is None else self.goal_features)(z_goal)
+
+    def forward(self, z: Tensor, z_before: Tensor, z_goal: Tensor) -> Tensor:
+        """Discounted blocks (...) from embeddings z (..., D), with those a block earlier, to goals (..., D), which may
+        broadcast.
+        """
+        return (self.state(z, z_before) - self.goal(z_goal)).norm(dim=-1)
+
+
+def _mlp(num_inputs: int, config: ReachabilityConfig) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(num_inputs, config.hidden),
+        nn.GELU(),
+        nn.Linear(config.hidden, config.hidden),
+        nn.GELU(),
+        nn.Linear(config.hidden, config.metric_dim),
+    )
 
 
 def reachability_loss(
     metric: Reachability,
     target: Reachability,
+    z_before: Tensor,
     z: Tensor,
     z_next: Tensor,
     z_goal: Tensor,
@@ -53,14 +75,14 @@ def reachability_loss(
 
     Args:
         metric, target: the head, and a slow copy of it that bootstraps.
-        z, z_next, z_goal: (N, D) embeddings before and after a block, and of goals.
+        z_before, z, z_next, z_goal: (N, D) embeddings of three frames in a row, and of goals.
         is_goal: (N, N) whether frame i is itself goal j, which is zero blocks away.
         discount: per block; distances saturate at 1 / (1 − discount).
         expectile: above one half, the shortest of the ways seen counts most.
     """
-    distance = _pairwise(metric.features(z), metric.features(z_goal))
+    distance = _pairwise(metric.state(z, z_before), metric.goal(z_goal))
     with torch.no_grad():
-        rest = _pairwise(target.features(z_next), target.features(z_goal))
+        rest = _pairwise(target.state(z_next, z), target.goal(z_goal))
         blocks = torch.where(is_goal, 0.0, 1 + discount * rest)
     excess = distance - blocks
     loss = torch.where(excess > 0, expectile, 1 - expectile) * excess.square()

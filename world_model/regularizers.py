@@ -56,6 +56,18 @@ class Regularizer(nn.Module):
         """Called after every step of the optimiser."""
 
 
+class InverseModel(nn.Module):
+    """How badly an MLP tells the actions between embeddings: mean squared error of z (B, T, D) for (B, T-1, A)."""
+
+    def __init__(self, model: JEPA):
+        super().__init__()
+        embed_dim, action_dim = model.config.embed_dim, model.config.action_dim
+        self.layers = nn.Sequential(nn.Linear(2 * embed_dim, 512), nn.ReLU(), nn.Linear(512, action_dim))
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        return F.mse_loss(self.layers(torch.cat([z[:, :-1], z[:, 1:]], dim=-1)), actions)
+
+
 @dataclass(frozen=True)
 class SIGRegConfig:
     """LeJEPA, arXiv 2511.08544; LeWorldModel, arXiv 2603.19312."""
@@ -66,6 +78,9 @@ class SIGRegConfig:
     """Random directions."""
     knots: int = 17
     """Trapezoid knots."""
+    inverse_weight: float = 0.0
+    """Of telling the actions from the embeddings before and after them, as PLDM does; 0: LeWorldModel's loss. It keeps
+    what actions move where other things, such as a block at rest, are easier to predict."""
 
 
 class SIGRegRegularizer(Regularizer):
@@ -75,9 +90,15 @@ class SIGRegRegularizer(Regularizer):
         super().__init__(config, model)
         self.sigreg = SIGReg(config.num_proj, config.knots)
         self.weights = {"sigreg": config.weight}
+        if config.inverse_weight:
+            self.weights["inverse"] = config.inverse_weight
+            self.inverse = InverseModel(model)
 
     def forward(self, latents, predicted, actions, generator):
-        return {"sigreg": self.sigreg(latents.z.transpose(0, 1), generator)}
+        penalties = {"sigreg": self.sigreg(latents.z.transpose(0, 1), generator)}
+        if self.config.inverse_weight:
+            penalties["inverse"] = self.inverse(latents.z, actions)
+        return penalties
 
 
 @dataclass(frozen=True)
@@ -200,8 +221,7 @@ class PLDM(Regularizer):
     def __init__(self, config: PLDMConfig, model: JEPA):
         super().__init__(config, model)
         self.weights = {name: getattr(config, f"{name}_weight") for name in _PLDM_TERMS}
-        embed_dim, action_dim = model.config.embed_dim, model.config.action_dim
-        self.inverse = nn.Sequential(nn.Linear(2 * embed_dim, 512), nn.ReLU(), nn.Linear(512, action_dim))
+        self.inverse = InverseModel(model)
 
     def forward(self, latents, predicted, actions, generator):
         z = latents.z
@@ -210,7 +230,7 @@ class PLDM(Regularizer):
             "variance": variance_hinge(steps),
             "covariance": covariance(steps) / (z.shape[-1] - 1),
             "temporal": F.mse_loss(z[:, 1:], z[:, :-1]),
-            "inverse": F.mse_loss(self.inverse(torch.cat([z[:, :-1], z[:, 1:]], dim=-1)), actions),
+            "inverse": self.inverse(z, actions),
         }
 
 

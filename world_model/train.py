@@ -75,6 +75,9 @@ def _check(config: TrainConfig) -> None:
         "predictor_steps": 0,
         "reachability_steps": 0,
         "batch_size": 2,
+        "num_frames": 2,
+        "predictor_batch_size": 1,
+        "predictor_num_frames": 2,
         "report_frames": 2,
         "reachability_batch_size": 2,
         "max_context": 1,
@@ -85,8 +88,6 @@ def _check(config: TrainConfig) -> None:
     for option, minimum in least.items():
         if (value := operator.attrgetter(option)(config)) < minimum:
             raise TrainError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
-    if config.num_frames <= config.max_context:
-        raise TrainError(f"--num-frames must exceed --max-context ({config.max_context}), not {config.num_frames}")
     for option in ("discount", "expectile", "target_rate", "ema.rate", "moco.rate"):
         if not 0 < (value := operator.attrgetter(option)(config)) < 1:
             raise TrainError(f"--{option.replace('_', '-')} must lie between 0 and 1, not {value}")

@@ -46,8 +46,12 @@ class TrainConfig:
     batch_size: int = 64
     """Windows in a step."""
     num_frames: int = 8
-    """Frames in a window."""
+    """Frames in a window. Few frames of many windows hold more different scenes than the reverse."""
     learning_rate: float = 1e-3
+    predictor_batch_size: int = 64
+    """Windows in a step of the predictor alone."""
+    predictor_num_frames: int = 8
+    """Frames in such a window."""
     predictor_learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     warmup_steps: int = 100
@@ -56,7 +60,7 @@ class TrainConfig:
     rollout_weight: float = 1.0
     """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""
     max_context: int = 3
-    """An open-loop rollout starts from 1 to this many real frames."""
+    """An open-loop rollout starts from 1 to this many real frames, as far as the window allows."""
     regularizer: RegularizerName = "sigreg"
     """What keeps the embeddings from collapsing; each has options of its own below."""
     sigreg: SIGRegConfig = field(default_factory=SIGRegConfig)
