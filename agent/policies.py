@@ -123,6 +123,13 @@ def cube_oracle(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     return cube_oracle(env, block, rng)
 
 
+def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """The arm of Gymnasium's Pusher shoves its object about."""
+    from agent.arm_pusher import arm_pusher
+
+    return arm_pusher(env, block, rng)
+
+
 POLICIES: dict[str, MakePolicy] = {
     "uniform": uniform,
     "pink": pink,
@@ -130,4 +137,5 @@ POLICIES: dict[str, MakePolicy] = {
     "two_room_walker": two_room_walker,
     "push_t_pusher": push_t_pusher,
     "cube_oracle": cube_oracle,
+    "arm_pusher": arm_pusher,
 }

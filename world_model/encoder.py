@@ -18,6 +18,9 @@ class EncoderConfig:
     image_size: int = 64
     channels: tuple[int, ...] = (16, 32, 64, 128)
     """Conv: output channels of each layer; every layer halves the picture."""
+    pooled: bool = False
+    """Conv: features are also each map's mean over the picture, in which what a thing looks like, such as which way it
+    points, is learned for all places at once."""
     patch_size: int = 8
     """ViT: side of a patch, in pixels."""
     width: int = 192
@@ -29,10 +32,13 @@ class EncoderConfig:
 
 
 class ConvEncoder(nn.Module):
-    """Strided 4×4 convolutions with BatchNorm; features are the flattened last map."""
+    """Strided 4×4 convolutions with BatchNorm; features are the flattened last map, and the means of the last two if
+    wanted.
+    """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
+        self.pooled = config.pooled
         sizes = (3, *config.channels)
         self.layers = nn.Sequential(
             *(
@@ -46,10 +52,16 @@ class ConvEncoder(nn.Module):
             nn.Flatten(),
         )
         self.num_features = config.channels[-1] * (config.image_size // 2 ** len(config.channels)) ** 2
+        if config.pooled:
+            self.num_features += sum(config.channels[-2:])
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pictures (N, 3, H, W) to features (N, F)."""
-        return self.layers(pixels)
+        if not self.pooled:
+            return self.layers(pixels)
+        before_last = self.layers[:-2](pixels)
+        last = self.layers[-2](before_last)
+        return torch.cat([last.flatten(1), before_last.mean((2, 3)), last.mean((2, 3))], dim=1)
 
 
 class ViTEncoder(nn.Module):
