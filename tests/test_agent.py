@@ -134,6 +134,24 @@ def test_the_reachability_metric_is_what_is_minimised():
     assert abs(point[0, 1] - 3) > 2  # where latent distance would have brought it within 1
 
 
+def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
+    model, seen = PointModel().eval().requires_grad_(False), []
+
+    def metric(z, z_before, z_goal):
+        seen.append((z, z_before))
+        return (z - z_goal).norm(dim=-1)
+
+    model.reachability = metric
+    agent = PlanningAgent(model, SPACE, BLOCK, AgentConfig(horizon=3, search=SEARCH))
+    picture = picture_of((4, 6))[None]
+    agent.reset(picture_of((14, 3))[None], seeds=[0])
+    agent.act(picture)
+    now = model.encode(torch.from_numpy(picture))
+    for z, z_before in seen:
+        torch.testing.assert_close(z_before[:, :, 1:], z[:, :, :-1])
+        torch.testing.assert_close(z_before[:, :, 0], now[:, None].expand_as(z_before[:, :, 0]))
+
+
 def test_a_deadline_leaves_rounds_out_and_says_so():
     agent, _ = agent_with(deadline_ms=0.001)
     agent.reset(picture_of((5, 5))[None], seeds=[0])

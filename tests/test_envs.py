@@ -127,6 +127,45 @@ def test_reacher_hides_its_target():
     assert pictures[0].std() > 5
 
 
+@pytest.mark.parametrize(("name", "target"), [("gym/Reacher-v5", slice(2, 4)), ("gym/Pusher-v5", slice(9, 11))])
+def test_targets_that_are_part_of_the_pose_are_hidden_and_free(name, target):
+    env, spec = envs.make(name), envs.get_task(name)
+    env.reset(seed=0)
+    pose, pictures = env.qpos, []
+    moved = pose.copy()
+    moved[target] += 0.1
+    for qpos in (pose, moved):
+        env.set_pose(qpos)
+        pictures.append(env.render())
+    np.testing.assert_array_equal(*pictures)
+    assert spec.pose.success(moved, pose)
+    assert pictures[0].std() > 5
+
+
+def test_a_limit_makes_the_same_action_weaker():
+    calm, strong = (generic.make_env("gym/Reacher-v5", 2, 64, True, action_limit=limit) for limit in (0.2, 1.0))
+    np.testing.assert_allclose(calm.action_space.high, 0.2 * strong.action_space.high)
+    poses = []
+    for env in (calm, strong):
+        env.reset(seed=0)
+        env.advance(np.ones(2))  # clipped to what each may do
+        poses.append(env.qpos[:2])
+    assert (np.abs(poses[0]) < np.abs(poses[1])).all()
+
+
+def test_the_strict_rule_is_half_the_tolerance_or_one_of_its_own():
+    assert envs.get_task("two_room").strict.tolerance == 8
+    cube = envs.get_task("cube")
+    here = np.zeros(21)
+    here[17] = 1
+    turned = here.copy()
+    turned[[17, 20]] = np.cos(np.deg2rad(20) / 2), np.sin(np.deg2rad(20) / 2)
+    assert cube.pose.success(turned, here)
+    assert not cube.strict.success(turned, here)  # 20° where 15 are allowed
+    turned[[17, 20]] = np.cos(np.deg2rad(10) / 2), np.sin(np.deg2rad(10) / 2)
+    assert cube.strict.success(turned, here)
+
+
 @pytest.mark.parametrize(
     ("pose", "goal", "error"),
     [

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from world_model.encoder import EncoderConfig
+from world_model.encoder import EncoderConfig, build_encoder
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.predictor import PredictorConfig
 
@@ -132,3 +132,18 @@ def test_pictures_are_scaled_to_minus_one_and_one():
     model.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     model.encode(torch.from_numpy(np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8)))
     assert (seen[0].min().item(), seen[0].max().item()) == (-1, 1)
+
+
+def test_pooled_features_are_the_same_wherever_a_thing_is():
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig(image_size=128, channels=(4, 8, 8, 8), pooled=True)).eval()
+    thing = 10 * torch.randn(3, 12, 12)
+    pictures = torch.zeros(2, 3, 128, 128)
+    pictures[0, :, 32:44, 32:44] = pictures[1, :, 64:76, 48:60] = thing  # moved by whole strides, away from the edges
+    with torch.no_grad():
+        features = encoder(pictures)
+    assert features.shape == (2, encoder.num_features)
+    pooled = features[:, -16:]
+    torch.testing.assert_close(pooled[0], pooled[1])
+    assert (features[0, :-16] - features[1, :-16]).abs().max() > 0.01
+    torch.testing.assert_close(pooled[:, 8:], features[:, :-16].view(2, 8, 64).mean(2))

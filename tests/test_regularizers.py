@@ -228,3 +228,15 @@ def test_sigreg_scores_each_time_step_apart():
     together = regularizer(Latents(z, z, z), z[:, 1:], None, torch.Generator().manual_seed(3))["sigreg"]
     apart = [regularizer.sigreg(z[:, t], torch.Generator().manual_seed(3)) for t in range(T)]
     torch.testing.assert_close(together, torch.stack(apart).mean())
+
+
+def test_sigreg_can_ask_besides_that_embeddings_tell_the_action():
+    regularizer, _ = build("sigreg", inverse_weight=0.5)
+    z, actions = torch.randn(B, T, D), torch.randn(B, T - 1, A)
+    penalties = regularizer(Latents(z, z, z), z[:, 1:], actions, torch.Generator())
+    said = regularizer.inverse.layers(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
+    torch.testing.assert_close(penalties["inverse"], (said - actions).square().mean())
+    assert regularizer.weights["inverse"] == 0.5
+    plain, _ = build("sigreg")
+    assert set(plain(Latents(z, z, z), z[:, 1:], actions, torch.Generator())) == {"sigreg"}  # LeWorldModel's loss
+    assert not list(plain.parameters())

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -246,6 +247,14 @@ def test_a_checkpoint_says_where_it_came_from(trained):
     assert "| data | 20 episodes under the policy 'uniform', seed 0, none; blocks of 1 steps |" in card
     assert "steps: 30 of encoder and predictor, 20 of the predictor alone, 20 of the reachability metric" in card
     assert "| collapse | none noticed |" in card
+
+
+def test_a_cards_command_gives_the_settings_that_it_was_trained_with(trained, monkeypatch):
+    _, info = load_checkpoint(trained)
+    command = re.search(r"`python (world_model/train.py .*?)`", (trained / "card.md").read_text())[1]
+    monkeypatch.setattr(sys, "argv", command.split())
+    again = json.loads(json.dumps(dataclasses.asdict(train_module.parse_config()), default=str))
+    assert {**info.training, "device": "auto"} == {name: again[name] for name in info.training}
 
 
 def test_devices(monkeypatch):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from world_model.jepa import JEPA, JEPAConfig
+from world_model.train_config import TrainConfig
 
 FORMAT_VERSION = 1
 _PHASES = {
@@ -93,7 +94,28 @@ def card(info: CheckpointInfo) -> str:
         f"{info.model.embed_dim}; linear probes' R²: {probes}",
         "collapse": info.collapsed or "none noticed",
     }
-    return "\n".join([f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]) + "\n"
+    table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
+    collect = f"python agent/collect.py --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
+    train = f"python world_model/train.py --task {info.task} --output FOLDER{_options(training)}"
+    return "\n".join([*table, "", f"Made again by `{collect}` and `{train}`."]) + "\n"
+
+
+def _options(training: dict[str, Any]) -> str:
+    """The command-line options by which training settings differ from the defaults."""
+    defaults = json.loads(json.dumps(asdict(TrainConfig(output=Path())), default=str))
+    options = []
+    for name, value in _flat(training).items():
+        if name not in ("task", "device") and value != _flat(defaults).get(name):
+            said = "" if value is True else f" {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            options.append(f" --{name.replace('_', '-')}{said}")
+    return "".join(options)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str = "cpu") -> tuple[JEPA, CheckpointInfo]:
