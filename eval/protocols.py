@@ -32,14 +32,22 @@ class Protocol:
     def budget(self, spec: TaskSpec) -> int:
         return spec.far_budget if self.far else spec.budget
 
+    def tolerance(self, spec: TaskSpec) -> float:
+        if self.strict:
+            return spec.strict.tolerance if spec.effector is None else spec.effector_tolerance
+        return spec.pose.tolerance
+
+    def steps_kept(self, spec: TaskSpec) -> int:
+        """Consecutive steps within tolerance."""
+        return spec.strict_steps if self.strict else self.steps
+
     def describe(self, spec: TaskSpec) -> str:
         goal = "in another episode" if self.far else f"{spec.goal_offset} steps ahead"
-        test = spec.strict if self.strict else spec.pose
-        what = f"within {test.tolerance:g} {test.unit}"
+        what = f"within {self.tolerance(spec):g} {(spec.strict if self.strict else spec.pose).unit}"
         if self.strict and spec.effector is not None:
             what = f"{spec.effector} within {spec.effector_tolerance} m"
-        steps = spec.strict_steps if self.strict else self.steps
-        return f"goal {goal}, {what}" + (f" for {steps} steps" if steps > 1 else "")
+        kept = self.steps_kept(spec)
+        return f"goal {goal}, {what}" + (f" for {kept} steps" if kept > 1 else "")
 
 
 PROTOCOLS = {

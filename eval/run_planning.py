@@ -142,9 +142,10 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         "protocol": {
             **asdict(protocol),
             "rule": protocol.describe(spec),
+            "steps": protocol.steps_kept(spec),
             "goal_offset": None if protocol.far else spec.goal_offset,
             "budget": budget,
-            "tolerance": spec.pose.tolerance,
+            "tolerance": protocol.tolerance(spec),
         },
         **asdict(ours),
         "baselines": {name: asdict(summary) for name, summary in baselines.items()},
@@ -226,6 +227,8 @@ def run(config: RunConfig, show: bool = True) -> Path:
         if (value := getattr(config, option)) is not None and value < least:
             raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
     if config.goal_offset is not None:
+        if config.goal_image or config.protocol == "suite" or PROTOCOLS[config.protocol].far:
+            raise UsageError("--goal-offset is for goals of the same episode: --protocol standard or hold")
         if config.goal_offset >= spec.episode_len:
             raise UsageError(f"--goal-offset must be below an episode's {spec.episode_len} steps")
         spec = replace(spec, goal_offset=config.goal_offset)

@@ -182,6 +182,7 @@ def test_goal_images_that_cannot_serve_are_refused(tmp_path):
     ("options", "message"),
     [
         (["--goal-offset", "200"], "--goal-offset must be below an episode's 200 steps"),
+        (["--goal-offset", "50", "--protocol", "far"], "--goal-offset is for goals of the same episode"),
         (["--task", "recher"], "unknown task 'recher'; did you mean reacher?"),
         (["--num-episodes", "0"], "--num-episodes must be at least 1, not 0"),
         (["--seed", "-1"], "--seed must be at least 0, not -1"),
