@@ -3,9 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -13,46 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 import envs
-from planners import PLANNERS, REDUCTIONS, Plan, PlannerConfig, effort, shift
+from agent.agent_config import AgentConfig, config_for
+from planners import PLANNERS, REDUCTIONS, Plan, effort, shift
 from world_model.checkpoint import load_checkpoint
 from world_model.devices import has_bfloat16
 from world_model.jepa import JEPA
 
 BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log.md)
-
-PlannerName = Literal["cem", "icem", "mppi", "gradient", "cem-gradient"]
-ObjectiveName = Literal["reachability", "latent"]
-ReductionName = Literal["mean", "minimum", "terminal"]
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    """How the agent plans."""
-
-    planner: PlannerName = "icem"
-    """Search algorithm."""
-    objective: ObjectiveName = "reachability"
-    """Distance to the goal: the learned number of blocks to it, or that between embeddings."""
-    reduction: ReductionName = "mean"
-    """The distance counts on average over the horizon, at its nearest, or at the horizon's end."""
-    effort_weight: float = 0.3
-    """Weight of the mean square action beside the distance."""
-    horizon: int = 2
-    """Blocks to look ahead."""
-    receding_horizon: int = 1
-    """Blocks to execute before planning anew."""
-    history_len: int = 3
-    """Real frames that the predictor sees; more than one shows velocity."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
-    deadline_ms: float | None = None
-    """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""
-    search: PlannerConfig = field(default_factory=PlannerConfig)
-
-    def settings(self) -> dict[str, Any]:
-        """All settings, flat, for results."""
-        flat = asdict(self)
-        return {**flat, **flat.pop("search")}
 
 
 class PlanningAgent:
@@ -97,10 +62,10 @@ class PlanningAgent:
 
     @classmethod
     def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
-        """The agent of a checkpoint, for the task that it was trained on."""
+        """The agent of a checkpoint, for the task that it was trained on, planned the task's own way by default."""
         model, info = load_checkpoint(checkpoint, device=device)
         env = envs.make(info.task)
-        return cls(model, env.action_space, envs.get_task(info.task).action_block, config or AgentConfig())
+        return cls(model, env.action_space, envs.get_task(info.task).action_block, config or config_for(info.task))
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3), encoded once, and a seed for each episode's search."""

@@ -18,6 +18,7 @@ import tyro
 from tqdm import tqdm
 
 import envs
+from agent.agent_config import config_for
 from eval import report
 from eval.own_goal import UsageError
 from eval.protocols import ProtocolName
@@ -90,7 +91,8 @@ def rows_of(task: str) -> list[Row]:
 def _asked(row: Row, config: BenchmarkConfig) -> dict[str, Any]:
     weights = (CHECKPOINTS / row.task / "model.safetensors").read_bytes()
     shared = {"num_episodes": config.num_episodes, "seed": config.seed}
-    return {**asdict(row), **shared, "weights": hashlib.sha256(weights).hexdigest()[:12]}
+    planner = json.loads(json.dumps(asdict(config_for(row.task))))
+    return {**asdict(row), **shared, "weights": hashlib.sha256(weights).hexdigest()[:12], "planner": planner}
 
 
 def stored(row: Row, config: BenchmarkConfig) -> dict[str, Any] | None:
@@ -104,7 +106,7 @@ def measure(row: Row, config: BenchmarkConfig) -> None:
     """Runs the row and stores its results."""
     with tempfile.TemporaryDirectory() as folder:
         settings = RunConfig(num_episodes=config.num_episodes, seed=config.seed, video=False, output=Path(folder))
-        settings = replace(settings, task=row.task, protocol=row.protocol)
+        settings = replace(settings, task=row.task, protocol=row.protocol, agent=config_for(row.task))
         run(replace(settings, goal_offset=row.goal_offset, budget=row.budget), show=False)
         results = json.loads((Path(folder) / "results.json").read_text())
     config.output.mkdir(parents=True, exist_ok=True)

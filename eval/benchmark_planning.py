@@ -21,7 +21,8 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import envs
-from agent.planning_agent import AgentConfig, PlanningAgent
+from agent.agent_config import AgentConfig
+from agent.planning_agent import PlanningAgent
 from eval import report
 from eval.rivals import stable_worldmodel_solve
 from planners import PlannerConfig

@@ -25,9 +25,10 @@ import tyro
 from tqdm import tqdm
 
 import envs
+from agent.agent_config import AgentConfig
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
 from agent.collect import exit_with_parent
-from agent.planning_agent import AgentConfig, PlanningAgent
+from agent.planning_agent import PlanningAgent
 from eval import report
 from eval.collapse_report import write_results
 from eval.goal_tasks import goal_tasks

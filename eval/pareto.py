@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import envs
-from agent.planning_agent import AgentConfig, ObjectiveName, PlannerName, PlanningAgent
+from agent.agent_config import AgentConfig, ObjectiveName, PlannerName
+from agent.planning_agent import PlanningAgent
 from eval import report
 from eval.goal_tasks import goal_tasks
 from eval.metrics import summarise

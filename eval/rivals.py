@@ -18,7 +18,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from agent.planning_agent import AgentConfig
+from agent.agent_config import AgentConfig
 from world_model.encoder import build_encoder
 from world_model.jepa import JEPAConfig
 

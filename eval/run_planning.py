@@ -1,5 +1,6 @@
 """Plans to pictured goals with a trained world model: `python eval/run_planning.py --task reacher`."""
 
+import argparse
 import functools
 import sys
 import time
@@ -15,8 +16,9 @@ import tyro
 from numpy.typing import NDArray
 
 import envs
+from agent.agent_config import AgentConfig, config_for
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
-from agent.planning_agent import AgentConfig, PlanningAgent
+from agent.planning_agent import PlanningAgent
 from envs.registry import simulator_version
 from eval import report
 from eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
@@ -58,7 +60,7 @@ class RunConfig:
     goal_image: Path | None = None
     """A picture of your own as the goal, 64×64 or larger. Success is then not decided."""
     agent: tyro.conf.OmitArgPrefixes[AgentConfig] = field(default_factory=AgentConfig)
-    """How to plan."""
+    """How to plan; the defaults are the task's."""
 
 
 @dataclass(frozen=True)
@@ -295,8 +297,16 @@ def _run_folder(config: RunConfig) -> Path:
     return folder
 
 
+def parse_config() -> RunConfig:
+    """Command-line options over the task's own way to plan."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task", default=RunConfig.task)
+    task = parser.parse_known_args()[0].task
+    return tyro.cli(RunConfig, default=RunConfig(task=task, agent=config_for(task)))
+
+
 def main() -> None:
-    config = tyro.cli(RunConfig)
+    config = parse_config()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
     try:
         run(config)

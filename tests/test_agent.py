@@ -1,10 +1,15 @@
+import dataclasses
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+from agent.agent_config import AgentConfig, config_for
 from agent.baselines import DoNothingAgent, RandomAgent
-from agent.planning_agent import AgentConfig, PlanningAgent
+from agent.planning_agent import PlanningAgent
+from eval import run_planning
 from planners import PLANNERS, PlannerConfig
 from world_model.encoder import EncoderConfig
 from world_model.jepa import JEPA, JEPAConfig
@@ -197,3 +202,12 @@ def test_baselines_act_within_bounds_and_by_their_seed():
     np.testing.assert_array_equal(draws[0], draws[1][::-1])
     assert all(SPACE.contains(action) for action in draws[0].reshape(-1, 2))
     assert not nothing.act(pictures).any()
+
+
+def test_a_task_is_planned_its_own_way_unless_told_otherwise(monkeypatch):
+    assert config_for("reacher") == AgentConfig()
+    monkeypatch.setattr(sys, "argv", ["run_planning.py", "--task", "cube", "--horizon", "3"])
+    config = run_planning.parse_config()
+    assert config.task == "cube"
+    assert config.agent == dataclasses.replace(config_for("cube"), horizon=3)
+    assert config.agent.search.num_samples > AgentConfig().search.num_samples

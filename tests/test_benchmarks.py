@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import CHECKPOINT
 
-from agent.planning_agent import AgentConfig
+from agent.agent_config import AgentConfig
 from eval import benchmark_planning, pareto
 from eval.benchmark_planning import PAPER_MODEL, Stopwatch, Subject, count_multiply_adds
 from planners import PlannerConfig

@@ -1,0 +1,51 @@
+"""How the agent plans: the settings, and those of the tasks for which the defaults do not do."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from planners import PlannerConfig
+
+PlannerName = Literal["cem", "icem", "mppi", "gradient", "cem-gradient"]
+ObjectiveName = Literal["reachability", "latent"]
+ReductionName = Literal["mean", "minimum", "terminal"]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """How the agent plans."""
+
+    planner: PlannerName = "icem"
+    """Search algorithm."""
+    objective: ObjectiveName = "reachability"
+    """Distance to the goal: the learned number of blocks to it, or that between embeddings."""
+    reduction: ReductionName = "mean"
+    """The distance counts on average over the horizon, at its nearest, or at the horizon's end."""
+    effort_weight: float = 0.3
+    """Weight of the mean square action beside the distance."""
+    horizon: int = 2
+    """Blocks to look ahead."""
+    receding_horizon: int = 1
+    """Blocks to execute before planning anew."""
+    history_len: int = 3
+    """Real frames that the predictor sees; more than one shows velocity."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
+    deadline_ms: float | None = None
+    """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""
+    search: PlannerConfig = field(default_factory=PlannerConfig)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, flat, for results."""
+        flat = asdict(self)
+        return {**flat, **flat.pop("search")}
+
+
+_CONFIGS = {
+    # Blocks of 25 numbers want more samples; effort would hold the gripper half open.
+    "cube": AgentConfig(effort_weight=0.0, search=PlannerConfig(num_samples=256, num_iterations=6, num_elites=16)),
+}
+
+
+def config_for(task: str) -> AgentConfig:
+    """The settings that a task is planned with unless others are given."""
+    return _CONFIGS.get(task, AgentConfig())
