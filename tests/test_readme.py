@@ -16,8 +16,10 @@ COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.spl
 # What makes a command small enough for a test; everything else of it runs as it stands.
 SMALL = {
     "agent/collect.py": ["--num-episodes", "40"],
+    "agent/train_policy.py": ["--num-steps", "400", "--random-steps", "200", "--report-episodes", "2"],
     "world_model/train.py": ["--preset", "debug", "--num-frames", "8"],
     "eval/run_planning.py": ["--num-episodes", "2", "--no-video"],
+    "eval/benchmark.py": ["--tasks", "two_room", "--num-episodes", "1"],
     "eval/collapse_study.py": ["--preset", "debug"],
     "eval/pareto.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
     "eval/benchmark_planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
