@@ -46,6 +46,7 @@ _CONFIGS = {
     # Where force is scarce, what pays off shows later.
     "pendulum": AgentConfig(horizon=5),
     "point_mass": AgentConfig(horizon=5),
+    "cartpole": AgentConfig(horizon=5, effort_weight=0.03),
 }
 
 

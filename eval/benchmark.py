@@ -128,6 +128,7 @@ def line(row: Row, results: dict[str, Any]) -> str:
         f"{random} / {nothing}".replace("%", " %"),
         steps,
         f"{results['held'][0]:.1%} / {results['strict'][0]:.1%}".replace("%", " %"),
+        f"{baselines['random']['held'][0]:.1%} / {baselines['random']['strict'][0]:.1%}".replace("%", " %"),
         f"{100 * results['success_rate']:.1f} % [{low}, {high}]",
         str(results["num_episodes"]),
         PUBLISHED.get(row.name, "–"),
@@ -143,8 +144,8 @@ def table(lines: list[str], config: BenchmarkConfig) -> str:
         f"Made by `python eval/benchmark.py --tasks all`, pairs of seed {config.seed}; intervals are Wilson's at 95 %.",
         "",
         "| task, protocol | goal; budget, steps | random / do nothing | median steps | held 5 steps / strict | "
-        "success [95 %] | n | best published, % | decision | run |",
-        "|---" * 10 + "|",
+        "the same, random | success [95 %] | n | best published, % | decision | run |",
+        "|---" * 11 + "|",
     ]
     return "\n".join([*head, *lines]) + "\n"
 
