@@ -3,7 +3,6 @@
 import csv
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,9 @@ def read_curves(run: Path) -> dict[str, collapse_plots.Curve]:
 
 def num_hyperparameters(regularizer: str) -> int:
     """Fields of the remedy's own config."""
-    return len(fields(getattr(_DEFAULTS, regularizer))) if hasattr(_DEFAULTS, regularizer) else 0
+    if not hasattr(_DEFAULTS, regularizer):
+        return 0
+    return sum(value != 0 for value in vars(getattr(_DEFAULTS, regularizer)).values())  # what is off is no part of it
 
 
 def tables(rows: list[Row], baselines: dict[str, list[bool]], command: str) -> str:
