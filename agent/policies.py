@@ -1,5 +1,7 @@
 """Policies that act without a goal, to collect data and to stand beside the planner as baselines."""
 
+import functools
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 
@@ -109,25 +111,9 @@ def two_room_walker(env: PixelEnv, block: int, rng: np.random.Generator) -> Poli
     return scripted(env, block, controller)
 
 
-def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
-    """Walks round Push-T's block and shoves it about."""
-    from agent.pusher import push_t_pusher
-
-    return push_t_pusher(env, block, rng)
-
-
-def cube_oracle(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
-    """OGBench's own demonstrator, with noise, moves the cube from place to place."""
-    from agent.cube_oracle import cube_oracle
-
-    return cube_oracle(env, block, rng)
-
-
-def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
-    """The arm of Gymnasium's Pusher shoves its object about."""
-    from agent.arm_pusher import arm_pusher
-
-    return arm_pusher(env, block, rng)
+def demonstrator(module: str, name: str, env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """The policy of that name in a module of its own, imported when wanted: it may need an optional suite."""
+    return getattr(importlib.import_module(module), name)(env, block, rng)
 
 
 POLICIES: dict[str, MakePolicy] = {
@@ -135,7 +121,7 @@ POLICIES: dict[str, MakePolicy] = {
     "pink": pink,
     "held": held,
     "two_room_walker": two_room_walker,
-    "push_t_pusher": push_t_pusher,
-    "cube_oracle": cube_oracle,
-    "arm_pusher": arm_pusher,
+    "push_t_pusher": functools.partial(demonstrator, "agent.pusher", "push_t_pusher"),
+    "cube_oracle": functools.partial(demonstrator, "agent.cube_oracle", "cube_oracle"),
+    "arm_pusher": functools.partial(demonstrator, "agent.arm_pusher", "arm_pusher"),
 }

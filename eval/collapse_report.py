@@ -63,10 +63,10 @@ def read_curves(run: Path) -> dict[str, collapse_plots.Curve]:
 
 
 def num_hyperparameters(regularizer: str) -> int:
-    """Fields of the remedy's own config."""
+    """Fields of the remedy's own config that are not off by default."""
     if not hasattr(_DEFAULTS, regularizer):
         return 0
-    return sum(value != 0 for value in vars(getattr(_DEFAULTS, regularizer)).values())  # what is off is no part of it
+    return sum(value != 0 for value in vars(getattr(_DEFAULTS, regularizer)).values())
 
 
 def tables(rows: list[Row], baselines: dict[str, list[bool]], command: str) -> str:

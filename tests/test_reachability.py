@@ -13,6 +13,16 @@ class Identity(Reachability):
         self.features = torch.nn.Identity()
 
 
+def descend(loss, optimizer, metric, target):
+    """One step of the optimiser, and the slow copy's after it."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
+            slow.lerp_(fast, 0.02)
+
+
 def test_is_a_metric():
     torch.manual_seed(0)
     metric = Reachability(ReachabilityConfig(hidden=16, metric_dim=4), 6)
@@ -57,12 +67,7 @@ def test_learns_the_steps_around_a_wall():
         goal = rng.integers(9, size=64)
         is_goal = torch.from_numpy(now[:, None] == goal)
         loss = reachability_loss(metric, target, *(position[i] for i in (now, now, after, goal)), is_goal, 0.97, 0.95)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
-                slow.lerp_(fast, 0.02)
+        descend(loss, optimizer, metric, target)
     with torch.no_grad():
         learned = metric(position[:, None], position[:, None], position[None]).numpy()
     steps = np.abs(np.arange(9)[:, None] - np.arange(9))
@@ -85,12 +90,7 @@ def test_with_velocity_one_place_lies_nearer_to_what_it_moves_towards():
         rows = (torch.tensor(x, dtype=torch.float32)[:, None] for x in (now - speed, now, now + speed, goal))
         is_goal = torch.from_numpy(np.isclose(now[:, None], goal))
         loss = reachability_loss(metric, target, *rows, is_goal, 0.97, 0.9)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
-                slow.lerp_(fast, 0.02)
+        descend(loss, optimizer, metric, target)
     with torch.no_grad():
         here, ahead = torch.zeros(1), torch.tensor([0.4])
         towards, away = metric(here, here - 0.2, ahead), metric(here, here + 0.2, ahead)
