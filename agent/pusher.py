@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from agent.policies import Policy, scripted
 from envs import PixelEnv, push_t
 
-NOISE = 0.2  # std added to every action
+NOISE = (0.05, 0.6)  # std added to the actions of a spell: from deliberate to erratic, as plans tried out by a search are
 WANDER = 0.15  # share of spells that are random walks
 CLEARANCE = push_t.RADIUS + 10  # pixels that a walk keeps from the block
+CHOICES = 4  # places to push from, of which the nearest is taken
 MARGIN = 105  # pixels from a wall within which the block's centre of mass is pushed inward
 _LOW, _HIGH = push_t.WALLS[0] + push_t.RADIUS, push_t.WALLS[1] - push_t.RADIUS  # of places where the agent fits
-_PATIENCE = 25  # steps after which a walk is given up
+_PATIENCE = 50  # steps after which a walk is given up
 _OUTLINE = np.array([[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]], float)
 
-Steps = Generator[NDArray[np.floating], None, None]  # actions of a spell, without noise
+Steps = Generator[NDArray[np.floating], None, None]  # actions, one by one
 
 
 def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
@@ -27,17 +28,19 @@ def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy
 
     def actions() -> Steps:
         while True:
-            yield from _wander(env, rng) if rng.random() < WANDER else _approach_and_push(env, rng)
+            noise = rng.uniform(*NOISE)
+            for action in _wander(env, rng) if rng.random() < WANDER else _approach_and_push(env, rng):
+                yield action + rng.normal(0, noise, 2)
 
     steps = actions()
-    return scripted(env, block, lambda: next(steps) + rng.normal(0, NOISE, 2))
+    return scripted(env, block, lambda: next(steps))
 
 
 def _wander(env: PixelEnv, rng: np.random.Generator) -> Steps:
     """Random actions, each held for some steps."""
     for _ in range(rng.integers(1, 4)):
         action = rng.uniform(-1, 1, 2)
-        for _ in range(rng.integers(2, 7)):
+        for _ in range(rng.integers(4, 14)):
             yield action
 
 
@@ -54,7 +57,7 @@ def _approach_and_push(env: PixelEnv, rng: np.random.Generator) -> Steps:
     else:
         return
     speed = rng.uniform(0.3, 1.0)
-    for _ in range(rng.integers(4, 16)):
+    for _ in range(rng.integers(10, 40)):
         agent, block, angle = _read(env)
         way = push_t.to_world(aim, block, angle) - agent
         way /= max(float(np.linalg.norm(way)), 1e-9)
@@ -72,11 +75,13 @@ def _read(env: PixelEnv) -> tuple[NDArray[np.float64], NDArray[np.float64], floa
 def _choose(env: PixelEnv, rng: np.random.Generator) -> tuple[NDArray[np.float64], ...]:
     """A point of the outline, the outward normal there, and a point of the block to push toward, in its frame.
 
-    Of random ones the first that the agent can get to and that leads away from walls near by.
+    Of random ones that the agent can get to and that lead away from walls near by, the nearest of a few: a demonstrator
+    does not walk round the block without need.
     """
-    _, block, angle = _read(env)
+    agent, block, angle = _read(env)
     edges = np.roll(_OUTLINE, -1, axis=0) - _OUTLINE
     lengths = np.linalg.norm(edges, axis=1)
+    fitting = []
     for _ in range(30):
         edge = rng.choice(len(edges), p=lengths / lengths.sum())
         contact = _OUTLINE[edge] + rng.uniform() * edges[edge]
@@ -87,8 +92,10 @@ def _choose(env: PixelEnv, rng: np.random.Generator) -> tuple[NDArray[np.float64
         way = push_t.to_world(aim, block, angle) - start
         fits = (start > _LOW).all() and (start < _HIGH).all()
         if fits and normal @ (aim - contact) < 0 and _leads_inward(way, block, angle):
+            fitting.append((np.linalg.norm(start - agent), contact, normal, aim))
+        if len(fitting) == CHOICES:
             break
-    return contact, normal, aim
+    return min(fitting, key=lambda choice: choice[0])[1:] if fitting else (contact, normal, aim)
 
 
 def _leads_inward(way: NDArray[np.floating], block: NDArray[np.floating], angle: float) -> bool:
