@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from agent.policies import Policy, scripted
 from envs import PixelEnv, push_t
 
-NOISE = (0.05, 0.6)  # std added to the actions of a spell: from deliberate to erratic, as plans tried out by a search are
+NOISE = (
+    0.05,
+    0.6,
+)  # std added to the actions of a spell: from deliberate to erratic, as plans tried out by a search are
 WANDER = 0.15  # share of spells that are random walks
 CLEARANCE = push_t.RADIUS + 10  # pixels that a walk keeps from the block
 CHOICES = 4  # places to push from, of which the nearest is taken

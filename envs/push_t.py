@@ -17,8 +17,8 @@ from envs.base import EnvError, PixelEnv
 
 SIDE = 512
 RADIUS = 15  # of the agent
-# Pixels ahead of the agent that a full action puts its target; it covers a quarter in a step from rest. Demonstrators of
-# the paper's data put it 20 away (std of an axis) and move at 75 px/s (std): https://github.com/gaoyuezhou/dino_wm.
+# Pixels ahead of the agent that a full action puts its target; it covers a quarter in a step from rest. In the paper's
+# data targets are 20 px away and agents move at 75 px/s, std of each axis: https://github.com/gaoyuezhou/dino_wm.
 REACH = 32
 WALLS = (7, 504)  # inner faces
 CENTRE_OF_MASS = np.array([0.0, 45.0])  # of the block, in its own frame

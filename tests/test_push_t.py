@@ -243,10 +243,17 @@ def test_the_pusher_moves_and_turns_the_block(episodes):
     change = qpos[:, 5:] - qpos[:, :-5]  # over 25 steps
     moved = np.linalg.norm(change[..., 2:4], axis=-1) > 10
     turned = np.abs(change[..., 4]) > np.deg2rad(10)
-    assert (moved | turned).mean() > 0.75
-    assert turned.mean() > 0.5
+    assert (moved | turned).mean() > 0.5
+    assert turned.mean() > 0.35
     both_ways = np.sign(change[..., 4])[turned]
     assert abs(both_ways.mean()) < 0.3
+
+
+def test_the_pusher_is_as_fast_as_the_papers_demonstrators(episodes):
+    # 75 and 74 px/s, and targets 20 px away: std of each axis in https://github.com/gaoyuezhou/dino_wm.
+    velocity = np.stack([episode.qvel[:, :2] for episode in episodes])
+    assert (np.abs(velocity.std((0, 1)) - 75) < 8).all()
+    assert abs(push_t.REACH * np.stack([episode.action for episode in episodes]).std() - 20) < 3
 
 
 def test_the_pusher_keeps_the_block_on_the_table_and_shows_it_at_every_angle_and_place(episodes):
