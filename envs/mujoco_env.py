@@ -63,7 +63,7 @@ class MujocoEnv(PixelEnv):
         self._image_size, self._camera_place = image_size, camera
         self._camera: engine.Camera | None = None  # made at the first frame
         if fast_rendering:
-            rendering.apply_fast_quality(physics.model)
+            rendering.apply_fast_quality(physics.model, image_size)
         for geom in hidden_geoms:
             physics.named.model.geom_rgba[geom, "a"] = 0.0
         low, high = (action_limit * bound.astype(np.float32) for bound in (action_space.low, action_space.high))

@@ -1,9 +1,9 @@
 """Headless rendering that works unasked, as fast as software OpenGL allows without changing the picture.
 
-dm_control's defaults spend most of a 64×64 frame on a 2048² shadow map and finely sliced capsules. Shrinking
-the shadow map and the slice counts, while keeping shadows, reflections and multisampling, moves the mean pixel
-by less than 0.5/255 at several times the speed (`python envs/benchmark_rendering.py` measures both). Robots of
-very many mesh faces are drawn with fewer.
+dm_control's defaults spend most of a 64×64 frame on a 2048² shadow map, finely sliced capsules and a buffer of
+640×480 pixels. Shrinking all three, while keeping shadows, reflections and multisampling, moves the mean pixel by
+less than 0.5/255 at several times the speed (`python envs/benchmark_rendering.py` measures both). Robots of very
+many mesh faces are drawn with fewer.
 """
 
 import os
@@ -38,8 +38,10 @@ class View(NamedTuple):
     elevation: float = -90.0  # from above
 
 
-def apply_fast_quality(model) -> None:
-    """Sets `model.vis.quality` of an `mjModel` and thins its meshes; must run before the first frame is rendered."""
+def apply_fast_quality(model, image_size: int) -> None:
+    """Sets `model.vis` of an `mjModel` for square pictures and thins its meshes; must run before the first frame."""
+    # MuJoCo clears and resolves the whole buffer, 640×480 by default, for every frame.
+    model.vis.global_.offwidth = model.vis.global_.offheight = image_size
     quality = model.vis.quality
     quality.shadowsize = min(quality.shadowsize, SHADOW_SIZE)
     quality.numslices = min(quality.numslices, NUM_SLICES)
