@@ -2,11 +2,12 @@
 SHELL := bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: reacher test test-slow lint setup
+.PHONY: reacher test test-slow lint setup dreamer
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+DREAMER := .venv-dreamer
 
 reacher: $(READY)
 	$(VENV)/bin/python eval/run_planning.py --task reacher
@@ -23,6 +24,12 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 setup: $(READY)
+
+# Apart, for sheeprl brings versions of packages that clash with ours.
+dreamer: $(READY)
+	test -x $(DREAMER)/bin/pip || $(PYTHON) -m venv --clear $(DREAMER)
+	$(DREAMER)/bin/pip install -q -e '.[dreamer]'
+	$(DREAMER)/bin/python -c 'import sheeprl'
 
 $(READY): pyproject.toml
 	@install() {  # Debian packages, as root or through sudo

@@ -30,6 +30,8 @@ class AgentConfig:
     """Real frames that the predictor sees; more than one shows velocity."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
+    warm_start: Literal["none", "inverse"] = "none"
+    """inverse: what an inverse model proposes competes in every search; its file is the checkpoint's, by that name."""
     deadline_ms: float | None = None
     """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""
     search: PlannerConfig = field(default_factory=PlannerConfig)
@@ -54,7 +56,7 @@ _CONFIGS = {
     # Where force is scarce, what pays off shows later.
     "pendulum": AgentConfig(horizon=5),
     "point_mass": AgentConfig(horizon=5),
-    "cartpole": AgentConfig(horizon=6, effort_weight=0.0),
+    "cartpole": AgentConfig(horizon=6, effort_weight=0.0, search=PlannerConfig(num_samples=128, num_iterations=4)),
 }
 
 

@@ -16,8 +16,17 @@ from planners import PLANNERS, REDUCTIONS, Plan, effort, shift
 from world_model.checkpoint import load_checkpoint
 from world_model.devices import has_bfloat16
 from world_model.jepa import JEPA
+from world_model.latent_policy import LatentPolicy, load_latent_policy
 
+INVERSE_FILE = "inverse.safetensors"  # in a checkpoint's folder
 BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log.md)
+
+
+def load_proposer(checkpoint: Path, config: AgentConfig, device: str = "cpu") -> LatentPolicy | None:
+    """The checkpoint's inverse model, if the config asks for it."""
+    if config.warm_start == "none":
+        return None
+    return load_latent_policy(checkpoint / INVERSE_FILE, checkpoint, device)[0]
 
 
 class PlanningAgent:
@@ -28,9 +37,17 @@ class PlanningAgent:
         action_space: the environment's; one block is `action_block` such actions.
         action_block: environment steps in a block.
         config: how to plan.
+        proposer: what proposes plans to the search, if the config asks for it.
     """
 
-    def __init__(self, model: JEPA, action_space: gym.spaces.Box, action_block: int, config: AgentConfig):
+    def __init__(
+        self,
+        model: JEPA,
+        action_space: gym.spaces.Box,
+        action_block: int,
+        config: AgentConfig,
+        proposer: LatentPolicy | None = None,
+    ):
         if config.horizon < 1 or config.history_len < 1:
             raise ValueError("horizon and history_len must be at least 1")
         if not 1 <= config.receding_horizon <= config.horizon:
@@ -42,11 +59,13 @@ class PlanningAgent:
             raise ValueError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
         if config.objective == "reachability" and model.reachability is None:
             raise ValueError("this checkpoint has no reachability metric; use --objective latent or train it again")
+        if (config.warm_start == "inverse") != (proposer is not None):
+            raise ValueError("an inverse model is for warm_start 'inverse', which needs one")
         if not config.effort_weight >= 0:
             raise ValueError(f"effort_weight must be at least 0, not {config.effort_weight}")
         if config.deadline_ms is not None and not config.deadline_ms > 0:
             raise ValueError(f"deadline_ms must be above 0, not {config.deadline_ms}")
-        self.model, self.config = model, config
+        self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
         self._device = model.action_mean.device
         wide = model.config.predictor.width >= BFLOAT16_PAYS
         if config.precision == "bfloat16" or (config.precision == "auto" and wide and has_bfloat16(self._device)):
@@ -64,8 +83,9 @@ class PlanningAgent:
     def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
         """The agent of a checkpoint, for the task that it was trained on, planned the task's own way by default."""
         model, info = load_checkpoint(checkpoint, device=device)
-        env = envs.make(info.task)
-        return cls(model, env.action_space, envs.get_task(info.task).action_block, config or config_for(info.task))
+        env, config = envs.make(info.task), config or config_for(info.task)
+        proposer = load_proposer(Path(checkpoint), config, device)
+        return cls(model, env.action_space, envs.get_task(info.task).action_block, config, proposer)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3), encoded once, and a seed for each episode's search."""
@@ -110,7 +130,25 @@ class PlanningAgent:
             return self._reduce(self._distance(z_history[:, -1], future)) + config.effort_weight * toll
 
         warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
+        if self._proposer is not None:
+            warm_start = self._propose(warm_start, z_history, past_actions)
         return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
+
+    def _propose(self, warm_start: Plan | None, z_history: torch.Tensor, past_actions: torch.Tensor | None) -> Plan:
+        """The plan to start from, with the inverse model's own, in the futures that it leads to, among its elites."""
+        assert self._proposer is not None
+        z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
+        z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
+        planner, blocks = self._planner, []
+        for _ in range(self.config.horizon):
+            blocks.append(torch.clamp(self._proposer(z_before, z, z_goal), planner.low, planner.high))
+            future = self.model.rollout(z_history, past_actions, torch.stack(blocks, dim=1).unsqueeze(1))
+            z_before, z = z, future[:, 0, -1]
+        actions = torch.stack(blocks, dim=1)
+        if warm_start is None:
+            return Plan(actions, actions.new_full((len(actions),), torch.inf), actions.unsqueeze(1), 0)
+        elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
+        return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)
 
     def _distance(self, z: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
         """To the goals, from each embedding (B, S, H, D) of futures that begin at z (B, D)."""

@@ -95,20 +95,8 @@ class StateEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._env, self._spec, self._seed = env, spec, seed
         self.episode, self._steps = 0, 0
         self.action_space = env.action_space
-        self.mean, self.std = self._measure(random_steps)
+        self.mean, self.std = measure_states(env, spec, seed, random_steps)
         self.observation_space = gym.spaces.Box(-STATE_LIMIT, STATE_LIMIT, self.mean.shape, np.float32)
-
-    def _measure(self, random_steps: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and std of states (S,) under random actions."""
-        seen = []
-        for index in range(max(1, random_steps // self._spec.episode_len)):
-            rng = episode_rng("policy-scale", self._seed, index)
-            self._env.reset(seed=int(rng.integers(2**31)))
-            for action in uniform_actions(self.action_space, self._spec.episode_len, rng):
-                self._env.advance(action)
-                seen.append(read_state(self._env, self._spec.angles))
-        mean, std = np.mean(seen, 0), np.maximum(np.std(seen, 0), _LEAST_STD)
-        return mean.astype(np.float32), std.astype(np.float32)
 
     def _observe(self) -> NDArray[np.float32]:
         return normalise(read_state(self._env, self._spec.angles), self.mean, self.std)
@@ -124,6 +112,21 @@ class StateEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         reward = self._env.advance(action)
         self._steps += 1
         return self._observe(), reward, False, self._steps >= self._spec.episode_len, {}
+
+
+def measure_states(
+    env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, random_steps: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and std of states (S,) under random actions."""
+    seen = []
+    for index in range(max(1, random_steps // spec.episode_len)):
+        rng = episode_rng("policy-scale", seed, index)
+        env.reset(seed=int(rng.integers(2**31)))
+        for action in uniform_actions(env.action_space, spec.episode_len, rng):
+            env.advance(action)
+            seen.append(read_state(env, spec.angles))
+    mean, std = np.mean(seen, 0), np.maximum(np.std(seen, 0), _LEAST_STD)
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 def build_sac(config: PolicyConfig, env: StateEnv, episode_len: int) -> "SAC":

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import envs
-from agent.baselines import Agent
+from agent.baselines import Agent, PrivilegedAgent
 from eval.goal_tasks import GoalTasks
 from eval.protocols import HOLD_STEPS, Protocol, first_kept
 
@@ -53,7 +53,7 @@ def run_episodes(
     """Every episode runs its whole budget in steps. One simulator serves all, by saving and restoring states."""
     records: list[EpisodeRecord] = []
     traces: list[EpisodeTrace] = []
-    num_blocks = -(-budget // spec.action_block)
+    num_blocks = -(-budget // agent.action_block)
     with tqdm(total=len(tasks) * num_blocks, desc=description, unit="decision", leave=False) as bar:
         for first in range(0, len(tasks), batch_size):
             batch = tasks[first : first + batch_size]
@@ -62,8 +62,10 @@ def run_episodes(
             judges = [_Judge(env, spec, *goal) for goal in zip(batch.goal_state, batch.goal_qpos, strict=True)]
             agent.reset(batch.goal_picture, [_episode_seed(seed, first + i) for i in range(len(batch))])
             for block_index in range(num_blocks):
+                if isinstance(agent, PrivilegedAgent):
+                    agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
                 blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
-                steps = min(spec.action_block, budget - block_index * spec.action_block)
+                steps = min(agent.action_block, budget - block_index * agent.action_block)
                 for i, block in enumerate(blocks):
                     env.set_state(states[i][-1])
                     for action in block[:steps]:
@@ -127,13 +129,15 @@ def time_decisions(
 ) -> list[float]:
     """Milliseconds of each decision, from picture to actions, of one episode planned alone."""
     milliseconds: list[float] = []
-    num_blocks = spec.budget // spec.action_block
+    num_blocks = spec.budget // agent.action_block
     while True:
         for i in range(len(tasks)):
             agent.reset(tasks.goal_picture[i : i + 1], [_episode_seed(seed, i)])
             env.set_state(tasks.start_state[i])
             picture = env.render()
             for _ in range(num_blocks):
+                if isinstance(agent, PrivilegedAgent):
+                    agent.look(env.get_state()[None], tasks.goal_state[i : i + 1])
                 begin = time.perf_counter()
                 (block,) = agent.act(picture[None])
                 milliseconds.append(1e3 * (time.perf_counter() - begin))

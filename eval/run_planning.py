@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import envs
 from agent.agent_config import AgentConfig, config_for
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
-from agent.planning_agent import PlanningAgent
+from agent.planning_agent import PlanningAgent, load_proposer
 from envs.registry import simulator_version
 from eval import report
 from eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
@@ -245,7 +245,8 @@ def run(config: RunConfig, show: bool = True) -> Path:
         )
     env = envs.make(config.task)
     try:
-        agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent)
+        proposer = load_proposer(checkpoint, config.agent, config.device)
+        agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer)
         goal = None if config.goal_image is None else load_goal_image(config.goal_image, spec.image_size)
         folder, started, provenance = _run_folder(config), time.monotonic(), report.provenance()
         kind: Callable[[Run], tuple[dict[str, Any], list[tuple[str, str]]]] = on_pairs

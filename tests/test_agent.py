@@ -46,10 +46,10 @@ def picture_of(point):
     return picture
 
 
-def agent_with(**config):
+def agent_with(proposer=None, **config):
     model = PointModel().eval().requires_grad_(False)
     settings = {"objective": "latent", "effort_weight": 0.0, "search": SEARCH, **config}
-    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings)), model
+    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings), proposer), model
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -157,6 +157,24 @@ def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
         torch.testing.assert_close(z_before[:, :, 0], now[:, None].expand_as(z_before[:, :, 0]))
 
 
+def test_what_an_inverse_model_proposes_competes_in_the_search():
+    def way(z_before, z, z_goal):  # straight to the goal, as far as the bounds let it
+        return ((z_goal - z) / BLOCK).repeat(1, BLOCK)
+
+    small = PlannerConfig(num_samples=2, num_elites=1, num_iterations=1)
+    left = {}
+    for name, proposer in (("inverse", way), ("none", None)):
+        agent, _ = agent_with(proposer, warm_start=name, horizon=3, reduction="mean", search=small)
+        points = np.array([[10.0, 10.0], [12.0, 9.0]])
+        goals = np.array([[14.0, 6.0], [9.0, 10.0]])
+        agent.reset(np.stack([picture_of(goal) for goal in goals]), seeds=[0, 1])
+        for _ in range(3):
+            points += agent.act(np.stack([picture_of(point) for point in points])).sum(1)
+        left[name] = np.linalg.norm(points - goals, axis=1)
+    assert (left["inverse"] < 0.3).all()
+    assert (left["none"] > 1).all()
+
+
 def test_a_deadline_leaves_rounds_out_and_says_so():
     agent, _ = agent_with(deadline_ms=0.001)
     agent.reset(picture_of((5, 5))[None], seeds=[0])
@@ -184,6 +202,7 @@ def test_latent_distance():
         ({"objective": "reachability"}, "no reachability metric; use --objective latent or train it again"),
         ({"effort_weight": -1}, "effort_weight must be at least 0"),
         ({"deadline_ms": 0}, "deadline_ms must be above 0"),
+        ({"warm_start": "inverse"}, "warm_start 'inverse', which needs one"),
         ({"horizon": 7, "history_len": 3}, "history_len \\+ horizon - 1 is 9; this model's predictor sees at most 8"),
     ],
 )

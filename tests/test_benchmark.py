@@ -9,8 +9,10 @@ import pytest
 from conftest import ROOT
 
 import envs
-from eval import benchmark
-from eval.benchmark import FURTHER, PUBLISHED, BenchmarkConfig, Row, bundled, rows_of
+from eval import task_table as benchmark
+from eval.benchmark import main
+from eval.benchmark_config import BenchmarkConfig
+from eval.task_table import FURTHER, PUBLISHED, Row, bundled, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +34,14 @@ def test_the_table_is_what_was_measured_and_goes_on_after_an_interruption(place,
 
     monkeypatch.setattr(benchmark, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        benchmark.benchmark(config)
+        benchmark.write_task_table(config)
     assert len(list((place / "results").glob("*.json"))) == 2
     measured = []
     monkeypatch.setattr(benchmark, "measure", lambda row, config: (measured.append(row), measure(row, config)))
-    path = benchmark.benchmark(config)
+    path = benchmark.write_task_table(config)
     assert measured == [Row("two_room", "far")]
     first, card = path.read_text(), (place / "checkpoints/two_room/card.md").read_text()
-    benchmark.benchmark(config)
+    benchmark.write_task_table(config)
     assert measured == [Row("two_room", "far")]
     assert (path.read_text(), (place / "checkpoints/two_room/card.md").read_text()) == (first, card)
 
@@ -88,4 +90,4 @@ def test_bad_input_is_one_line(place, monkeypatch):
     ):
         monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
         with pytest.raises(SystemExit, match=message):
-            benchmark.main()
+            main()

@@ -119,6 +119,8 @@ def test_the_first_run_of_steps_within_tolerance(within, steps, expected):
 class Replay:
     """Repeats given blocks, whatever it sees."""
 
+    action_block = SPEC.action_block
+
     def __init__(self, blocks):
         self.blocks = blocks
 

@@ -96,11 +96,11 @@ def card(info: CheckpointInfo) -> str:
     }
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     collect = f"python agent/collect.py --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
-    train = f"python world_model/train.py --task {info.task} --output FOLDER{_options(training)}"
+    train = f"python world_model/train.py --task {info.task} --output FOLDER{train_options(training)}"
     return "\n".join([*table, "", f"Made again by `{collect}` and `{train}`."]) + "\n"
 
 
-def _options(training: dict[str, Any]) -> str:
+def train_options(training: dict[str, Any]) -> str:
     """The command-line options by which training settings differ from the defaults."""
     defaults = json.loads(json.dumps(asdict(TrainConfig(output=Path())), default=str))
     options = []

@@ -137,8 +137,11 @@ class Dataset:
 
     def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """For each row (B,) one of the same episode, from itself to the episode's last, uniformly."""
-        last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
-        return rng.integers(rows, last + 1)
+        return rng.integers(rows, self.last_rows(rows) + 1)
+
+    def last_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each row (B,) the last one of its episode."""
+        return (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
 
     def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows (N,) of whole episodes."""

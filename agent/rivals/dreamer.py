@@ -1,0 +1,68 @@
+"""Dreamer's actor, as sheeprl builds it, behind the surface of `PlanningAgent`: two pictures in, one action out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+import envs
+from agent.rivals.train_dreamer import DreamerError, quiet_sheeprl
+
+
+class DreamerAgent:
+    """Acts at every step; its latent state runs on through the episode. Most likely actions, not samples.
+
+    Args:
+        weights: a file that `train_dreamer.py` has written; `config.json` of the same folder says how it was trained.
+    """
+
+    action_block = 1
+
+    def __init__(self, weights: Path):
+        with quiet_sheeprl():
+            from lightning import Fabric
+            from sheeprl.algos.dreamer_v3_5.agent import build_agent
+            from sheeprl.utils.utils import dotdict
+
+        try:
+            stored = json.loads((weights.parent / "config.json").read_text())
+            parts: dict[str, dict[str, torch.Tensor]] = {"world_model": {}, "actor": {}}
+            for name, value in load_file(weights).items():
+                part, _, rest = name.partition("/")
+                parts[part][rest] = value
+        except FileNotFoundError as error:
+            raise DreamerError(f"no Dreamer at {weights}; train one with agent/rivals/train_dreamer.py") from error
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise DreamerError(f"Dreamer {weights} is damaged ({error}); delete it and train it again") from error
+        config = dotdict(stored["sheeprl"])
+        env = envs.make(stored["settings"]["task"])
+        self._space = env.action_space
+        self._keys: list[str] = list(config.algo.cnn_keys.encoder)
+        side = config.env.screen_size
+        pictures = gym.spaces.Dict(dict.fromkeys(self._keys, gym.spaces.Box(0, 255, (3, side, side), np.uint8)))
+        fabric = Fabric(accelerator="cpu", devices=1)
+        *_, self._player = build_agent(fabric, self._space.shape, True, config, pictures, *parts.values())
+        self.num_parameters = sum(value.numel() for part in parts.values() for value in part.values())
+
+    def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
+        self._goals = goals
+        self._player.num_envs = len(goals)
+        self._player.init_states()
+
+    @torch.inference_mode()
+    def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen: dict[str, Any] = {"rgb": pictures, "goal": self._goals}
+        tensors = {
+            key: torch.from_numpy(np.moveaxis(seen[key], -1, -3)[None].copy()).float() / 255 - 0.5 for key in self._keys
+        }
+        (actions,) = self._player.get_actions(tensors, greedy=True)
+        low, high = self._space.low, self._space.high
+        scaled = low + (actions.cpu().numpy().reshape(len(pictures), 1, -1) + 1) / 2 * (high - low)
+        return np.clip(scaled, low, high).astype(np.float32)

@@ -1,0 +1,67 @@
+"""A task as Dreamer meets it: the picture of now beside that of the goal, and a reward for being there."""
+
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+import envs
+from agent.collect import episode_rng
+from agent.rivals.goals import draw_pose
+
+RewardName = Literal["sparse", "dense", "own"]
+Observation = dict[str, NDArray[np.uint8]]
+
+
+class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
+    """Every episode has a goal as the far protocol draws them: a pose of another episode, at rest.
+
+    Args:
+        task: a task in the registry.
+        reward: sparse gives 1 for every step within the task's tolerance; dense 1 / (1 + error / tolerance), which
+            says everywhere which way is better; own is the simulator's, and there is no goal.
+        seed: decides all episodes.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
+    action_space: gym.spaces.Box  # type: ignore[assignment]
+    observation_space: gym.spaces.Dict  # type: ignore[assignment]
+
+    def __init__(self, task: str, reward: RewardName, seed: int):
+        self._spec, self._env = envs.get_task(task), envs.make(task)
+        self._reward, self._seed, self._episode = reward, seed, 0
+        if reward == "own" and not self._env.has_reward:
+            raise envs.EnvError(f"{task} has no reward of its own; choose --reward sparse or dense")
+        self._length = self._spec.episode_len if reward == "own" else self._spec.far_budget
+        self.action_space = self._env.action_space
+        keys = ("rgb",) if reward == "own" else ("rgb", "goal")
+        self.observation_space = gym.spaces.Dict(dict.fromkeys(keys, self._env.observation_space))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        rng = episode_rng("dreamer", self._seed, self._episode)
+        self._episode, self._steps = self._episode + 1, 0
+        if self._reward != "own":
+            self._goal_qpos = draw_pose(self._env, self._spec, rng)
+            self._env.set_pose(self._goal_qpos)
+            self._goal = self._env.render()
+        picture, _ = self._env.reset(seed=int(rng.integers(2**31)))
+        return self._observe(picture), {}
+
+    def step(self, action):
+        earned = self._env.advance(action)
+        self._steps += 1
+        if self._reward != "own":
+            share = self._spec.pose.error(self._env.qpos, self._goal_qpos) / self._spec.pose.tolerance
+            earned = float(share < 1) if self._reward == "sparse" else 1 / (1 + share)
+        return self._observe(self._env.render()), earned, False, self._steps >= self._length, {}
+
+    def _observe(self, picture: NDArray[np.uint8]) -> Observation:
+        return {"rgb": picture} if self._reward == "own" else {"rgb": picture, "goal": self._goal}
+
+    def render(self):
+        return self._env.render()
+
+    def close(self):
+        self._env.close()

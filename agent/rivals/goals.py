@@ -1,0 +1,17 @@
+"""Goals to train rivals on that learn from reward: poses of the data policy's own episodes, as in the far protocol."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+import envs
+from agent.policies import POLICIES
+
+
+def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator) -> NDArray[np.float64]:
+    """The pose (Q,) at a random time of a new episode of the task's data policy."""
+    env.reset(seed=int(rng.integers(2**31)))
+    policy = POLICIES[spec.data_policy](env, spec.action_block, rng)
+    for _ in range(rng.integers(spec.episode_len // spec.action_block)):
+        for action in policy(None):
+            env.advance(action)
+    return env.qpos

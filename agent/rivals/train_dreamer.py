@@ -1,0 +1,198 @@
+"""Trains Dreamer to reach pictured goals: `.venv-dreamer/bin/python agent/rivals/train_dreamer.py --task reacher`.
+
+sheeprl does the learning and keeps its own checkpoints, from which the same command goes on. What is kept in the end is
+what acts: the weights of the world model and the actor, without pickles, with the settings beside them.
+"""
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+from safetensors.torch import save_file
+
+import envs
+from agent.rivals.dreamer_env import RewardName
+from envs.registry import simulator_version
+from world_model.checkpoint import git_commit
+
+PARTS = ("world_model", "actor")  # of a checkpoint, to act with
+
+
+class DreamerError(Exception):
+    """A Dreamer that cannot be trained or used; the message is one line that names the fix."""
+
+
+@dataclass(frozen=True)
+class DreamerConfig:
+    """Train DreamerV3 on goals given as pictures, with a reward for reaching them."""
+
+    task: str = "reacher"
+    """Task in the registry."""
+    reward: RewardName = "dense"
+    """1 in the goal and 0 elsewhere, the nearer the more, or the simulator's own without a goal."""
+    output: Path | None = None
+    """Run folder; `runs/dreamer/<task>-<reward>-seed<seed>` unless given."""
+    seed: int = 0
+    size: str = "1M"
+    """Of the model, as the official implementation names them: 1M, 12M, 25M, 50M, 100M, 200M or 400M."""
+    num_steps: int = 40_000
+    """Environment steps."""
+    num_envs: int = 4
+    """Simulators that take turns."""
+    batch_size: int = 8
+    """Sequences in a gradient step."""
+    sequence_length: int = 32
+    """Environment steps in a sequence."""
+    updates_per_step: float = 0.05
+    """Gradient steps for each environment step."""
+    random_steps: int = 1024
+    """Environment steps before the first of them."""
+    save_every: int = 2_000
+    """Environment steps between checkpoints, each of which can be measured."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+
+
+@contextlib.contextmanager
+def quiet_sheeprl() -> Iterator[None]:
+    """Its import warns of much that is none of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def run_folder(config: DreamerConfig) -> Path:
+    name = f"{config.task.replace('/', '-')}-{config.reward}-seed{config.seed}"
+    return config.output or Path("runs/dreamer") / name
+
+
+def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> list[str]:
+    """The settings as sheeprl's command line takes them."""
+    keys = "[rgb]" if config.reward == "own" else "[rgb,goal]"
+    said = {
+        "exp": "dreamer_v3_5",
+        "algo": f"dreamer_v3_5_{config.size}",
+        "env": "default",
+        "env.id": config.task.replace("/", "-"),
+        "env.num_envs": config.num_envs,
+        "env.sync_env": True,
+        "env.capture_video": False,
+        "+env.wrapper._target_": "agent.rivals.dreamer_env.GoalEnv",
+        "+env.wrapper.task": config.task,
+        "+env.wrapper.reward": config.reward,
+        "+env.wrapper.seed": "null",
+        "seed": 1000 * config.seed,  # sheeprl counts its simulators on from it
+        "algo.total_steps": config.num_steps,
+        "algo.per_rank_batch_size": config.batch_size,
+        "algo.per_rank_sequence_length": config.sequence_length,
+        "algo.replay_ratio": config.updates_per_step,
+        "algo.learning_starts": config.random_steps,
+        "algo.cnn_keys.encoder": keys,
+        "algo.mlp_keys.encoder": "[]",
+        "algo.run_test": False,
+        "buffer.size": config.num_steps + 2 * config.num_envs,
+        "buffer.checkpoint": True,
+        "buffer.memmap": True,
+        "checkpoint.every": config.save_every,
+        "checkpoint.keep_last": "null",
+        "metric.log_every": 500,
+        "fabric.accelerator": config.device,
+        "hydra.run.dir": folder / "hydra",
+        "log_root": folder.parent,
+        "root_dir": folder.name,
+        "run_name": "sheeprl",
+    }
+    if resume_from is not None:
+        said["checkpoint.resume_from"] = resume_from
+    return [f"{name}={value}" for name, value in said.items()]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the most steps, if there is any."""
+    found = folder.glob("sheeprl/version_*/checkpoint/ckpt_*.ckpt")
+    return max(found, key=steps_of, default=None)
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Environment steps that it has seen: sheeprl names it ckpt_<steps>_<rank>.ckpt."""
+    return int(checkpoint.stem.split("_")[1])
+
+
+def train(config: DreamerConfig) -> Path:
+    """Trains, from the newest checkpoint if there is one, and returns the run folder."""
+    try:
+        with quiet_sheeprl():
+            from sheeprl.cli import run
+    except ImportError as error:
+        raise DreamerError(
+            f"sheeprl is missing; `make dreamer` builds .venv-dreamer, which has it ({error})"
+        ) from error
+    if config.num_steps < 1 or config.seed < 0:
+        raise DreamerError("--num-steps must be at least 1, --seed at least 0")
+    envs.get_task(config.task)
+    folder = run_folder(config)
+    settings_path, settings = folder / "settings.json", _settings(config)
+    if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
+        raise DreamerError(f"{folder} holds a training with other settings; choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings_path.write_text(json.dumps(settings, indent=2) + "\n")
+    newest = newest_checkpoint(folder)
+    if newest is None or steps_of(newest) < config.num_steps:
+        with (folder / "starts.jsonl").open("a") as file:
+            file.write(json.dumps(time.time()) + "\n")
+        sys.argv = ["sheeprl", *overrides(config, folder.resolve(), newest and newest.resolve())]
+        run()
+    export(folder, settings)
+    return folder
+
+
+def export(folder: Path, settings: dict) -> None:
+    """What acts, of every checkpoint, as `actors/<steps>.safetensors`; when it was reached, in `config.json`."""
+    import torch
+    import yaml  # sheeprl brings it
+
+    actors = folder / "actors"
+    actors.mkdir(exist_ok=True)
+    starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    seconds, before = {}, 0.0
+    for start, version in zip(starts, sorted(folder.glob("sheeprl/version_*"), key=_number), strict=False):
+        for checkpoint in sorted(version.glob("checkpoint/*.ckpt"), key=steps_of):
+            seconds[steps_of(checkpoint)] = round(before + checkpoint.stat().st_mtime - start, 1)
+            # Of this very training, so not a stranger's file.
+            state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+            weights = {f"{part}/{name}": value for part in PARTS for name, value in state[part].items()}
+            save_file(weights, actors / f"{steps_of(checkpoint)}.safetensors")
+        before = max(seconds.values(), default=0.0)
+        config = yaml.safe_load((version / "config.yaml").read_text())
+    kept = {"settings": settings, "learning_seconds": seconds, "commit": git_commit(), "sheeprl": config}
+    (actors / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def _number(version: Path) -> int:
+    return int(version.name.removeprefix("version_"))
+
+
+def _settings(config: DreamerConfig) -> dict:
+    """What decides the training, as JSON has it."""
+    settings = {name: value for name, value in asdict(config).items() if name != "output"}
+    return json.loads(json.dumps({**settings, "simulator": simulator_version()}))
+
+
+def main() -> None:
+    config = tyro.cli(DreamerConfig)
+    try:
+        print(f"wrote {train(config)}")  # noqa: T201
+    except (DreamerError, envs.EnvError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
+
+
+if __name__ == "__main__":
+    main()

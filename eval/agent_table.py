@@ -1,0 +1,255 @@
+"""All agents on one task: the same pairs for everyone, one JSON for each agent and seed, one table, two plots.
+
+An agent that is not trained yet is trained first. What is stored is neither trained nor measured again, so that an
+interrupted benchmark goes on where it was, and a clone draws the table from the results that it came with.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import envs
+from agent.agent_config import config_for
+from agent.baselines import Agent, PrivilegedAgent
+from eval import report
+from eval.agent_plots import plot_returns, plot_success
+from eval.benchmark_config import BenchmarkConfig
+from eval.contenders import CONTENDERS, DREAMER_PYTHON, Facts, dreamer_actors, make_dreamer
+from eval.goal_tasks import goal_tasks, suite_tasks
+from eval.metrics import rate, summarise, summarise_returns
+from eval.own_goal import UsageError
+from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
+from eval.rollout import run_episodes, time_decisions
+from eval.task_table import same
+from world_model.latent_policy import weights_digest
+
+SUITE_EPISODES = 20
+CURVE_POINTS, CURVE_PAIRS, CURVE_EPISODES = 4, 50, 5  # of a training, measured along the way
+TIMED_DECISIONS = 50
+_SEEDED = ("jepa", "inverse", "gcbc")  # these rest on the bundled checkpoint
+
+
+def asked(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any]:
+    """What decides a row's figures."""
+    row: dict[str, Any] = {"task": config.task, "agent": name, "learning_seed": seed}
+    row |= {"pairs": config.num_episodes, "seed": config.seed}
+    if name in _SEEDED:
+        row["world_model"] = weights_digest(Path("checkpoints") / str(config.task))
+    if name in ("jepa", "oracle"):
+        row["planner"] = json.loads(json.dumps(asdict(config_for(str(config.task)))))
+    return row
+
+
+def row_path(name: str, seed: int, config: BenchmarkConfig) -> Path:
+    return config.folder / f"{name}-seed{seed}.json"
+
+
+def stored(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any] | None:
+    """The row, if it is there and of these settings."""
+    path = row_path(name, seed, config)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    return results if same(results, asked(name, seed, config)) else None
+
+
+def score(
+    agent: Agent, task: str, seed: int, num_pairs: int, num_suite: int, description: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Success by protocol and return by suite task."""
+    spec, env = envs.get_task(task), envs.make(task)
+    protocols, suite = {}, {}
+    for name in ("standard", "far"):
+        protocol = PROTOCOLS[name]
+        budget = protocol.budget(spec)
+        pairs = goal_tasks(env, spec, seed, num_pairs, Path("data/goal_tasks"), protocol.far)
+        records, _ = run_episodes(
+            agent,
+            env=env,
+            spec=spec,
+            tasks=pairs,
+            protocol=protocol,
+            seed=seed,
+            budget=budget,
+            description=f"{description}, {name}",
+        )
+        protocols[name] = {"budget": budget, **asdict(summarise(records, budget))}
+    for suite_task in spec.suite:
+        simulator = suite_task.make(spec.image_size, True)
+        records, _ = run_episodes(
+            agent,
+            env=simulator,
+            spec=spec,
+            tasks=suite_tasks(simulator, suite_task, seed, num_suite),
+            protocol=PROTOCOLS["far"],
+            seed=seed,
+            budget=SUITE_CONTROL_STEPS // spec.action_repeat,
+            description=f"{description}, {suite_task.name}",
+        )
+        simulator.close()
+        suite[suite_task.name] = asdict(summarise_returns(records))
+    env.close()
+    return protocols, suite
+
+
+def multiply_adds(agent: Agent, task: str, seed: int) -> float:
+    """Of one decision on pictures, by torch's own count, for one environment step; 0 for agents that use no torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    spec, env = envs.get_task(task), envs.make(task)
+    pair = goal_tasks(env, spec, seed, 1, Path("data/goal_tasks"))
+    agent.reset(pair.goal_picture, [seed])
+    for _ in range(3):  # by the third decision a history is there
+        if isinstance(agent, PrivilegedAgent):
+            agent.look(pair.start_state, pair.goal_state)
+        with FlopCounterMode(display=False) as counter:
+            agent.act(pair.goal_picture)
+    env.close()
+    return counter.get_total_flops() / 2
+
+
+def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
+    """Trains the agent if need be, measures it, and stores the row."""
+    task = str(config.task)
+    if name == "dreamer" and importlib.util.find_spec("sheeprl") is None:
+        return _measure_elsewhere(config)
+    contender = CONTENDERS[name]
+    for command in contender.train(task, seed):
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "."})
+    agent, facts = contender.make(task, seed)
+    protocols, suite = score(agent, task, config.seed, config.num_episodes, SUITE_EPISODES, f"{name} {seed}")
+    spec, env = envs.get_task(task), envs.make(task)
+    pairs = goal_tasks(env, spec, config.seed, config.num_episodes, Path("data/goal_tasks"))
+    times = time_decisions(agent, env, spec, pairs, seed=config.seed, num_decisions=TIMED_DECISIONS)
+    env.close()
+    results = {
+        "asked": asked(name, seed, config),
+        "facts": asdict(facts),
+        "protocols": protocols,
+        "suite": suite,
+        "decision_ms": float(np.median(times)),
+        "decision_steps": agent.action_block,
+        "multiply_adds": multiply_adds(agent, task, config.seed),
+        "curve": curve(task, seed, config) if name == "dreamer" else [],
+        **report.provenance(),
+    }
+    path = row_path(name, seed, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    report.write_json(unfinished, results)
+    os.replace(unfinished, path)
+    return None
+
+
+def _measure_elsewhere(config: BenchmarkConfig) -> None:
+    """Dreamer's row, by this very command in the environment that has sheeprl."""
+    if not DREAMER_PYTHON.exists():
+        raise UsageError(f"Dreamer needs {DREAMER_PYTHON.parent.parent}; build it with `make dreamer`")
+    options = ["--task", str(config.task), "--agents", "dreamer", "--num-episodes", str(config.num_episodes)]
+    options += ["--seed", str(config.seed), "--output", str(config.folder)]
+    subprocess.run(
+        [str(DREAMER_PYTHON), "eval/benchmark.py", *options], check=True, env={**os.environ, "PYTHONPATH": "."}
+    )
+
+
+def curve(task: str, seed: int, config: BenchmarkConfig) -> list[dict[str, Any]]:
+    """Dreamer along its training, on fewer pairs."""
+    actors = dreamer_actors(task, seed)
+    points = []
+    for index in np.linspace(0, len(actors) - 1, min(CURVE_POINTS, len(actors))).astype(int):
+        agent, facts = make_dreamer(task, seed, actors[index])
+        description = f"dreamer at {facts.steps}"
+        protocols, suite = score(agent, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, description)
+        points.append({"facts": asdict(facts), "protocols": protocols, "suite": suite})
+    return points
+
+
+def share(rows: Sequence[dict[str, Any]], protocol: str) -> str:
+    """Success pooled over an agent's seeds, with Wilson's interval, and the seeds' own where there are several."""
+    summaries = [row["protocols"][protocol] for row in rows]
+    n = sum(summary["num_episodes"] for summary in summaries)
+    pooled = rate(sum(round(s["success_rate"] * s["num_episodes"]) for s in summaries), n)
+    text = f"{100 * pooled.rate:.1f} % [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
+    if len(rows) > 1:
+        text += " (" + ", ".join(f"{100 * summary['success_rate']:.1f}" for summary in summaries) + ")"
+    return text
+
+
+def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """One line of the table, of all seeds of an agent."""
+    facts = [Facts(**row["facts"]) for row in rows]
+    first = facts[0]
+    seconds = np.median([f.learning_seconds for f in facts])
+    returns = [f"{np.mean([row['suite'][task]['mean'] for row in rows]):.0f}" for task in rows[0]["suite"]]
+    block, count = rows[0]["decision_steps"], rows[0]["multiply_adds"]
+    seeds = [row["asked"]["learning_seed"] for row in rows]
+    cells = [
+        f"`{name}`",
+        CONTENDERS[name].given or "nothing",
+        share(rows, "standard"),
+        share(rows, "far"),
+        " / ".join(returns) or "–",
+        f"{first.steps:,}" if first.steps else "–",
+        "yes" if first.rewards else "no",
+        f"{seconds / 60:.0f} min" if seconds else "–",
+        f"{np.median([row['decision_ms'] for row in rows]):.1f} ms for {block}",
+        f"{count / 1e6:.1f} M" if count else "–",
+        f"{first.parameters / 1e6:.2f} M" if first.parameters else "–",
+        ", ".join(f"[{seed}]({name}-seed{seed}.json)" for seed in seeds),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(lines: Sequence[str], suite: Sequence[str], config: BenchmarkConfig) -> str:
+    """The table as Markdown, with the command that makes it."""
+    head = [
+        f"# Agents on `{config.task}`",
+        "",
+        f"Made by `python eval/benchmark.py --task {config.task} --agents all` on {config.num_episodes} pairs of seed "
+        f"{config.seed}, the same for everyone; intervals are Wilson's at 95 %, over all seeds of learning, whose own "
+        "rates stand behind. What the columns mean and what would change the verdict: "
+        "[docs/benchmark.md](../../../benchmark.md).",
+        "",
+        f"| agent | is given | standard | far | return, {' / '.join(suite)} | steps seen | reward | learned in | "
+        "decision for steps | multiply-adds | parameters | seeds |",
+        "|---" * 12 + "|",
+    ]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def chosen(config: BenchmarkConfig) -> list[str]:
+    names = list(CONTENDERS) if config.agents == "all" else [name.strip() for name in config.agents.split(",")]
+    for name in names:
+        if name not in CONTENDERS:
+            raise UsageError(f"unknown agent {name!r}; there are: {', '.join(CONTENDERS)}")
+    return names
+
+
+def write_agent_table(config: BenchmarkConfig) -> Path:
+    """Trains and measures what is missing, and writes table and plots; returns the table's path."""
+    task = str(config.task)
+    if config.num_episodes < 1 or config.seed < 0:
+        raise UsageError("--num-episodes must be at least 1, --seed at least 0")
+    if not (Path("checkpoints") / task / "config.json").exists():
+        raise UsageError(f"no checkpoint is bundled for {task!r}; `python envs/list_tasks.py` shows which have one")
+    wanted = [(name, seed) for name in chosen(config) for seed in CONTENDERS[name].seeds]
+    missing = [row for row in wanted if stored(*row, config) is None]
+    for name, seed in tqdm(missing, desc="rows"):
+        measure(name, seed, config)
+    found = functools.partial(stored, config=config)
+    rows = {name: [row for seed in c.seeds if (row := found(name, seed))] for name, c in CONTENDERS.items()}
+    rows = {name: measured for name, measured in rows.items() if measured}
+    suite = [suite_task.name for suite_task in envs.get_task(task).suite]
+    path = config.folder / "agents.md"
+    path.write_text(table([line(name, measured) for name, measured in rows.items()], suite, config))
+    plot_success(config.folder / "success.png", rows)
+    if suite:
+        plot_returns(config.folder / "returns.png", rows, suite)
+    return path

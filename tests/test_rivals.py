@@ -1,0 +1,148 @@
+"""The agents that planning is compared with: each is given what it says it is given, and no more."""
+
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import envs
+from agent.agent_config import AgentConfig
+from agent.baselines import DoNothingAgent, PrivilegedAgent, RandomAgent
+from agent.rivals import her, train_dreamer
+from agent.rivals.dreamer_env import GoalEnv
+from agent.rivals.oracle import OracleAgent
+from eval.goal_tasks import goal_tasks
+from eval.protocols import PROTOCOLS
+from eval.rollout import run_episodes
+from planners import PlannerConfig
+
+SPEC = envs.get_task("reacher")
+ANGLES = (True, False, True)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return envs.make("reacher")
+
+
+@pytest.fixture(scope="module")
+def far(env, tmp_path_factory):
+    return goal_tasks(env, SPEC, 5, 3, tmp_path_factory.mktemp("goals"), far=True)
+
+
+def test_the_oracle_tries_plans_in_the_simulator(env, far):
+    agent = OracleAgent("reacher", AgentConfig(horizon=2))
+    agent.reset(far.goal_picture[:2], [0, 1])
+    agent.look(far.start_state[:2], far.goal_state[:2])
+    actions = np.random.default_rng(0).uniform(-1, 1, (2, 3, 2, 10)).astype(np.float32)
+    errors = agent._distances(actions).numpy()
+    for i, plans in enumerate(actions):
+        for j, plan in enumerate(plans):
+            env.set_state(far.start_state[i])
+            for h, block in enumerate(plan.reshape(2, 5, 2)):
+                for action in block:
+                    env.advance(action)
+                wanted = SPEC.pose.error(env.qpos, far.goal_qpos[i]) / SPEC.pose.tolerance
+                assert errors[i, j, h] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_oracle_reaches_far_goals(env, far):
+    search = PlannerConfig(num_samples=24, num_iterations=2, num_elites=4)
+    agent = OracleAgent("reacher", AgentConfig(horizon=2, search=search))
+    run = {"env": env, "spec": SPEC, "tasks": far, "protocol": PROTOCOLS["far"], "seed": 0, "budget": 100}
+    records, _ = run_episodes(agent, **run, description="")
+    assert all(record.success for record in records)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=3, max_size=3))
+def test_a_pose_survives_its_features(qpos):
+    back = her.pose_of(her.pose_features(np.array(qpos), ANGLES), ANGLES)
+    difference = back - np.array(qpos)
+    wrapped = np.where(ANGLES, (difference + np.pi) % (2 * np.pi) - np.pi, difference)
+    np.testing.assert_allclose(wrapped, 0, atol=1e-5)
+
+
+def test_hindsight_rewards_what_the_task_calls_success(env):
+    state_env = her.GoalStateEnv(env, SPEC, 0, 200)
+    rng = np.random.default_rng(0)
+    goals = rng.uniform(-2, 2, (200, 2))
+    poses = goals + rng.uniform(-0.08, 0.08, (200, 2)) + 2 * np.pi * rng.integers(-1, 2, (200, 1)) * [1, 0]
+    rewards = state_env.compute_reward(
+        np.stack([her.pose_features(pose, SPEC.angles) for pose in poses]),
+        np.stack([her.pose_features(goal, SPEC.angles) for goal in goals]),
+        None,
+    )
+    wanted = [SPEC.pose.success(pose, goal) - 1.0 for pose, goal in zip(poses, goals, strict=True)]
+    assert 20 < sum(reward == 0 for reward in wanted) < 180
+    np.testing.assert_array_equal(rewards, wanted)
+
+
+def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
+    sac = pytest.importorskip("stable_baselines3").SAC
+    learners = []
+    learn = sac.learn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
+        path = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+    actor, info = her.load_actor(path)
+    agent = her.HerAgent("reacher", actor)
+    assert isinstance(agent, PrivilegedAgent)
+    agent.reset(far.goal_picture, [0, 1, 2])
+    agent.look(far.start_state, far.goal_state)
+    actions = agent.act(far.goal_picture)
+    assert actions.shape == (3, 1, 2)
+    state_env = learners[0].get_env().envs[0].unwrapped
+    for i in range(3):
+        state_env._env.set_state(far.start_state[i])
+        state_env._goal = her.pose_features(far.goal_qpos[i], SPEC.angles)
+        wanted, _ = learners[0].predict(state_env._observe(), deterministic=True)
+        np.testing.assert_allclose(actions[i, 0], wanted, atol=1e-5)
+    assert info["num_steps"] == 130
+
+
+@pytest.mark.parametrize("reward", ["sparse", "dense"])
+def test_dreamers_task_shows_the_goal_and_pays_for_being_there(reward):
+    first, second = GoalEnv("reacher", reward, seed=3), GoalEnv("reacher", reward, seed=3)
+    for _ in range(2):
+        seen, again = first.reset()[0], second.reset()[0]
+        np.testing.assert_array_equal(seen["goal"], again["goal"])
+        np.testing.assert_array_equal(seen["rgb"], again["rgb"])
+    first._env.set_pose(first._goal_qpos)
+    np.testing.assert_array_equal(first._env.render(), seen["goal"])
+    _, there, _, _, _ = first.step(np.zeros(2))
+    first._env.set_pose(first._goal_qpos + np.array([1.0, 0.0]))
+    _, away, _, _, _ = first.step(np.zeros(2))
+    assert there > 0.9
+    assert away == 0 if reward == "sparse" else 0 < away < 0.1
+    steps = 2
+    while not first.step(first.action_space.sample())[3]:
+        steps += 1
+    assert steps + 1 == SPEC.far_budget
+
+
+def test_dreamers_own_reward_is_the_simulators():
+    env = GoalEnv("dmc/cartpole-balance", "own", seed=0)
+    assert list(env.reset()[0]) == ["rgb"]
+    state, action = env._env.get_state(), env.action_space.sample()
+    _, reward, _, _, _ = env.step(action)
+    env._env.set_state(state)
+    assert reward == env._env.advance(action)
+    with pytest.raises(envs.EnvError, match="has no reward of its own"):
+        GoalEnv("two_room", "own", seed=0)
+
+
+def test_dreamer_without_sheeprl_names_the_fix(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sheeprl", None)
+    monkeypatch.setattr(sys, "argv", ["train_dreamer.py", "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="`make dreamer` builds"):
+        train_dreamer.main()
+
+
+def test_agents_that_see_state_say_so():
+    blind = gym.spaces.Box(-1, 1, (2,))
+    for agent in (DoNothingAgent(blind, 5), RandomAgent(blind, 5)):
+        assert not isinstance(agent, PrivilegedAgent)
+    assert isinstance(OracleAgent("reacher", AgentConfig()), PrivilegedAgent)
