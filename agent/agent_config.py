@@ -30,8 +30,9 @@ class AgentConfig:
     """Real frames that the predictor sees; more than one shows velocity."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
-    warm_start: Literal["none", "inverse"] = "none"
-    """inverse: what an inverse model proposes competes in every search; its file is the checkpoint's, by that name."""
+    warm_start: Literal["none", "inverse", "gcbc"] = "none"
+    """A policy whose proposal competes in every search, the checkpoint's file of that name; with --num-iterations 0
+    there is no search, and it decides alone."""
     deadline_ms: float | None = None
     """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""
     search: PlannerConfig = field(default_factory=PlannerConfig)

@@ -18,15 +18,14 @@ from world_model.devices import has_bfloat16
 from world_model.jepa import JEPA
 from world_model.latent_policy import LatentPolicy, load_latent_policy
 
-INVERSE_FILE = "inverse.safetensors"  # in a checkpoint's folder
 BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log.md)
 
 
 def load_proposer(checkpoint: Path, config: AgentConfig, device: str = "cpu") -> LatentPolicy | None:
-    """The checkpoint's inverse model, if the config asks for it."""
+    """The checkpoint's policy, if the config asks for one."""
     if config.warm_start == "none":
         return None
-    return load_latent_policy(checkpoint / INVERSE_FILE, checkpoint, device)[0]
+    return load_latent_policy(checkpoint / f"{config.warm_start}.safetensors", checkpoint, device)[0]
 
 
 class PlanningAgent:
@@ -59,8 +58,10 @@ class PlanningAgent:
             raise ValueError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
         if config.objective == "reachability" and model.reachability is None:
             raise ValueError("this checkpoint has no reachability metric; use --objective latent or train it again")
-        if (config.warm_start == "inverse") != (proposer is not None):
-            raise ValueError("an inverse model is for warm_start 'inverse', which needs one")
+        if (config.warm_start != "none") != (proposer is not None):
+            raise ValueError("warm_start names the policy that proposes; one must be there if, and only if, it does")
+        if config.search.num_iterations == 0 and proposer is None:
+            raise ValueError("without a search (num_iterations 0), a policy must propose: use --warm-start")
         if not config.effort_weight >= 0:
             raise ValueError(f"effort_weight must be at least 0, not {config.effort_weight}")
         if config.deadline_ms is not None and not config.deadline_ms > 0:
@@ -135,7 +136,7 @@ class PlanningAgent:
         return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
 
     def _propose(self, warm_start: Plan | None, z_history: torch.Tensor, past_actions: torch.Tensor | None) -> Plan:
-        """The plan to start from, with the inverse model's own, in the futures that it leads to, among its elites."""
+        """The plan to start from, with the policy's own, in the futures that it leads to, among its elites."""
         assert self._proposer is not None
         z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
         z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
@@ -145,7 +146,7 @@ class PlanningAgent:
             future = self.model.rollout(z_history, past_actions, torch.stack(blocks, dim=1).unsqueeze(1))
             z_before, z = z, future[:, 0, -1]
         actions = torch.stack(blocks, dim=1)
-        if warm_start is None:
+        if warm_start is None or not self.config.search.num_iterations:
             return Plan(actions, actions.new_full((len(actions),), torch.inf), actions.unsqueeze(1), 0)
         elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)

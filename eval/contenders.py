@@ -12,7 +12,7 @@ import envs
 from agent.agent_config import config_for
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
 from agent.latent_policy_agent import LatentPolicyAgent
-from agent.planning_agent import PlanningAgent
+from agent.planning_agent import PlanningAgent, load_proposer
 from agent.rivals import her
 from agent.rivals.oracle import OracleAgent
 from world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
@@ -93,10 +93,11 @@ def train_jepa(task: str, seed: int) -> list[Command]:
 
 
 def make_jepa(task: str, seed: int) -> tuple[Agent, Facts]:
-    model, info = load_checkpoint(_jepa_folder(task, seed), task=task)
+    folder, config = _jepa_folder(task, seed), config_for(task)
+    model, info = load_checkpoint(folder, task=task)
     parameters = sum(p.numel() for p in model.parameters())
     facts = Facts(**_frames(info), learning_seconds=info.learning_seconds, parameters=parameters)
-    return PlanningAgent(model, *_space(task), config_for(task)), facts
+    return PlanningAgent(model, *_space(task), config, load_proposer(folder, config)), facts
 
 
 def _policy_path(task: str, kind: str, seed: int) -> Path:

@@ -283,6 +283,8 @@ def run(config: RunConfig, show: bool = True) -> Path:
         "{planner}, {objective} ({reduction}), {num_samples} samples × {num_iterations} rounds, "
         "horizon {horizon} blocks of {block}".format(**settings, block=spec.action_block)
     )
+    if not config.agent.search.num_iterations:
+        planner = f"none: {config.agent.warm_start} decides alone"
     rows += [("parameters", f"{parameters / 1e6:.2f} M"), ("planner", planner), ("run folder", str(folder))]
     if show:
         report.print_table(config.task, rows)

@@ -71,8 +71,11 @@ def rows_of(task: str) -> list[Row]:
 
 def _asked(row: Row, config: BenchmarkConfig) -> dict[str, Any]:
     shared = {"num_episodes": config.num_episodes, "seed": config.seed}
-    planner = json.loads(json.dumps(asdict(config_for(row.task))))
-    return {**asdict(row), **shared, "weights": weights_digest(CHECKPOINTS / row.task), "planner": planner}
+    planner, folder = config_for(row.task), CHECKPOINTS / row.task
+    weights = {"weights": weights_digest(folder)}
+    if planner.warm_start != "none":
+        weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
+    return {**asdict(row), **shared, **weights, "planner": json.loads(json.dumps(asdict(planner)))}
 
 
 def same(results: dict[str, Any], asked: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ class PlannerConfig:
     num_samples: int = 64
     """S: candidate plans in a round; gradient: how many it descends from."""
     num_iterations: int = 3
-    """Rounds of sampling and refitting."""
+    """Rounds of sampling and refitting; 0 takes the plan to start from as it is."""
     num_elites: int = 8
     """CEM and iCEM: the best candidates, to which the next distribution is fitted."""
     init_std: float = 0.7
@@ -67,8 +67,8 @@ class Planner(ABC):
     def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor, steps_per_block: int = 1):
         if not 1 <= config.num_elites <= config.num_samples:
             raise ValueError(f"num_elites must lie in 1–{config.num_samples} (num_samples), not {config.num_elites}")
-        if config.num_iterations < 1:
-            raise ValueError(f"num_iterations must be at least 1, not {config.num_iterations}")
+        if config.num_iterations < 0:
+            raise ValueError(f"num_iterations must be at least 0, not {config.num_iterations}")
         for name in ("init_std", "warm_std", "min_std", "temperature", "gradient_step"):
             if not (value := getattr(config, name)) > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")

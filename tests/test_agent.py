@@ -157,13 +157,22 @@ def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
         torch.testing.assert_close(z_before[:, :, 0], now[:, None].expand_as(z_before[:, :, 0]))
 
 
-def test_what_an_inverse_model_proposes_competes_in_the_search():
-    def way(z_before, z, z_goal):  # straight to the goal, as far as the bounds let it
-        return ((z_goal - z) / BLOCK).repeat(1, BLOCK)
+def straight(z_before, z, z_goal):
+    """Proposes to go straight to the goal, as fast as the bounds let it."""
+    return ((z_goal - z) / BLOCK).repeat(1, BLOCK)
 
+
+def test_without_a_search_the_proposal_is_the_plan():
+    agent, _ = agent_with(straight, warm_start="gcbc", search=PlannerConfig(num_iterations=0))
+    agent.reset(picture_of((9, 4))[None], seeds=[0])
+    for point, move in (((8, 4), 1 / 3), ((4, 4), 1.0), ((7, 4), 2 / 3)):
+        np.testing.assert_allclose(agent.act(picture_of(point)[None])[0], [[move, 0]] * BLOCK, atol=1e-6)
+
+
+def test_what_a_policy_proposes_competes_in_the_search():
     small = PlannerConfig(num_samples=2, num_elites=1, num_iterations=1)
     left = {}
-    for name, proposer in (("inverse", way), ("none", None)):
+    for name, proposer in (("inverse", straight), ("none", None)):
         agent, _ = agent_with(proposer, warm_start=name, horizon=3, reduction="mean", search=small)
         points = np.array([[10.0, 10.0], [12.0, 9.0]])
         goals = np.array([[14.0, 6.0], [9.0, 10.0]])
@@ -202,7 +211,8 @@ def test_latent_distance():
         ({"objective": "reachability"}, "no reachability metric; use --objective latent or train it again"),
         ({"effort_weight": -1}, "effort_weight must be at least 0"),
         ({"deadline_ms": 0}, "deadline_ms must be above 0"),
-        ({"warm_start": "inverse"}, "warm_start 'inverse', which needs one"),
+        ({"warm_start": "inverse"}, "warm_start names the policy that proposes"),
+        ({"search": PlannerConfig(num_iterations=0)}, "without a search"),
         ({"horizon": 7, "history_len": 3}, "history_len \\+ horizon - 1 is 9; this model's predictor sees at most 8"),
     ],
 )

@@ -240,7 +240,7 @@ def test_objectives_by_hand():
     [
         (PlannerConfig(num_elites=65), "num_elites"),
         (PlannerConfig(num_elites=0), "num_elites"),
-        (PlannerConfig(num_iterations=0), "num_iterations"),
+        (PlannerConfig(num_iterations=-1), "num_iterations"),
         (PlannerConfig(temperature=0), "temperature must be above 0"),
         (PlannerConfig(init_std=float("nan")), "init_std must be above 0"),
         (PlannerConfig(sample_decay=0.9), "sample_decay must be at least 1"),

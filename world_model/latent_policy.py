@@ -80,9 +80,9 @@ def save_latent_policy(path: Path, policy: LatentPolicy, info: LatentPolicyInfo)
     os.replace(unfinished, path)
 
 
-def weights_digest(checkpoint: Path) -> str:
-    """Tells one world model from another."""
-    return hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()[:12]
+def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
+    """Tells one world model, or another file of a checkpoint, from the next."""
+    return hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()[:12]
 
 
 def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tuple[LatentPolicy, LatentPolicyInfo]:
