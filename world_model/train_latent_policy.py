@@ -37,7 +37,7 @@ class LatentPolicyConfig:
     data: Path | None = None
     """HDF5 data set; `data/<task>.h5` unless given."""
     seed: int = 0
-    num_steps: int = 10_000
+    num_steps: int = 5_000
     batch_size: int = 512
     """Transitions in a step."""
     reach: int = 5

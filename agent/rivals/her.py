@@ -38,7 +38,7 @@ class HerConfig:
     output: Path | None = None
     """Folder for the policy; `runs/her/<task>-seed<seed>` unless given."""
     seed: int = 0
-    num_steps: int = 40_000
+    num_steps: int = 20_000
     """Environment steps, and as many gradient steps."""
     random_steps: int = 1000
     """The first of them, of uniform actions."""
