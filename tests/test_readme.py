@@ -20,6 +20,7 @@ SMALL = {
     "world_model/train.py": ["--preset", "debug", "--num-frames", "8"],
     "eval/run_planning.py": ["--num-episodes", "2", "--no-video"],
     "eval/benchmark.py": ["--tasks", "two_room", "--num-episodes", "1"],
+    "eval/benchmark.py --agents": ["--agents", "do_nothing", "--num-episodes", "1"],
     "eval/collapse_study.py": ["--preset", "debug"],
     "eval/pareto.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
     "eval/benchmark_planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
@@ -37,12 +38,18 @@ def folder(tmp_path_factory):
 
 def test_python_commands_run_one_after_another(folder):
     commands = [line.split("#")[0].split() for line in COMMANDS if line.startswith("python ")]
-    assert {command[1] for command in commands} == set(SMALL)
-    for _, script, *options in commands:
+    assert {_key(command) for command in commands} == set(SMALL)
+    for command in commands:
+        _, script, *options = command
         done = subprocess.run(
-            [sys.executable, ROOT / script, *options, *SMALL[script]], cwd=folder, capture_output=True, text=True
+            [sys.executable, ROOT / script, *options, *SMALL[_key(command)]], cwd=folder, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{script} {options}: {done.stderr[-2000:]}"
+
+
+def _key(command):
+    """The script, and the option that makes another command of it."""
+    return f"{command[1]} --agents" if "--agents" in command else command[1]
 
 
 def test_make_commands_are_targets():

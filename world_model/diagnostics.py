@@ -1,5 +1,6 @@
 """Is the embedding alive, and what does it hold? Collapse measures and linear probes, for reports only."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,8 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
         std=float(test_z.std(0).mean()),
         effective_rank=effective_rank(test_z),
         sigreg=_sigreg(test_z),
-        probe_r2=dict(zip(names, r2.tolist(), strict=True)),
+        # What never changes, such as a target's place, is nothing to read.
+        probe_r2={name: value for name, value in zip(names, r2.tolist(), strict=True) if math.isfinite(value)},
     )
 
 
