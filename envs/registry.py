@@ -23,7 +23,7 @@ def get_task(name: str) -> TaskSpec:
 
     if generic.exists(name):
         return generic.spec(name)
-    known = [*task_names(), *generic.names()]
+    known = sorted({*task_names(), *generic.names()})
     near = difflib.get_close_matches(name, known, n=3) or [known_name for known_name in known if name in known_name][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "`python envs/list_tasks.py` lists them"
     raise EnvError(f"unknown task {name!r}; {hint}")
