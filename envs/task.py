@@ -1,6 +1,6 @@
 """What a task is: how to make it, sample data in it, and decide success."""
 
-import math
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -28,14 +28,16 @@ class Part:
     scale: float = 1.0  # divides the error
     kind: Literal["distance", "angle", "rotation"] = "distance"  # a rotation's four are a unit quaternion
 
-    def error(self, qpos: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> float:
-        here, there = qpos[list(self.coordinates)], goal_qpos[list(self.coordinates)]
-        if self.kind == "rotation":
-            return 2 * math.acos(min(1.0, abs(float(here @ there)))) / self.scale  # q and −q are one rotation
+    def error(self, qpos: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(...) of poses (..., Q)."""
+        coordinates = list(self.coordinates)
+        here, there = qpos[..., coordinates], goal_qpos[..., coordinates]
+        if self.kind == "rotation":  # q and −q are one rotation
+            return 2 * np.arccos(np.minimum(1.0, np.abs((here * there).sum(-1)))) / self.scale
         difference = here - there
         if self.kind == "angle":
             difference = (difference + np.pi) % (2 * np.pi) - np.pi
-        return float(np.linalg.norm(difference)) / self.scale
+        return np.sqrt(np.square(difference).sum(-1)) / self.scale
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,14 @@ class PoseTest:
     tolerance: float
     unit: str  # of an error
 
+    def errors(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The largest error of a part (...), of poses (..., Q)."""
+        here, there = np.asarray(qpos), np.asarray(goal_qpos)
+        return functools.reduce(np.maximum, (part.error(here, there) for part in self.parts))
+
     def error(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> float:
-        """The largest error of a part."""
-        return max(part.error(np.asarray(qpos), np.asarray(goal_qpos)) for part in self.parts)
+        """The same of one pose."""
+        return float(self.errors(qpos, goal_qpos))
 
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
         return self.error(qpos, goal_qpos) < self.tolerance

@@ -57,11 +57,11 @@ def pose_features(qpos: NDArray[np.floating], angles: tuple[bool, ...]) -> NDArr
 
 
 def pose_of(features: NDArray[np.floating], angles: tuple[bool, ...]) -> NDArray[np.float64]:
-    """The pose (Q,), angles within ±π."""
+    """The poses (..., Q) of features (..., F), angles within ±π."""
     turning = np.array(angles)
-    cosines, sines, rest = np.split(features.astype(np.float64), [turning.sum(), 2 * turning.sum()])
-    qpos = np.empty(len(angles))
-    qpos[turning], qpos[~turning] = np.arctan2(sines, cosines), rest
+    cosines, sines, rest = np.split(features.astype(np.float64), [turning.sum(), 2 * turning.sum()], axis=-1)
+    qpos = np.empty((*features.shape[:-1], len(angles)))
+    qpos[..., turning], qpos[..., ~turning] = np.arctan2(sines, cosines), rest
     return qpos
 
 
@@ -101,10 +101,9 @@ class GoalStateEnv(gym.Env[dict[str, NDArray[np.float32]], NDArray[np.float32]])
 
     def compute_reward(self, achieved: NDArray, desired: NDArray, info: Any) -> NDArray[np.float32]:
         """0 in the goal, −1 elsewhere, for poses (..., F): what hindsight asks for goals that it puts in."""
-        pairs = zip(achieved.reshape(-1, achieved.shape[-1]), desired.reshape(-1, desired.shape[-1]), strict=True)
         angles, pose = self._spec.angles, self._spec.pose
-        reached = [pose.success(pose_of(here, angles), pose_of(there, angles)) for here, there in pairs]
-        return (np.array(reached, np.float32) - 1).reshape(achieved.shape[:-1])
+        errors = pose.errors(pose_of(achieved, angles), pose_of(desired, angles))
+        return (errors < pose.tolerance).astype(np.float32) - 1
 
 
 class HerAgent:
