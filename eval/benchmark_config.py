@@ -14,6 +14,8 @@ class BenchmarkConfig:
     """One task, on which to measure agents against each other instead; what is not trained yet is trained first."""
     agents: str = "all"
     """With --task: agents separated by commas, or all."""
+    max_seeds: int = 3
+    """With --task: how many seeds of an agent's learning to train and measure, at most."""
     num_episodes: int = 200
     """Pairs in a row."""
     seed: int = 0
