@@ -41,7 +41,7 @@ class DreamerConfig:
     seed: int = 0
     size: str = "1M"
     """Of the model, as the official implementation names them: 1M, 12M, 25M, 50M, 100M, 200M or 400M."""
-    num_steps: int = 16_000
+    num_steps: int = 30_000
     """Environment steps."""
     num_envs: int = 4
     """Simulators that take turns."""
