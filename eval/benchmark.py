@@ -4,6 +4,8 @@ python eval/benchmark.py --tasks all                        every bundled checkp
 python eval/benchmark.py --task reacher --agents all        one task: ours, Dreamer, and every easier way
 """
 
+import shlex
+import subprocess
 import sys
 
 import tyro
@@ -24,6 +26,8 @@ def main() -> None:
         path = write_task_table(config) if config.task is None else write_agent_table(config)
     except (UsageError, CheckpointError, PolicyError, DreamerError, envs.EnvError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: `{shlex.join(map(str, error.cmd))}` failed; what it said stands above")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on")
     print(f"wrote {path}")  # noqa: T201

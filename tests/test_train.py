@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,14 +13,14 @@ from conftest import INFO, ROOT, synthetic_episodes
 from safetensors.torch import load_file
 
 from world_model import train as train_module
-from world_model.checkpoint import CheckpointError, load_checkpoint
+from world_model.checkpoint import CheckpointError, load_checkpoint, train_options
 from world_model.dataset import Dataset, DatasetError, write_dataset
 from world_model.devices import choose_device
 from world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from world_model.optimise import TrainError
 from world_model.phases import recalibrate_batchnorm
 from world_model.regularizers import EMAConfig, SIGRegConfig, SimCLRConfig
-from world_model.train import train
+from world_model.train import parse_config, train
 from world_model.train_config import PRESETS, TrainConfig
 
 
@@ -262,6 +263,24 @@ def test_devices(monkeypatch):
     for name in ("cuda:7", "tpu", "nonsense"):
         with pytest.raises(ValueError, match=f"device '{name}' is not there; this machine has: .*cpu"):
             choose_device(name)
+
+
+def leaves(settings, prefix=""):
+    nested = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    flat = {prefix + name: value for name, value in settings.items() if name not in nested}
+    for name, value in nested.items():
+        flat |= leaves(value, f"{prefix}{name}.")
+    return flat
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json")), ids=str)
+def test_the_command_that_makes_a_bundled_checkpoint_again_asks_for_its_settings(folder, monkeypatch):
+    training = json.loads((folder / "config.json").read_text())["training"]
+    options = shlex.split(train_options(training))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--output", "again", "--task", training["task"], *options])
+    asked = leaves(json.loads(json.dumps(dataclasses.asdict(parse_config()), default=str)))
+    stored = {name: value for name, value in leaves(training).items() if name != "device"}
+    assert {name: asked[name] for name in stored} == stored  # options that came later are at their defaults
 
 
 def test_presets_yield_to_options(monkeypatch):
