@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -29,7 +30,9 @@ def plot_success(path: Path, rows: Rows) -> None:
     ):
         for index, (name, measured) in enumerate(rows.items()):
             colour = f"C{index}"
-            points = [point for row in measured for point in (*row["curve"], row)]
+            points = [
+                point for row in measured for point in (*row["curve"][:-1], row)
+            ]  # the curve's last is the row, on fewer pairs
             values = [(point["facts"][fact], point["protocols"]["far"]["success_rate"]) for point in points]
             if not any(x for x, _ in values):  # learned nothing: a level to compare with
                 axes.axhline(values[0][1], color=colour, linestyle="--", linewidth=1, label=name)
@@ -37,6 +40,7 @@ def plot_success(path: Path, rows: Rows) -> None:
             style = "o-" if measured[0]["curve"] else "o"
             axes.plot(*zip(*values, strict=True), style, color=colour, label=name, alpha=0.8)
         axes.set(xlabel=label, xscale="log", ylim=(-0.03, 1.03))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     by_steps.set_ylabel("goals of another episode reached")
     by_time.legend(fontsize=8)
@@ -48,7 +52,9 @@ def plot_returns(path: Path, rows: Rows, suite: Sequence[str]) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(suite), squeeze=False)[0], suite, strict=True):
         for index, (name, measured) in enumerate(rows.items()):
-            points = [point for row in measured for point in (*row["curve"], row)]
+            points = [
+                point for row in measured for point in (*row["curve"][:-1], row)
+            ]  # the curve's last is the row, on fewer pairs
             values = [(CONTROL_STEPS * point["facts"]["steps"], point["suite"][task]["mean"]) for point in points]
             if any(x for x, _ in values):
                 style = "o-" if measured[0]["curve"] else "o"

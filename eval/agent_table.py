@@ -200,7 +200,7 @@ def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
         "yes" if first.rewards else "no",
         f"{seconds / 60:.0f} min" if seconds else "–",
         f"{np.median([row['decision_ms'] for row in rows]):.1f} ms for {block}",
-        f"{count / 1e6:.1f} M" if count else "–",
+        f"{count / 1e6:.1f} M" if facts[0].parameters and count else "–",
         f"{first.parameters / 1e6:.2f} M" if first.parameters else "–",
         ", ".join(f"[{seed}]({name}-seed{seed}.json)" for seed in seeds),
     ]
