@@ -20,6 +20,11 @@ PUBLISHED = {
 CONTROL_STEPS = 2  # in a step of the environment
 
 
+def _points(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of all seeds; a curve's last point is the row itself, on fewer pairs."""
+    return [point for row in measured for point in (*row["curve"][:-1], row)]
+
+
 def plot_success(path: Path, rows: Rows) -> None:
     """Success on far goals against the steps seen in learning and against the time that it took."""
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -44,7 +44,7 @@ def asked(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any]:
     row |= {"pairs": config.num_episodes, "seed": config.seed}
     if name in _SEEDED:
         row["world_model"] = weights_digest(Path("checkpoints") / str(config.task))
-    if name in ("jepa", "oracle"):
+    if name in ("jepa", "jepa_short", "oracle"):
         row["planner"] = json.loads(json.dumps(asdict(config_for(str(config.task)))))
     return row
 

@@ -15,6 +15,7 @@ from agent.latent_policy_agent import LatentPolicyAgent
 from agent.planning_agent import PlanningAgent, load_proposer
 from agent.rivals import her
 from agent.rivals.oracle import OracleAgent
+from agent.rivals.train_dreamer import DreamerConfig
 from world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
 from world_model.latent_policy import load_latent_policy
 
@@ -93,11 +94,38 @@ def train_jepa(task: str, seed: int) -> list[Command]:
 
 
 def make_jepa(task: str, seed: int) -> tuple[Agent, Facts]:
-    folder, config = _jepa_folder(task, seed), config_for(task)
+    return _planner(task, _jepa_folder(task, seed))
+
+
+def make_jepa_short(task: str, seed: int) -> tuple[Agent, Facts]:
+    return _planner(task, _short_folder(task, seed))
+
+
+def _planner(task: str, folder: Path) -> tuple[Agent, Facts]:
+    config = config_for(task)
     model, info = load_checkpoint(folder, task=task)
     parameters = sum(p.numel() for p in model.parameters())
     facts = Facts(**_frames(info), learning_seconds=info.learning_seconds, parameters=parameters)
     return PlanningAgent(model, *_space(task), config, load_proposer(folder, config)), facts
+
+
+def _short_folder(task: str, seed: int) -> Path:
+    return RUNS / task / f"jepa_short-seed{seed}"
+
+
+def train_jepa_short(task: str, seed: int) -> list[Command]:
+    """From as many steps as Dreamer sees; otherwise as the bundled checkpoint."""
+    folder, data = _short_folder(task, seed), RUNS / task / f"short-seed{seed}.h5"
+    if (folder / "config.json").exists():
+        return []
+    training = {**load_checkpoint(_bundled(task))[1].training, "seed": seed}
+    options = ["--task", task, "--data", str(data), "--output", str(folder), *shlex.split(train_options(training))]
+    commands = [[sys.executable, "world_model/train.py", *options]]
+    if not data.exists():
+        episodes = DreamerConfig.num_steps // envs.get_task(task).episode_len
+        size = ["--num-episodes", str(episodes), "--seed", str(seed), "--output", str(data)]
+        commands.insert(0, [sys.executable, "agent/collect.py", "--task", task, *size])
+    return commands
 
 
 def _policy_path(task: str, kind: str, seed: int) -> Path:
@@ -176,6 +204,7 @@ def _untrained(make: Callable[[str], Agent]) -> Contender:
 
 CONTENDERS = {
     "jepa": Contender("pictures", (0, 1, 2), train_jepa, make_jepa),
+    "jepa_short": Contender("pictures, as many steps as dreamer", (0, 1, 2), train_jepa_short, make_jepa_short),
     "dreamer": Contender("pictures, reward", (0,), train_dreamer, make_dreamer),
     "sac": Contender("state of robot and goal, reward", (0, 1, 2), train_her, make_her),
     "inverse": Contender("pictures; our encoder", (0, 1, 2), train_latent("inverse"), make_latent("inverse")),
