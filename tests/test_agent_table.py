@@ -87,7 +87,7 @@ def test_bad_input_is_one_line(place, monkeypatch):
         (["--task", "tworoom"], "no checkpoint is bundled for 'tworoom'"),
         (
             ["--task", "two_room", "--agents", "jepa,dreamr"],
-            "unknown agent 'dreamr'; there are: jepa, jepa_short, dreamer, sac",
+            "unknown agent 'dreamr'; there are: jepa, jepa_short",
         ),
         (["--task", "two_room", "--agents", "dreamer"], "build it with `make dreamer`"),
         (["--task", "two_room", "--seed", "-1"], "--seed at least 0"),
