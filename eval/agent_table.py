@@ -35,7 +35,7 @@ from world_model.latent_policy import weights_digest
 SUITE_EPISODES = 20
 CURVE_POINTS, CURVE_PAIRS, CURVE_EPISODES = 4, 50, 5  # of a training, measured along the way
 TIMED_DECISIONS = 50
-_SEEDED = ("jepa", "inverse", "gcbc")  # these rest on the bundled checkpoint
+_SEEDED = ("jepa", "cem", "inverse", "gcbc")  # these rest on the bundled checkpoint
 
 
 def asked(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import envs
-from agent.agent_config import config_for
+from agent.agent_config import AgentConfig, config_for
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
 from agent.latent_policy_agent import LatentPolicyAgent
 from agent.planning_agent import PlanningAgent, load_proposer
 from agent.rivals import her
 from agent.rivals.oracle import OracleAgent
 from agent.rivals.train_dreamer import DreamerConfig
+from planners import PlannerConfig
 from world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
 from world_model.latent_policy import load_latent_policy
 
@@ -51,6 +52,17 @@ class Contender:
     train: Callable[[str, int], list[Command]]
     make: Callable[[str, int], tuple[Agent, Facts]]
 
+
+# As LeWorldModel plans (arXiv 2603.19312): CEM, the distance at the end of five blocks, all five executed.
+PAPER_SEARCH = AgentConfig(
+    planner="cem",
+    objective="latent",
+    reduction="terminal",
+    effort_weight=0.0,
+    horizon=5,
+    receding_horizon=5,
+    search=PlannerConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0),
+)
 
 NOTHING = Facts(0, 0, False, 0.0, 0)
 
@@ -94,15 +106,18 @@ def train_jepa(task: str, seed: int) -> list[Command]:
 
 
 def make_jepa(task: str, seed: int) -> tuple[Agent, Facts]:
-    return _planner(task, _jepa_folder(task, seed))
+    return _planner(task, _jepa_folder(task, seed), config_for(task))
+
+
+def make_cem(task: str, seed: int) -> tuple[Agent, Facts]:
+    return _planner(task, _bundled(task), PAPER_SEARCH)
 
 
 def make_jepa_short(task: str, seed: int) -> tuple[Agent, Facts]:
-    return _planner(task, _short_folder(task, seed))
+    return _planner(task, _short_folder(task, seed), config_for(task))
 
 
-def _planner(task: str, folder: Path) -> tuple[Agent, Facts]:
-    config = config_for(task)
+def _planner(task: str, folder: Path, config: AgentConfig) -> tuple[Agent, Facts]:
     model, info = load_checkpoint(folder, task=task)
     parameters = sum(p.numel() for p in model.parameters())
     facts = Facts(**_frames(info), learning_seconds=info.learning_seconds, parameters=parameters)
@@ -205,6 +220,7 @@ def _untrained(make: Callable[[str], Agent]) -> Contender:
 CONTENDERS = {
     "jepa": Contender("pictures", (0, 1, 2), train_jepa, make_jepa),
     "jepa_short": Contender("pictures, as many steps as dreamer", (0, 1, 2), train_jepa_short, make_jepa_short),
+    "cem": Contender("pictures; our model, LeWorldModel's search", (0,), lambda task, seed: [], make_cem),
     "dreamer": Contender("pictures, reward", (0,), train_dreamer, make_dreamer),
     "sac": Contender("state of robot and goal, reward", (0, 1, 2), train_her, make_her),
     "inverse": Contender("pictures; our encoder", (0, 1, 2), train_latent("inverse"), make_latent("inverse")),
