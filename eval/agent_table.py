@@ -100,19 +100,24 @@ def score(
 
 
 def multiply_adds(agent: Agent, task: str, seed: int) -> float:
-    """Of one decision on pictures, by torch's own count, for one environment step; 0 for agents that use no torch."""
+    """Of a decision on pictures, by torch's own count; 0 for agents that use no torch.
+
+    The mean of five, since some plan only every few; by then a history is there.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     spec, env = envs.get_task(task), envs.make(task)
     pair = goal_tasks(env, spec, seed, 1, Path("data/goal_tasks"))
     agent.reset(pair.goal_picture, [seed])
-    for _ in range(3):  # by the third decision a history is there
+    counts = []
+    for _ in range(10):
         if isinstance(agent, PrivilegedAgent):
             agent.look(pair.start_state, pair.goal_state)
         with FlopCounterMode(display=False) as counter:
             agent.act(pair.goal_picture)
+        counts.append(counter.get_total_flops() / 2)
     env.close()
-    return counter.get_total_flops() / 2
+    return float(np.mean(counts[5:]))
 
 
 def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
