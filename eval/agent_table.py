@@ -100,24 +100,25 @@ def score(
 
 
 def multiply_adds(agent: Agent, task: str, seed: int) -> float:
-    """Of a decision on pictures, by torch's own count; 0 for agents that use no torch.
+    """Of a decision, by torch's own count; 0 for agents that use no torch.
 
-    The mean of five, since some plan only every few; by then a history is there.
+    The mean over five on the way to a goal, since some plan only every few and searches that settle end early.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     spec, env = envs.get_task(task), envs.make(task)
     pair = goal_tasks(env, spec, seed, 1, Path("data/goal_tasks"))
     agent.reset(pair.goal_picture, [seed])
-    counts = []
-    for _ in range(10):
-        if isinstance(agent, PrivilegedAgent):
-            agent.look(pair.start_state, pair.goal_state)
-        with FlopCounterMode(display=False) as counter:
-            agent.act(pair.goal_picture)
-        counts.append(counter.get_total_flops() / 2)
+    env.set_state(pair.start_state[0])
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(5):
+            if isinstance(agent, PrivilegedAgent):
+                agent.look(env.get_state()[None], pair.goal_state)
+            (block,) = agent.act(env.render()[None])
+            for action in block:
+                env.advance(action)
     env.close()
-    return float(np.mean(counts[5:]))
+    return counter.get_total_flops() / 2 / 5
 
 
 def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
