@@ -43,6 +43,17 @@ class AgentConfig:
         return {**flat, **flat.pop("search")}
 
 
+# LeWorldModel's way (arXiv 2603.19312): CEM, the distance at the end of five blocks, all rounds, all blocks executed.
+PAPER_CONFIG = AgentConfig(
+    planner="cem",
+    objective="latent",
+    reduction="terminal",
+    effort_weight=0.0,
+    horizon=5,
+    receding_horizon=5,
+    search=PlannerConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0, min_std=1e-9),
+)
+
 _CONFIGS = {
     # Blocks of 25 numbers want more samples; effort would hold the gripper half open.
     "cube": AgentConfig(effort_weight=0.0, search=PlannerConfig(num_samples=256, num_iterations=6, num_elites=16)),

@@ -136,17 +136,22 @@ class PlanningAgent:
         return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
 
     def _propose(self, warm_start: Plan | None, z_history: torch.Tensor, past_actions: torch.Tensor | None) -> Plan:
-        """The plan to start from, with the policy's own, in the futures that it leads to, among its elites."""
+        """The plan to start from, with the policy's own, in the futures that it leads to, among its elites. Without a
+        search the policy's own is the plan, no longer than it is acted on.
+        """
         assert self._proposer is not None
         z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
         z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
-        planner, blocks = self._planner, []
-        for _ in range(self.config.horizon):
+        alone = not self.config.search.num_iterations
+        blocks: list[torch.Tensor] = []
+        planner = self._planner
+        for _ in range(self.config.receding_horizon if alone else self.config.horizon):
+            if blocks:
+                future = self.model.rollout(z_history, past_actions, torch.stack(blocks, dim=1).unsqueeze(1))
+                z_before, z = z, future[:, 0, -1]
             blocks.append(torch.clamp(self._proposer(z_before, z, z_goal), planner.low, planner.high))
-            future = self.model.rollout(z_history, past_actions, torch.stack(blocks, dim=1).unsqueeze(1))
-            z_before, z = z, future[:, 0, -1]
         actions = torch.stack(blocks, dim=1)
-        if warm_start is None or not self.config.search.num_iterations:
+        if alone or warm_start is None:
             return Plan(actions, actions.new_full((len(actions),), torch.inf), actions.unsqueeze(1), 0)
         elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)

@@ -17,7 +17,6 @@ PUBLISHED = {
     "TD-MPC2": {"reacher-easy": (360, 918, 982), "reacher-hard": (130, 723, 910)},
     "DrQ-v2": {"reacher-easy": (250, 751, 939), "reacher-hard": (86, 324, 706)},
 }
-CONTROL_STEPS = 2  # in a step of the environment
 
 
 def _points(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -35,10 +34,7 @@ def plot_success(path: Path, rows: Rows) -> None:
     ):
         for index, (name, measured) in enumerate(rows.items()):
             colour = f"C{index}"
-            points = [
-                point for row in measured for point in (*row["curve"][:-1], row)
-            ]  # the curve's last is the row, on fewer pairs
-            values = [(point["facts"][fact], point["protocols"]["far"]["success_rate"]) for point in points]
+            values = [(point["facts"][fact], point["protocols"]["far"]["success_rate"]) for point in _points(measured)]
             if not any(x for x, _ in values):  # learned nothing: a level to compare with
                 axes.axhline(values[0][1], color=colour, linestyle="--", linewidth=1, label=name)
                 continue
@@ -52,15 +48,14 @@ def plot_success(path: Path, rows: Rows) -> None:
     figure.savefig(path, dpi=120)
 
 
-def plot_returns(path: Path, rows: Rows, suite: Sequence[str]) -> None:
+def plot_returns(path: Path, rows: Rows, suite: Sequence[str], action_repeat: int) -> None:
     """Return on the suite's own tasks against control steps, beside published curves of agents trained on them."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(suite), squeeze=False)[0], suite, strict=True):
         for index, (name, measured) in enumerate(rows.items()):
-            points = [
-                point for row in measured for point in (*row["curve"][:-1], row)
-            ]  # the curve's last is the row, on fewer pairs
-            values = [(CONTROL_STEPS * point["facts"]["steps"], point["suite"][task]["mean"]) for point in points]
+            values = [
+                (action_repeat * point["facts"]["steps"], point["suite"][task]["mean"]) for point in _points(measured)
+            ]
             if any(x for x, _ in values):
                 style = "o-" if measured[0]["curve"] else "o"
                 axes.plot(*zip(*values, strict=True), style, color=f"C{index}", label=name, alpha=0.8)

@@ -5,10 +5,10 @@ interrupted benchmark goes on where it was, and a clone draws the table from the
 """
 
 import functools
-import importlib.util
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,34 +18,33 @@ import numpy as np
 from tqdm import tqdm
 
 import envs
-from agent.agent_config import config_for
 from agent.baselines import Agent, PrivilegedAgent
 from eval import report
 from eval.agent_plots import plot_returns, plot_success
 from eval.benchmark_config import BenchmarkConfig
-from eval.contenders import CONTENDERS, DREAMER_PYTHON, Facts, dreamer_actors, make_dreamer
+from eval.contenders import CONTENDERS, Facts
 from eval.goal_tasks import goal_tasks, suite_tasks
 from eval.metrics import rate, summarise, summarise_returns
 from eval.own_goal import UsageError
 from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
 from eval.rollout import run_episodes, time_decisions
 from eval.task_table import same
-from world_model.latent_policy import weights_digest
+from world_model.checkpoint import weights_digest
 
 SUITE_EPISODES = 20
-CURVE_POINTS, CURVE_PAIRS, CURVE_EPISODES = 4, 50, 5  # of a training, measured along the way
+CURVE_PAIRS, CURVE_EPISODES = 50, 5  # for an agent along its training
 TIMED_DECISIONS = 50
-_SEEDED = ("jepa", "cem", "inverse", "gcbc")  # these rest on the bundled checkpoint
 
 
 def asked(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any]:
     """What decides a row's figures."""
     row: dict[str, Any] = {"task": config.task, "agent": name, "learning_seed": seed}
     row |= {"pairs": config.num_episodes, "seed": config.seed}
-    if name in _SEEDED:
-        row["world_model"] = weights_digest(Path("checkpoints") / str(config.task))
-    if name in ("jepa", "jepa_short", "oracle"):
-        row["planner"] = json.loads(json.dumps(asdict(config_for(str(config.task)))))
+    contender, task = CONTENDERS[name], str(config.task)
+    if contender.bundled:
+        row["world_model"] = weights_digest(Path("checkpoints") / task)
+    if contender.planner is not None:
+        row["planner"] = json.loads(json.dumps(asdict(contender.planner(task))))
     return row
 
 
@@ -124,9 +123,9 @@ def multiply_adds(agent: Agent, task: str, seed: int) -> float:
 def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
     """Trains the agent if need be, measures it, and stores the row."""
     task = str(config.task)
-    if name == "dreamer" and importlib.util.find_spec("sheeprl") is None:
-        return _measure_elsewhere(config)
     contender = CONTENDERS[name]
+    if contender.python is not None and Path(sys.executable) != contender.python.absolute():
+        return _measure_elsewhere(name, contender.python, config)
     for command in contender.train(task, seed):
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "."})
     agent, facts = contender.make(task, seed)
@@ -143,7 +142,7 @@ def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
         "decision_ms": float(np.median(times)),
         "decision_steps": agent.action_block,
         "multiply_adds": multiply_adds(agent, task, config.seed),
-        "curve": curve(task, seed, config) if name == "dreamer" else [],
+        "curve": curve(name, seed, config),
         **report.provenance(),
     }
     path = row_path(name, seed, config)
@@ -154,38 +153,36 @@ def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
     return None
 
 
-def _measure_elsewhere(config: BenchmarkConfig) -> None:
-    """Dreamer's row, by this very command in the environment that has sheeprl."""
-    if not DREAMER_PYTHON.exists():
-        raise UsageError(f"Dreamer needs {DREAMER_PYTHON.parent.parent}; build it with `make dreamer`")
-    options = ["--task", str(config.task), "--agents", "dreamer", "--num-episodes", str(config.num_episodes)]
-    options += ["--seed", str(config.seed), "--output", str(config.folder)]
-    subprocess.run(
-        [str(DREAMER_PYTHON), "eval/benchmark.py", *options], check=True, env={**os.environ, "PYTHONPATH": "."}
-    )
+def _measure_elsewhere(name: str, python: Path, config: BenchmarkConfig) -> None:
+    """The agent's rows, by this very command in the environment that has its packages."""
+    if not python.exists():
+        raise UsageError(f"{name} needs {python.parent.parent}; build it with `make {name}`")
+    options = ["--task", str(config.task), "--agents", name, "--max-seeds", str(config.max_seeds)]
+    options += ["--num-episodes", str(config.num_episodes), "--seed", str(config.seed), "--output", str(config.folder)]
+    environment = {**os.environ, "PYTHONPATH": "."}
+    subprocess.run([str(python.absolute()), "eval/benchmark.py", *options], check=True, env=environment)
 
 
-def curve(task: str, seed: int, config: BenchmarkConfig) -> list[dict[str, Any]]:
-    """Dreamer along its training, on fewer pairs."""
-    actors = dreamer_actors(task, seed)
-    points = []
-    for index in np.linspace(0, len(actors) - 1, min(CURVE_POINTS, len(actors))).astype(int):
-        agent, facts = make_dreamer(task, seed, actors[index])
-        description = f"dreamer at {facts.steps}"
+def curve(name: str, seed: int, config: BenchmarkConfig) -> list[dict[str, Any]]:
+    """An agent along its training, on fewer pairs."""
+    task, points = str(config.task), []
+    for agent, facts in CONTENDERS[name].stages(task, seed):
+        description = f"{name} at {facts.steps}"
         protocols, suite = score(agent, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, description)
         points.append({"facts": asdict(facts), "protocols": protocols, "suite": suite})
     return points
 
 
 def share(rows: Sequence[dict[str, Any]], protocol: str) -> str:
-    """Success pooled over an agent's seeds, with Wilson's interval, and the seeds' own where there are several."""
+    """Success on average over an agent's seeds, and each of them where there are several. The interval is Wilson's for
+    the pairs: they are the same for every seed, so more seeds make it no narrower.
+    """
     summaries = [row["protocols"][protocol] for row in rows]
-    n = sum(summary["num_episodes"] for summary in summaries)
-    pooled = rate(sum(round(s["success_rate"] * s["num_episodes"]) for s in summaries), n)
-    text = f"{100 * pooled.rate:.1f} % [{100 * pooled.low:.1f}, {100 * pooled.high:.1f}]"
-    if len(rows) > 1:
-        text += " (" + ", ".join(f"{100 * summary['success_rate']:.1f}" for summary in summaries) + ")"
-    return text
+    rates, n = [summary["success_rate"] for summary in summaries], summaries[0]["num_episodes"]
+    mean = float(np.mean(rates))
+    _, low, high = rate(round(mean * n), n)
+    text = f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return text + (f" ({', '.join(f'{100 * each:.1f}' for each in rates)})" if len(rows) > 1 else "")
 
 
 def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -195,10 +192,10 @@ def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
     seconds = np.median([f.learning_seconds for f in facts])
     returns = [f"{np.mean([row['suite'][task]['mean'] for row in rows]):.0f}" for task in rows[0]["suite"]]
     block, count = rows[0]["decision_steps"], rows[0]["multiply_adds"]
-    seeds = [row["asked"]["learning_seed"] for row in rows]
+    runs = [(f"{name}-seed{row['asked']['learning_seed']}.json", row["commit"][:7]) for row in rows]
     cells = [
         f"`{name}`",
-        CONTENDERS[name].given or "nothing",
+        CONTENDERS[name].given,
         share(rows, "standard"),
         share(rows, "far"),
         " / ".join(returns) or "–",
@@ -208,7 +205,7 @@ def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
         f"{np.median([row['decision_ms'] for row in rows]):.1f} ms for {block}",
         f"{count / 1e6:.1f} M" if facts[0].parameters and count else "–",
         f"{first.parameters / 1e6:.2f} M" if first.parameters else "–",
-        ", ".join(f"[{seed}]({name}-seed{seed}.json)" for seed in seeds),
+        ", ".join(f"[{commit}]({file})" for file, commit in runs),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -219,12 +216,12 @@ def table(lines: Sequence[str], suite: Sequence[str], config: BenchmarkConfig) -
         f"# Agents on `{config.task}`",
         "",
         f"Made by `python eval/benchmark.py --task {config.task} --agents all` on {config.num_episodes} pairs of seed "
-        f"{config.seed}, the same for everyone; intervals are Wilson's at 95 %, over all seeds of learning, whose own "
-        "rates stand behind. What the columns mean and what would change the verdict: "
+        f"{config.seed}, the same for everyone: the mean over seeds of learning, Wilson's 95 % interval for the pairs, "
+        "and the seeds' own rates. What is equal, what is not, and what would change the verdict: "
         "[docs/benchmark.md](../../../benchmark.md).",
         "",
         f"| agent | is given | standard | far | return, {' / '.join(suite)} | steps seen | reward | learned in | "
-        "decision for steps | multiply-adds | parameters | seeds |",
+        "decision for steps | multiply-adds | parameters | runs, at their commits |",
         "|---" * 12 + "|",
     ]
     return "\n".join([*head, *lines]) + "\n"
@@ -252,10 +249,11 @@ def write_agent_table(config: BenchmarkConfig) -> Path:
     found = functools.partial(stored, config=config)
     rows = {name: [row for seed in c.seeds if (row := found(name, seed))] for name, c in CONTENDERS.items()}
     rows = {name: measured for name, measured in rows.items() if measured}
-    suite = [suite_task.name for suite_task in envs.get_task(task).suite]
+    spec = envs.get_task(task)
+    suite = [suite_task.name for suite_task in spec.suite]
     path = config.folder / "agents.md"
     path.write_text(table([line(name, measured) for name, measured in rows.items()], suite, config))
     plot_success(config.folder / "success.png", rows)
     if suite:
-        plot_returns(config.folder / "returns.png", rows, suite)
+        plot_returns(config.folder / "returns.png", rows, suite, spec.action_repeat)
     return path

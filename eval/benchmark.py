@@ -23,6 +23,8 @@ from world_model.checkpoint import CheckpointError
 def main() -> None:
     config = tyro.cli(BenchmarkConfig)
     try:
+        if config.task is not None and config.tasks != ("all",):
+            raise UsageError("--task measures agents on one task, --tasks checkpoints on several; choose one of them")
         path = write_task_table(config) if config.task is None else write_agent_table(config)
     except (UsageError, CheckpointError, PolicyError, DreamerError, envs.EnvError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -21,11 +21,10 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import envs
-from agent.agent_config import AgentConfig
+from agent.agent_config import PAPER_CONFIG, AgentConfig
 from agent.planning_agent import PlanningAgent
 from eval import report
 from eval.rivals import stable_worldmodel_solve
-from planners import PlannerConfig
 from world_model.checkpoint import CheckpointError, load_checkpoint
 from world_model.encoder import EncoderConfig
 from world_model.jepa import JEPA, JEPAConfig
@@ -43,14 +42,7 @@ PAPER_MODEL = JEPAConfig(
     encoder=EncoderConfig(kind="vit", image_size=224, patch_size=14, width=192, depth=12, num_heads=3),
     predictor=PredictorConfig(width=192, depth=6, num_heads=16, head_dim=64, mlp_width=2048, projector_hidden=2048),
 )
-PAPER_SEARCH = AgentConfig(
-    planner="cem",
-    objective="latent",
-    reduction="terminal",
-    effort_weight=0.0,
-    horizon=5,
-    search=PlannerConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0, min_std=1e-9),
-)
+PAPER_SEARCH = replace(PAPER_CONFIG, receding_horizon=1)  # every decision is a search
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,26 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import envs
-from agent.agent_config import AgentConfig, config_for
+from agent.agent_config import PAPER_CONFIG, AgentConfig, config_for
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
-from agent.latent_policy_agent import LatentPolicyAgent
 from agent.planning_agent import PlanningAgent, load_proposer
 from agent.rivals import her
 from agent.rivals.oracle import OracleAgent
 from agent.rivals.train_dreamer import DreamerConfig
 from planners import PlannerConfig
 from world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
-from world_model.latent_policy import load_latent_policy
+from world_model.latent_policy import Kind, load_latent_policy
 
 RUNS = Path("runs/benchmark")
-DREAMER_PYTHON = Path(".venv-dreamer/bin/python")  # sheeprl's packages clash with others of ours
+CURVE_POINTS = 4  # of a training that is measured along the way
 Command = list[str]
 
 
@@ -36,33 +37,33 @@ class Facts:
     parameters: int
 
 
+Make = Callable[[str, int], tuple[Agent, Facts]]  # from a task and a seed of learning
+
+
 @dataclass(frozen=True)
 class Contender:
     """An agent of the benchmark.
 
     Attributes:
         given: what it has that the others have not, or lacks, in a few words for the table.
+        make: the agent and its facts, once it is trained.
         seeds: of its learning.
         train: for a task and a seed, the commands that make what is missing; each goes on where it was killed.
-        make: for a task and a seed, the agent and its facts.
+        bundled: rests on the bundled checkpoint, with which its figures change.
+        planner: for a task, the settings with which they change too.
+        python: the interpreter of the virtual environment that has its packages, where ours has not.
+        stages: for a task and a seed, the agent along its training.
     """
 
     given: str
-    seeds: tuple[int, ...]
-    train: Callable[[str, int], list[Command]]
-    make: Callable[[str, int], tuple[Agent, Facts]]
+    make: Make
+    seeds: tuple[int, ...] = (0,)
+    train: Callable[[str, int], list[Command]] = lambda task, seed: []
+    bundled: bool = False
+    planner: Callable[[str], AgentConfig] | None = None
+    python: Path | None = None
+    stages: Callable[[str, int], Iterator[tuple[Agent, Facts]]] = lambda task, seed: iter(())
 
-
-# As LeWorldModel plans (arXiv 2603.19312): CEM, the distance at the end of five blocks, all five executed.
-PAPER_SEARCH = AgentConfig(
-    planner="cem",
-    objective="latent",
-    reduction="terminal",
-    effort_weight=0.0,
-    horizon=5,
-    receding_horizon=5,
-    search=PlannerConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0),
-)
 
 NOTHING = Facts(0, 0, False, 0.0, 0)
 
@@ -110,7 +111,7 @@ def make_jepa(task: str, seed: int) -> tuple[Agent, Facts]:
 
 
 def make_cem(task: str, seed: int) -> tuple[Agent, Facts]:
-    return _planner(task, _bundled(task), PAPER_SEARCH)
+    return _planner(task, _bundled(task), PAPER_CONFIG)
 
 
 def make_jepa_short(task: str, seed: int) -> tuple[Agent, Facts]:
@@ -143,11 +144,11 @@ def train_jepa_short(task: str, seed: int) -> list[Command]:
     return commands
 
 
-def _policy_path(task: str, kind: str, seed: int) -> Path:
+def _policy_path(task: str, kind: Kind, seed: int) -> Path:
     return RUNS / task / f"{kind}-seed{seed}" / f"{kind}.safetensors"
 
 
-def train_latent(kind: str) -> Callable[[str, int], list[Command]]:
+def train_latent(kind: Kind) -> Callable[[str, int], list[Command]]:
     def commands(task: str, seed: int) -> list[Command]:
         path = _policy_path(task, kind, seed)
         if path.exists():
@@ -158,7 +159,9 @@ def train_latent(kind: str) -> Callable[[str, int], list[Command]]:
     return commands
 
 
-def make_latent(kind: str) -> Callable[[str, int], tuple[Agent, Facts]]:
+def make_latent(kind: Kind) -> Make:
+    """The policy decides alone: the planner's agent, without a search."""
+
     def make(task: str, seed: int) -> tuple[Agent, Facts]:
         model, world = load_checkpoint(_bundled(task), task=task)
         policy, info = load_latent_policy(_policy_path(task, kind, seed), _bundled(task))
@@ -168,7 +171,8 @@ def make_latent(kind: str) -> Callable[[str, int], tuple[Agent, Facts]]:
             learning_seconds=world.learning_seconds + info.learning_seconds,
             parameters=encoder + sum(p.numel() for p in policy.parameters()),
         )
-        return LatentPolicyAgent(model, policy, *_space(task)), facts
+        alone = AgentConfig(warm_start=kind, search=PlannerConfig(num_iterations=0))
+        return PlanningAgent(model, *_space(task), alone, policy), facts
 
     return make
 
@@ -196,41 +200,58 @@ def _dreamer_folder(task: str, seed: int) -> Path:
 def train_dreamer(task: str, seed: int) -> list[Command]:
     folder = _dreamer_folder(task, seed)
     options = ["--task", task, "--seed", str(seed), "--output", str(folder)]
-    return [] if dreamer_actors(task, seed) else [[sys.executable, "agent/rivals/train_dreamer.py", *options]]
+    done = (folder / "actors/config.json").exists()
+    return [] if done else [[sys.executable, "agent/rivals/train_dreamer.py", *options]]
 
 
-def dreamer_actors(task: str, seed: int) -> list[Path]:
-    """The finished training's actors, the youngest last."""
+def _actors(task: str, seed: int) -> list[Path]:
+    """The youngest last."""
     return sorted(_dreamer_folder(task, seed).glob("actors/*.safetensors"), key=lambda path: int(path.stem))
 
 
-def make_dreamer(task: str, seed: int, actor: Path | None = None) -> tuple[Agent, Facts]:
+def make_dreamer(task: str, seed: int) -> tuple[Agent, Facts]:
+    return _dreamer(_actors(task, seed)[-1])
+
+
+def dreamer_stages(task: str, seed: int) -> Iterator[tuple[Agent, Facts]]:
+    actors = _actors(task, seed)
+    for index in np.linspace(0, len(actors) - 1, min(CURVE_POINTS, len(actors))).astype(int):
+        yield _dreamer(actors[index])
+
+
+def _dreamer(actor: Path) -> tuple[Agent, Facts]:
     from agent.rivals.dreamer import DreamerAgent
 
-    path = actor or dreamer_actors(task, seed)[-1]
-    seconds = json.loads((path.parent / "config.json").read_text())["learning_seconds"][path.stem]
-    agent, steps = DreamerAgent(path), int(path.stem)
+    seconds = json.loads((actor.parent / "config.json").read_text())["learning_seconds"][actor.stem]
+    agent, steps = DreamerAgent(actor), int(actor.stem)
     return agent, Facts(steps, steps, True, seconds, agent.num_parameters)
 
 
-def _untrained(make: Callable[[str], Agent]) -> Contender:
-    return Contender("", (0,), lambda task, seed: [], lambda task, seed: (make(task), NOTHING))
-
-
+THREE = (0, 1, 2)
 CONTENDERS = {
-    "jepa": Contender("pictures", (0, 1, 2), train_jepa, make_jepa),
-    "jepa_short": Contender("pictures, as many steps as dreamer", (0, 1, 2), train_jepa_short, make_jepa_short),
-    "cem": Contender("pictures; our model, LeWorldModel's search", (0,), lambda task, seed: [], make_cem),
-    "dreamer": Contender("pictures, reward", (0,), train_dreamer, make_dreamer),
-    "sac": Contender("state of robot and goal, reward", (0, 1, 2), train_her, make_her),
-    "inverse": Contender("pictures; our encoder", (0, 1, 2), train_latent("inverse"), make_latent("inverse")),
-    "gcbc": Contender("pictures; our encoder", (0, 1, 2), train_latent("gcbc"), make_latent("gcbc")),
-    "random": _untrained(lambda task: RandomAgent(*_space(task))),
-    "do_nothing": _untrained(lambda task: DoNothingAgent(*_space(task))),
+    "jepa": Contender("pictures", make_jepa, THREE, train_jepa, bundled=True, planner=config_for),
+    "jepa_short": Contender(
+        "pictures, as many steps as dreamer", make_jepa_short, THREE, train_jepa_short, planner=config_for
+    ),
+    "cem": Contender(
+        "pictures; our model, LeWorldModel's search", make_cem, bundled=True, planner=lambda task: PAPER_CONFIG
+    ),
+    # sheeprl's packages clash with others of ours. One seed: it takes more than an hour.
+    "dreamer": Contender(
+        "pictures, reward",
+        make_dreamer,
+        train=train_dreamer,
+        python=Path(".venv-dreamer/bin/python"),
+        stages=dreamer_stages,
+    ),
+    "sac": Contender("state of robot and goal, reward", make_her, THREE, train_her),
+    "inverse": Contender("pictures; our encoder", make_latent("inverse"), THREE, train_latent("inverse"), bundled=True),
+    "gcbc": Contender("pictures; our encoder", make_latent("gcbc"), THREE, train_latent("gcbc"), bundled=True),
+    "random": Contender("nothing", lambda task, seed: (RandomAgent(*_space(task)), NOTHING)),
+    "do_nothing": Contender("nothing", lambda task, seed: (DoNothingAgent(*_space(task)), NOTHING)),
     "oracle": Contender(
         "the simulator and the goal's state",
-        (0,),
-        lambda task, seed: [],
         lambda task, seed: (OracleAgent(task, config_for(task)), NOTHING),
+        planner=config_for,
     ),
 }

@@ -20,7 +20,7 @@ from eval.benchmark_config import BenchmarkConfig
 from eval.own_goal import UsageError
 from eval.protocols import ProtocolName
 from eval.run_planning import RunConfig, run
-from world_model.latent_policy import weights_digest
+from world_model.checkpoint import weights_digest
 
 CHECKPOINTS = Path("checkpoints")
 CARD_HEADING = "## Planning"

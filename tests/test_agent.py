@@ -169,6 +169,21 @@ def test_without_a_search_the_proposal_is_the_plan():
         np.testing.assert_allclose(agent.act(picture_of(point)[None])[0], [[move, 0]] * BLOCK, atol=1e-6)
 
 
+def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds():
+    asked = []
+
+    def policy(z_before, z, z_goal):
+        asked.append([point.tolist() for point in (z_before, z, z_goal)])
+        return torch.tensor([[3.0, -3.0, 0.25, 0.0, 0.0, 0.0]])
+
+    agent, model = agent_with(policy, warm_start="inverse", search=PlannerConfig(num_iterations=0))
+    agent.reset(picture_of((3, 0))[None], seeds=[0])
+    np.testing.assert_allclose(agent.act(picture_of((1, 0))[None])[0], [[1, -2], [0.25, 0], [0, 0]])
+    agent.act(picture_of((2, 0))[None])
+    assert asked == [[[[1, 0]], [[1, 0]], [[3, 0]]], [[[1, 0]], [[2, 0]], [[3, 0]]]]
+    assert not model.histories  # one pass of the policy: the world model foresees nothing
+
+
 def test_what_a_policy_proposes_competes_in_the_search():
     small = PlannerConfig(num_samples=2, num_elites=1, num_iterations=1)
     left = {}

@@ -59,12 +59,12 @@ def test_an_interrupted_benchmark_goes_on_and_gives_the_same_table(place, monkey
     assert agent_table.stored("random", 0, BenchmarkConfig(task="two_room", num_episodes=4)) is None
 
 
-def test_seeds_are_pooled_and_stand_beside():
+def test_seeds_are_averaged_and_stand_beside_and_make_no_interval_narrower():
     def row(rate):
         return {"protocols": {"far": {"success_rate": rate, "num_episodes": 200}}}
 
     assert share([row(0.5)], "far") == "50.0 % [43.1, 56.9]"
-    assert share([row(0.5), row(0.7)], "far").startswith("60.0 % [55.1, 64.7] (50.0, 70.0)")
+    assert share([row(0.5), row(0.7)], "far") == "60.0 % [53.1, 66.5] (50.0, 70.0)"
 
 
 def test_a_clone_without_runs_draws_the_table_from_stored_rows(monkeypatch, tmp_path):
@@ -91,6 +91,7 @@ def test_bad_input_is_one_line(place, monkeypatch):
         ),
         (["--task", "two_room", "--agents", "dreamer"], "build it with `make dreamer`"),
         (["--task", "two_room", "--seed", "-1"], "--seed at least 0"),
+        (["--task", "two_room", "--tasks", "reacher"], "choose one of them"),
     ):
         monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
         with pytest.raises(SystemExit, match=message):

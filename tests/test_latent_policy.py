@@ -3,23 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from conftest import INFO, synthetic_episodes
 
-from agent.latent_policy_agent import LatentPolicyAgent
 from world_model import optimise, train_latent_policy
-from world_model.checkpoint import CheckpointError
+from world_model.checkpoint import CheckpointError, weights_digest
 from world_model.dataset import Dataset, write_dataset
-from world_model.latent_policy import (
-    LatentPolicy,
-    LatentPolicyInfo,
-    load_latent_policy,
-    save_latent_policy,
-    weights_digest,
-)
+from world_model.latent_policy import LatentPolicy, LatentPolicyInfo, load_latent_policy, save_latent_policy
 from world_model.optimise import LoopConfig, run_phases
 from world_model.train_latent_policy import LatentPolicyConfig, policy_phase, sample_goals
 
@@ -78,35 +70,14 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
     (tmp_path / "model.safetensors").write_bytes(b"others")
     with pytest.raises(CheckpointError, match="another encoder"):
         load_latent_policy(path, tmp_path)
+    save_latent_policy(path, policy, replace(info, encoder=weights_digest(tmp_path), format_version=9))
+    with pytest.raises(CheckpointError, match="has format 9, this version reads 1"):
+        load_latent_policy(path, tmp_path)
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match="damaged"):
         load_latent_policy(path, tmp_path)
     with pytest.raises(CheckpointError, match=r"train_latent_policy\.py"):
         load_latent_policy(tmp_path / "none.safetensors", tmp_path)
-
-
-class _Points(torch.nn.Module):
-    """Embeddings are the first two pixels."""
-
-    def encode(self, pixels):
-        return pixels[..., 0, :2, 0].float() / 10
-
-
-def test_the_agent_asks_with_now_before_and_goal_and_stays_within_bounds():
-    asked = []
-
-    def policy(z_before, z, z_goal):
-        asked.append((z_before.tolist(), z.tolist(), z_goal.tolist()))
-        return torch.tensor([[3.0, -3.0, 0.25, 0.0]])
-
-    space = gym.spaces.Box(-1, 1, (2,), np.float32)
-    agent = LatentPolicyAgent(_Points(), policy, space, 2)
-    pictures = np.zeros((3, 1, 4, 4, 3), np.uint8)
-    pictures[:, 0, 0, 0, 0] = (10, 20, 30)
-    agent.reset(pictures[2], [0])
-    np.testing.assert_array_equal(agent.act(pictures[0]), [[[1, -1], [0.25, 0]]])
-    agent.act(pictures[1])
-    assert asked == [([[1.0, 0.0]], [[1.0, 0.0]], [[3.0, 0.0]]), ([[1.0, 0.0]], [[2.0, 0.0]], [[3.0, 0.0]])]
 
 
 def test_a_killed_training_goes_on_to_the_same_policy(data, tmp_path, monkeypatch):

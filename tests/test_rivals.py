@@ -115,8 +115,11 @@ def test_dreamers_task_shows_the_goal_and_pays_for_being_there(reward):
     _, there, _, _, _ = first.step(np.zeros(2))
     first._env.set_pose(first._goal_qpos + np.array([1.0, 0.0]))
     _, away, _, _, _ = first.step(np.zeros(2))
-    assert there > 0.9
-    assert away == 0 if reward == "sparse" else 0 < away < 0.1
+    assert there == 1
+    if reward == "sparse":
+        assert away == 0
+    else:  # linear in the error, which is one radian and what a step moves it
+        assert away == pytest.approx(1 - (1 - SPEC.pose.tolerance) / first._margin, abs=0.02)
     steps = 2
     while not first.step(first.action_space.sample())[3]:
         steps += 1

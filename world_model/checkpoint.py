@@ -5,6 +5,7 @@ config.json         format version, task, model and training settings, where it 
 card.md             the gist of it, for people
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import dacite
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.train_config import TrainConfig
@@ -65,19 +67,32 @@ def git_commit() -> str:
 def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
     """Writes the files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {name for name, _ in model.named_parameters()}  # buffers keep their precision: variances can overflow half
-    weights = {
-        name: (value.half() if name in half else value).contiguous().cpu() for name, value in model.state_dict().items()
-    }
     files = {
-        "model.safetensors": save(weights),
+        "model.safetensors": save(half_precision(model)),
         "card.md": card(info).encode(),
         "config.json": (json.dumps(asdict(info), indent=2) + "\n").encode(),  # last: its being there says finished
     }
     for name, content in files.items():
-        unfinished = (folder / name).with_suffix(".unfinished")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, folder / name)
+        write_whole(folder / name, content)
+
+
+def half_precision(module: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are stored. Buffers keep their precision: variances can overflow half."""
+    half = {name for name, _ in module.named_parameters()}
+    state = module.state_dict()
+    return {name: (value.half() if name in half else value).contiguous().cpu() for name, value in state.items()}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+
+
+def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
+    """Tells one world model, or another file of a checkpoint, from the next."""
+    return hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()[:12]
 
 
 def card(info: CheckpointInfo) -> str:

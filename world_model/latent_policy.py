@@ -5,9 +5,7 @@ how much later. The inverse model answers what led from a frame to one a few blo
 conditioned behaviour cloning imitates whatever was done on the way to any later frame (Ding et al., 2019).
 """
 
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from world_model.checkpoint import CheckpointError
+from world_model.checkpoint import CheckpointError, half_precision, weights_digest, write_whole
 
 Kind = Literal["inverse", "gcbc"]
 FORMAT_VERSION = 1
@@ -73,16 +71,7 @@ class LatentPolicy(nn.Module):
 
 def save_latent_policy(path: Path, policy: LatentPolicy, info: LatentPolicyInfo) -> None:
     """One file, whole or not at all; weights in half precision."""
-    half = {name for name, _ in policy.named_parameters()}
-    weights = {name: (value.half() if name in half else value).cpu() for name, value in policy.state_dict().items()}
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(save(weights, {"info": json.dumps(asdict(info))}))
-    os.replace(unfinished, path)
-
-
-def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
-    """Tells one world model, or another file of a checkpoint, from the next."""
-    return hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()[:12]
+    write_whole(path, save(half_precision(policy), {"info": json.dumps(asdict(info))}))
 
 
 def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tuple[LatentPolicy, LatentPolicyInfo]:
@@ -96,6 +85,11 @@ def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tup
         with safe_open(path, "pt") as file:
             stored: dict[str, Any] = json.loads(file.metadata()["info"])
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        version = stored["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"policy {path} has format {version}, this version reads {FORMAT_VERSION}; train it again"
+            )
         info = dacite.from_dict(LatentPolicyInfo, stored, dacite.Config(strict=True))
         policy = LatentPolicy(info.embed_dim, info.action_dim, info.hidden)
         policy.load_state_dict(weights)

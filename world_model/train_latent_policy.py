@@ -15,10 +15,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from world_model.checkpoint import CheckpointError, git_commit, load_checkpoint
+from world_model.checkpoint import CheckpointError, git_commit, load_checkpoint, weights_digest
 from world_model.dataset import Dataset, DatasetError
 from world_model.diagnostics import encode_rows
-from world_model.latent_policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy, weights_digest
+from world_model.latent_policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy
 from world_model.optimise import LoopConfig, Phase, StepLoss, TrainError, run_phases
 
 
@@ -77,6 +77,10 @@ def train(config: LatentPolicyConfig) -> Path:
     for option in ("num_steps", "batch_size", "reach", "hidden", "save_every"):
         if (value := getattr(config, option)) < 1:
             raise TrainError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+    if config.seed < 0:
+        raise TrainError(f"--seed must be at least 0, not {config.seed}")
+    if not config.learning_rate > 0:
+        raise TrainError(f"--learning-rate must be above 0, not {config.learning_rate}")
     path = config.output / f"{config.kind}.safetensors"
     checkpoint = config.checkpoint or Path("checkpoints") / config.task
     model, _ = load_checkpoint(checkpoint, task=config.task)

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+from dm_control.utils import rewards
 from numpy.typing import NDArray
 
 import envs
@@ -13,14 +14,17 @@ from agent.rivals.goals import draw_pose
 RewardName = Literal["sparse", "dense", "own"]
 Observation = dict[str, NDArray[np.uint8]]
 
+_MARGIN_POSES = 64
+
 
 class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
     """Every episode has a goal as the far protocol draws them: a pose of another episode, at rest.
 
     Args:
         task: a task in the registry.
-        reward: sparse gives 1 for every step within the task's tolerance; dense 1 / (1 + error / tolerance), which
-            says everywhere which way is better; own is the simulator's, and there is no goal.
+        reward: sparse gives 1 for every step within the task's tolerance; dense falls linearly from there to 0 at the
+            largest error among poses of the data, so it says everywhere which way is better; own is the simulator's,
+            and there is no goal.
         seed: decides all episodes.
     """
 
@@ -34,6 +38,10 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._reward, self._seed, self._episode = reward, seed, 0
         if reward == "own" and not self._env.has_reward:
             raise envs.EnvError(f"{task} has no reward of its own; choose --reward sparse or dense")
+        if reward == "dense":
+            rng = episode_rng("dreamer margin", seed, 0)
+            poses = np.array([draw_pose(self._env, self._spec, rng) for _ in range(_MARGIN_POSES)])
+            self._margin = self._spec.pose.errors(poses[:, None], poses).max() - self._spec.pose.tolerance
         self._length = self._spec.episode_len if reward == "own" else self._spec.far_budget
         self.action_space = self._env.action_space
         keys = ("rgb",) if reward == "own" else ("rgb", "goal")
@@ -53,9 +61,14 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
         earned = self._env.advance(action)
         self._steps += 1
         if self._reward != "own":
-            share = self._spec.pose.error(self._env.qpos, self._goal_qpos) / self._spec.pose.tolerance
-            earned = float(share < 1) if self._reward == "sparse" else 1 / (1 + share)
+            earned = self._closeness(self._spec.pose.error(self._env.qpos, self._goal_qpos))
         return self._observe(self._env.render()), earned, False, self._steps >= self._length, {}
+
+    def _closeness(self, error: float) -> float:
+        bounds = (0.0, self._spec.pose.tolerance)
+        if self._reward == "sparse":
+            return float(error < self._spec.pose.tolerance)
+        return float(rewards.tolerance(error, bounds, self._margin, sigmoid="linear", value_at_margin=0.0))
 
     def _observe(self, picture: NDArray[np.uint8]) -> Observation:
         return {"rgb": picture} if self._reward == "own" else {"rgb": picture, "goal": self._goal}

@@ -145,6 +145,8 @@ def train(config: HerConfig) -> Path:
     for option in ("num_steps", "random_steps", "batch_size", "num_hindsight"):
         if (value := getattr(config, option)) < 1:
             raise PolicyError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+    if config.seed < 0:
+        raise PolicyError(f"--seed must be at least 0, not {config.seed}")
     spec = envs.get_task(config.task)
     name = f"{config.task.replace('/', '-')}-seed{config.seed}"
     path = (config.output or Path("runs/her") / name) / "actor.safetensors"

@@ -7,7 +7,6 @@ what acts: the weights of the world model and the actor, without pickles, with t
 import contextlib
 import json
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -130,6 +129,16 @@ def steps_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.split("_")[1])
 
 
+def check(config: DreamerConfig) -> None:
+    counts = ("num_steps", "num_envs", "batch_size", "sequence_length", "save_every")
+    for name, smallest in {**dict.fromkeys(counts, 1), "seed": 0, "warmup_updates": 0, "random_steps": 0}.items():
+        if (value := getattr(config, name)) < smallest:
+            raise DreamerError(f"--{name.replace('_', '-')} must be at least {smallest}, not {value}")
+    for name in ("updates_per_step", "learning_rate"):
+        if not (value := getattr(config, name)) > 0:
+            raise DreamerError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+
+
 def train(config: DreamerConfig) -> Path:
     """Trains, from the newest checkpoint if there is one, and returns the run folder."""
     try:
@@ -139,8 +148,7 @@ def train(config: DreamerConfig) -> Path:
         raise DreamerError(
             f"sheeprl is missing; `make dreamer` builds .venv-dreamer, which has it ({error})"
         ) from error
-    if config.num_steps < 1 or config.seed < 0:
-        raise DreamerError("--num-steps must be at least 1, --seed at least 0")
+    check(config)
     envs.get_task(config.task)
     folder = run_folder(config)
     settings_path, settings = folder / "settings.json", _settings(config)
@@ -150,8 +158,6 @@ def train(config: DreamerConfig) -> Path:
     settings_path.write_text(json.dumps(settings, indent=2) + "\n")
     newest = newest_checkpoint(folder)
     if newest is None or steps_of(newest) < config.num_steps:
-        with (folder / "starts.jsonl").open("a") as file:
-            file.write(json.dumps(time.time()) + "\n")
         sys.argv = ["sheeprl", *overrides(config, folder.resolve(), newest and newest.resolve())]
         run()
     export(folder, settings)
@@ -159,19 +165,22 @@ def train(config: DreamerConfig) -> Path:
 
 
 def export(folder: Path, settings: dict) -> None:
-    """What acts, of every checkpoint, as `actors/<steps>.safetensors`; when it was reached, in `config.json`."""
+    """What acts, of every checkpoint, as `actors/<steps>.safetensors`; when it was reached, in `config.json`, which is
+    written last: its being there says finished.
+    """
     import torch
     import yaml  # sheeprl brings it
 
     actors = folder / "actors"
     actors.mkdir(exist_ok=True)
-    starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
     seconds, before = {}, 0.0
-    for start, version in zip(starts, sorted(folder.glob("sheeprl/version_*"), key=_number), strict=False):
+    for version in sorted(folder.glob("sheeprl/version_*"), key=_number):
+        start = (version / "config.yaml").stat().st_mtime  # written as the training starts
         for checkpoint in sorted(version.glob("checkpoint/*.ckpt"), key=steps_of):
             seconds[steps_of(checkpoint)] = round(before + checkpoint.stat().st_mtime - start, 1)
-            # Of this very training, so not a stranger's file.
-            state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+            # Its list of replay buffers, which is not read here, counts as a plain list.
+            with torch.serialization.safe_globals([(list, "sheeprl.utils.fs.BufferFiles")]):
+                state = torch.load(checkpoint, map_location="cpu", weights_only=True)
             weights = {f"{part}/{name}": value for part in PARTS for name, value in state[part].items()}
             save_file(weights, actors / f"{steps_of(checkpoint)}.safetensors")
         before = max(seconds.values(), default=0.0)
