@@ -10,12 +10,12 @@ from matplotlib.ticker import NullFormatter
 Rows = dict[str, list[dict[str, Any]]]
 
 # Mean return from pixels at 100 k, 500 k and 1 M control steps, trained on the reward of the very task. DreamerV3 and
-# DrQ-v2: scores/ of danijar/dreamerv3 at e3f0224, the nearest point, mean of 8 to 10 seeds; TD-MPC2: its own release.
+# DrQ-v2: scores/ of danijar/dreamerv3 at e3f0224, episodes within 50 k steps, 8 to 10 seeds; TD-MPC2: its own release.
 PUBLISHED_STEPS = (100_000, 500_000, 1_000_000)
 PUBLISHED = {
-    "DreamerV3": {"reacher-easy": (313, 706, 930), "reacher-hard": (54, 339, 882)},
+    "DreamerV3": {"reacher-easy": (432, 856, 953), "reacher-hard": (38, 322, 855)},
     "TD-MPC2": {"reacher-easy": (360, 918, 982), "reacher-hard": (130, 723, 910)},
-    "DrQ-v2": {"reacher-easy": (250, 751, 939), "reacher-hard": (86, 324, 706)},
+    "DrQ-v2": {"reacher-easy": (242, 745, 944), "reacher-hard": (47, 308, 670)},
 }
 
 

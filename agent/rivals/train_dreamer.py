@@ -108,6 +108,7 @@ def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> 
         "checkpoint.keep_last": "null",
         "metric.log_every": 500,
         "fabric.accelerator": config.device,
+        "fabric.precision": "bf16-mixed",  # as the official implementation
         "hydra.run.dir": folder / "hydra",
         "log_root": folder.parent,
         "root_dir": folder.name,
