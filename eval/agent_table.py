@@ -124,8 +124,8 @@ def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
     """Trains the agent if need be, measures it, and stores the row."""
     task = str(config.task)
     contender = CONTENDERS[name]
-    if contender.python is not None and Path(sys.executable) != contender.python.absolute():
-        return _measure_elsewhere(name, contender.python, config)
+    if contender.venv is not None and contender.venv.resolve() != Path(sys.prefix).resolve():
+        return _measure_elsewhere(name, contender.venv, config)
     for command in contender.train(task, seed):
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "."})
     agent, facts = contender.make(task, seed)
@@ -153,14 +153,15 @@ def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
     return None
 
 
-def _measure_elsewhere(name: str, python: Path, config: BenchmarkConfig) -> None:
+def _measure_elsewhere(name: str, venv: Path, config: BenchmarkConfig) -> None:
     """The agent's rows, by this very command in the environment that has its packages."""
+    python = venv.absolute() / "bin/python"
     if not python.exists():
-        raise UsageError(f"{name} needs {python.parent.parent}; build it with `make {name}`")
+        raise UsageError(f"{name} needs {venv}; build it with `make {name}`")
     options = ["--task", str(config.task), "--agents", name, "--max-seeds", str(config.max_seeds)]
     options += ["--num-episodes", str(config.num_episodes), "--seed", str(config.seed), "--output", str(config.folder)]
     environment = {**os.environ, "PYTHONPATH": "."}
-    subprocess.run([str(python.absolute()), "eval/benchmark.py", *options], check=True, env=environment)
+    subprocess.run([str(python), "eval/benchmark.py", *options], check=True, env=environment)
 
 
 def curve(name: str, seed: int, config: BenchmarkConfig) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ class Contender:
         train: for a task and a seed, the commands that make what is missing; each goes on where it was killed.
         bundled: rests on the bundled checkpoint, with which its figures change.
         planner: for a task, the settings with which they change too.
-        python: the interpreter of the virtual environment that has its packages, where ours has not.
+        venv: the virtual environment that has its packages, where ours has not.
         stages: for a task and a seed, the agent along its training.
     """
 
@@ -61,7 +61,7 @@ class Contender:
     train: Callable[[str, int], list[Command]] = lambda task, seed: []
     bundled: bool = False
     planner: Callable[[str], AgentConfig] | None = None
-    python: Path | None = None
+    venv: Path | None = None
     stages: Callable[[str, int], Iterator[tuple[Agent, Facts]]] = lambda task, seed: iter(())
 
 
@@ -241,7 +241,7 @@ CONTENDERS = {
         "pictures, reward",
         make_dreamer,
         train=train_dreamer,
-        python=Path(".venv-dreamer/bin/python"),
+        venv=Path(".venv-dreamer"),
         stages=dreamer_stages,
     ),
     "sac": Contender("state of robot and goal, reward", make_her, THREE, train_her),
