@@ -128,11 +128,8 @@ class Dataset:
         start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
         return start[:, None] + np.arange(num_frames)
 
-    def sample_windows(
-        self, batch_size: int, num_frames: int, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows of T frames: pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
-        rows = self.sample_rows(batch_size, num_frames, rng)
+    def windows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """At rows (B, T), pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
         return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
 
     def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,13 +1,20 @@
 """Where to compute, and in what precision it pays."""
 
+import os
+
 import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" the best there is; ValueError if it is not there."""
+    """The device of that name, or for "auto" the best there is; ValueError if it is not there.
+
+    Of several processes on a machine each gets a GPU of its own.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        name = next(kind for kind, there in available.items() if there)
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:

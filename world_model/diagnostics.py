@@ -47,7 +47,7 @@ def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Te
 def _sigreg(z: Tensor) -> float:
     """SIGReg's statistic of 512 rows drawn from z (N, D); the same rows and directions at every call."""
     generator = torch.Generator().manual_seed(0)
-    return float(SIGReg()(z[torch.randperm(len(z), generator=generator)[:512]], generator))
+    return float(SIGReg().eval()(z[torch.randperm(len(z), generator=generator)[:512]], generator))
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from world_model.distributed import BatchNorm
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -44,7 +46,7 @@ class ConvEncoder(nn.Module):
             *(
                 nn.Sequential(
                     nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-                    nn.BatchNorm2d(after),
+                    BatchNorm(after),
                     nn.ReLU(inplace=True),
                 )
                 for before, after in itertools.pairwise(sizes)
@@ -101,7 +103,7 @@ def build_projector(num_features: int, hidden: int, embed_dim: int) -> nn.Sequen
     """Features (N, F) to embeddings (N, D)."""
     return nn.Sequential(
         nn.Linear(num_features, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
+        BatchNorm(hidden),
         nn.ReLU(inplace=True),
         nn.Linear(hidden, embed_dim),
     )

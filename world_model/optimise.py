@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from world_model.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
+
 log = logging.getLogger(__name__)
 
 # From a step's number and generator to the loss and its named terms.
@@ -71,13 +73,16 @@ class Progress:
 def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config: LoopConfig) -> Progress:
     """Runs the phases in order, from the state in `folder` if there is one.
 
-    `weights` holds all that the state must restore, whether the optimiser changes it or not.
+    `weights` holds all that the state must restore, whether the optimiser changes it or not. Of several processes the
+    first one writes.
     """
+    is_first = rank() == 0
     state_path = folder / "state.safetensors"
     progress, moments = _load_state(state_path, weights) if state_path.exists() else (Progress(), [])
-    if state_path.exists():
+    wait_for_all()  # before the first one writes another
+    if progress.step and is_first:
         log.info("going on from step %d of %s", progress.step, phases[progress.phase].name)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step) if is_first else None
     began = time.monotonic() - progress.seconds
     for index in range(progress.phase, len(phases)):
         phase = phases[index]
@@ -88,19 +93,20 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
         if first_step:
             for optimizer, state in zip(optimizers, moments, strict=True):
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        step_loss = phase.begin()
+        step_loss = average_gradients(phase.begin(), phase.trained)
         if first_step == 0:
             _report(phase, writer, 0)
-        bar = tqdm(range(first_step, phase.num_steps), initial=first_step, total=phase.num_steps, desc=phase.name)
+        steps = range(first_step, phase.num_steps)
+        bar = tqdm(steps, initial=first_step, total=phase.num_steps, desc=phase.name, disable=not is_first)
         for step in bar:
             learning_rate = phase.learning_rate * _learning_rate_factor(step, phase.num_steps, config.warmup_steps)
             rng = np.random.default_rng([config.seed, index, step])
-            torch.manual_seed(int(rng.integers(2**62)))  # dropout
+            torch.manual_seed(int(rng.integers(2**62)) + rank())  # dropout
             loss, terms = step_loss(step, rng)
             phase.trained.zero_grad(set_to_none=True)
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(phase.trained.parameters(), config.grad_clip)
-            if not torch.isfinite(loss):
+            if not torch.isfinite(loss + grad_norm):  # the gradients are everyone's, so all ranks stop
                 raise TrainError(
                     f"the loss is not finite at step {step} of {phase.name}; "
                     "lower --learning-rate or use --precision float32"
@@ -114,23 +120,26 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
 
             done = step + 1
             if done % config.log_every == 0 or done == phase.num_steps:
-                losses = {name: value.item() for name, value in terms.items()}
+                losses = {name: mean_over_ranks(value.detach()).item() for name, value in terms.items()}
                 progress.losses[phase.name] = losses
-                for name, value in {**losses, "grad_norm": float(grad_norm)}.items():
-                    writer.add_scalar(f"{phase.name}/{name}", value, done)
+                if writer is not None:
+                    for name, value in {**losses, "grad_norm": float(grad_norm)}.items():
+                        writer.add_scalar(f"{phase.name}/{name}", value, done)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
             if done % config.report_every == 0:
                 _report(phase, writer, done)
             if done % config.save_every == 0 or done == phase.num_steps:
                 progress.phase, progress.step, progress.seconds = index, done, time.monotonic() - began
-                _save_state(state_path, weights, optimizers, progress)
-    writer.close()
+                if is_first:
+                    _save_state(state_path, weights, optimizers, progress)
+    if writer is not None:
+        writer.close()
     progress.seconds = time.monotonic() - began
     return progress
 
 
-def _report(phase: Phase, writer: SummaryWriter, step: int) -> None:
-    if phase.report is not None:
+def _report(phase: Phase, writer: SummaryWriter | None, step: int) -> None:
+    if phase.report is not None and writer is not None:
         for name, value in phase.report(step).items():
             writer.add_scalar(name, value, step)
 

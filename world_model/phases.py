@@ -12,17 +12,19 @@ from world_model.collapse import CollapseGuard
 from world_model.dataset import Dataset
 from world_model.devices import has_bfloat16
 from world_model.diagnostics import encode_rows, report_embedding
+from world_model.distributed import gather, num_ranks, rank, share, sum_over_ranks
 from world_model.jepa import JEPA
 from world_model.optimise import Phase, StepLoss
 from world_model.reachability import Reachability, reachability_loss
-from world_model.regularizers import Regularizer
+from world_model.regularizers import Latents, Regularizer
 from world_model.train_config import TrainConfig
 
+CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50, batch_size: int = 256) -> None:
+def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50) -> None:
     """Replaces BatchNorm's running statistics with plain averages over training pictures under the final weights.
 
     Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145).
@@ -35,7 +37,7 @@ def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50, bat
     rng, device = np.random.default_rng(0), model.action_mean.device
     model.train()
     for _ in range(num_batches):
-        pixels, _ = data.sample_windows(batch_size, 1, rng)
+        pixels, _ = data.windows(share(data.sample_rows(CALIBRATION_BATCH, 1, rng)))
         model.encode(pixels.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -62,14 +64,18 @@ def joint_phase(
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-        pixels, actions = (x.to(device) for x in data.sample_windows(config.batch_size, config.num_frames, rng))
+        rows = share(data.sample_rows(config.batch_size, config.num_frames, rng))
+        pixels, actions = (x.to(device) for x in data.windows(rows))
         num_context = _num_context(config, config.num_frames, rng)
         with autocast:
             latents = regularizer.embed(model, pixels, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
-        penalties = regularizer(latents, scores.predicted, model.normalise_actions(actions), generator)
+        seen = latents, scores.predicted, model.normalise_actions(actions)
+        if regularizer.compares_samples:
+            seen = Latents(*map(gather, latents)), gather(seen[1]), gather(seen[2])
+        penalties = regularizer(*seen, generator)
         if step % config.log_every == 0:
-            guard.see(step, latents.mean.detach().flatten(0, 1))
+            guard.see(step, gather(latents.mean.detach()).flatten(0, 1))
         loss = scores.one_step
         if config.rollout_weight:  # otherwise nothing need flow back through the rollout
             loss = loss + config.rollout_weight * scores.rollout
@@ -117,7 +123,10 @@ class FrozenEmbeddings:
             return
         device = self._model.action_mean.device
         recalibrate_batchnorm(self._model, self._data)
-        self.z = encode_rows(self._model, self._data, np.arange(len(self._data.pixels))).to(device)
+        z = torch.zeros(len(self._data.action), self._model.config.embed_dim, device=device)
+        mine = np.arange(rank(), len(z), num_ranks())
+        z[mine] = encode_rows(self._model, self._data, mine).to(device)
+        self.z = sum_over_ranks(z)
         self.action = torch.from_numpy(self._data.action).to(device)
         self._done = True
 
@@ -127,7 +136,7 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         num_frames = config.predictor_num_frames
-        rows = torch.from_numpy(data.sample_rows(config.predictor_batch_size, num_frames, rng))
+        rows = torch.from_numpy(share(data.sample_rows(config.predictor_batch_size, num_frames, rng)))
         num_context = _num_context(config, num_frames, rng)
         z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
         _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
@@ -151,12 +160,14 @@ def reachability_phase(
     assert metric is not None
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        before, now, after = data.sample_rows(config.reachability_batch_size, 3, rng).T
-        goal = data.sample_future(now, rng)
+        rows = data.sample_rows(config.reachability_batch_size, 3, rng)
+        goal = data.sample_future(rows[:, 1], rng)
+        before, now, after = share(rows).T
+        goal = np.roll(goal, -rank() * len(now))  # all of them, this rank's first
         z = frozen.z
         is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
-        rows = (z[before], z[now], z[after], z[goal])
-        loss = reachability_loss(metric, target, *rows, is_goal, config.discount, config.expectile)
+        embedded = (z[before], z[now], z[after], z[goal])
+        loss = reachability_loss(metric, target, *embedded, is_goal, config.discount, config.expectile)
         return loss, {"reachability": loss}
 
     @torch.no_grad()

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from world_model.distributed import BatchNorm
+
 
 @dataclass(frozen=True)
 class PredictorConfig:
@@ -111,7 +113,7 @@ class AdaLNBlock(nn.Module):
         return self.out(attended.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 
 
-class _TokenBatchNorm(nn.BatchNorm1d):
+class _TokenBatchNorm(BatchNorm):
     """BatchNorm over all tokens (..., W)."""
 
     def forward(self, x: Tensor) -> Tensor:

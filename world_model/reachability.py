@@ -75,8 +75,9 @@ def reachability_loss(
 
     Args:
         metric, target: the head, and a slow copy of it that bootstraps.
-        z_before, z, z_next, z_goal: (N, D) embeddings of three frames in a row, and of goals.
-        is_goal: (N, N) whether frame i is itself goal j, which is zero blocks away.
+        z_before, z, z_next: (N, D) embeddings of three frames in a row.
+        z_goal: (M, D) embeddings of goals, M ≥ N; further ones than N are random for all.
+        is_goal: (N, M) whether frame i is itself goal j, which is zero blocks away.
         discount: per block; distances saturate at 1 / (1 − discount).
         expectile: above one half, the shortest of the ways seen counts most.
     """

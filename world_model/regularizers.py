@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from world_model.distributed import num_ranks, rank
 from world_model.jepa import JEPA
 from world_model.sigreg import SIGReg
 
@@ -33,6 +34,7 @@ class Regularizer(nn.Module):
     """The remedy `none`, and the surface of all: prediction error alone, with gradients through the targets."""
 
     spherical: ClassVar[bool] = False  # embeddings lie on a sphere, as losses on cosines see them
+    compares_samples: ClassVar[bool] = False  # `forward` must see the windows of all processes
     weights: dict[str, float]  # of each penalty in the loss
 
     def __init__(self, config: Any, model: JEPA):
@@ -146,6 +148,7 @@ class MoCoConfig:
 class MoCo(EMA):
     """A prediction is nearer to its target, by a slow copy of the encoder, than to targets of earlier steps."""
 
+    compares_samples = True
     queue: Tensor
 
     def __init__(self, config: MoCoConfig, model: JEPA):
@@ -174,6 +177,7 @@ class SimCLR(Regularizer):
     """A prediction and its target are nearer to each other than to all other frames of the batch."""
 
     spherical = True
+    compares_samples = True
 
     def __init__(self, config: SimCLRConfig, model: JEPA):
         super().__init__(config, model)
@@ -194,6 +198,8 @@ class VICRegConfig:
 
 class VICReg(Regularizer):
     """Every dimension varies over the batch, and no two vary together."""
+
+    compares_samples = True
 
     def __init__(self, config: VICRegConfig, model: JEPA):
         super().__init__(config, model)
@@ -217,6 +223,8 @@ class PLDMConfig:
 
 class PLDM(Regularizer):
     """VICReg at each time step; besides, embeddings change slowly, and two in a row tell the action between them."""
+
+    compares_samples = True
 
     def __init__(self, config: PLDMConfig, model: JEPA):
         super().__init__(config, model)
@@ -255,7 +263,8 @@ class KL(Regularizer):
 
     def embed(self, model, pixels, generator):
         mean = model.encode(pixels)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        everyones = torch.randn(num_ranks(), *mean.shape, generator=generator, device=mean.device)
+        noise = everyones[rank()]
         z = mean + (0.5 * self.log_var(mean).float()).exp() * noise
         return Latents(mean, z, z)
 

@@ -3,11 +3,14 @@
 By Cramér–Wold, embeddings are N(0, I) exactly when all their one-dimensional projections are N(0, 1). SIGReg
 projects on random unit directions and on each measures the Epps–Pulley statistic: the weighted squared distance
 between the empirical characteristic function and that of N(0, 1). Source: LeJEPA, arXiv 2511.08544, and
-LeWorldModel, arXiv 2603.19312, section 3.
+LeWorldModel, arXiv 2603.19312, section 3. Where several processes train, their characteristic functions are averaged
+before they are compared, and all project on the same directions, so that N is the whole batch's.
 """
 
 import torch
 from torch import Tensor, nn
+
+from world_model.distributed import mean_over_ranks, num_ranks
 
 
 class SIGReg(nn.Module):
@@ -48,5 +51,9 @@ class SIGReg(nn.Module):
     def statistic(self, x: Tensor) -> Tensor:
         """Epps–Pulley statistic (..., M) of projections x (..., N, M)."""
         phase = x.unsqueeze(-1) * self.nodes  # (..., N, M, K)
-        distance = (phase.cos().mean(-3) - self.target).square() + phase.sin().mean(-3).square()
-        return x.shape[-2] * (distance @ self.weights)
+        real, imaginary, count = phase.cos().mean(-3), phase.sin().mean(-3), x.shape[-2]
+        if self.training:
+            real, imaginary = mean_over_ranks(torch.stack([real, imaginary]))
+            count *= num_ranks()
+        distance = (real - self.target).square() + imaginary.square()
+        return count * (distance @ self.weights)

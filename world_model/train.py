@@ -1,7 +1,8 @@
 """From a data set to a checkpoint: `python world_model/train.py --task reacher --output FOLDER`.
 
-Three phases: encoder and predictor together, then on frozen embeddings the predictor alone, then the reachability
-metric. A training that was killed goes on exactly where its last saved state left it, with the same command.
+`torchrun --nproc-per-node N world_model/train.py ...` trains the same model by N processes. Three phases: encoder and
+predictor together, then on frozen embeddings the predictor alone, then the reachability metric. A training that was
+killed goes on exactly where its last saved state left it, with the same command.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import dataclasses
 import json
 import logging
 import operator
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +25,11 @@ from world_model.collapse import CollapseGuard
 from world_model.dataset import Dataset, DatasetError
 from world_model.devices import choose_device
 from world_model.diagnostics import report_embedding
+from world_model.distributed import num_ranks, process_group, rank, wait_for_all
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.optimise import LoopConfig, TrainError, run_phases
 from world_model.phases import (
+    CALIBRATION_BATCH,
     FrozenEmbeddings,
     Watch,
     joint_phase,
@@ -94,6 +98,13 @@ def _check(config: TrainConfig) -> None:
     for option in ("simclr.temperature", "moco.temperature"):
         if not (value := operator.attrgetter(option)(config)) > 0:
             raise TrainError(f"--{option} must be above 0, not {value}")
+    for option in ("batch_size", "predictor_batch_size", "reachability_batch_size"):
+        if (value := getattr(config, option)) % num_ranks():
+            raise TrainError(
+                f"--{option.replace('_', '-')} {value} cannot be shared evenly by {num_ranks()} processes; change one"
+            )
+    if CALIBRATION_BATCH % num_ranks():
+        raise TrainError(f"the number of processes must divide {CALIBRATION_BATCH}, which {num_ranks()} does not")
 
 
 def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None = None) -> Path:
@@ -115,8 +126,10 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
 
     device = choose_device(config.device)
     data = data or Dataset(dataset_path(config), task=config.task)
-    config.output.mkdir(parents=True, exist_ok=True)
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n")
+    wait_for_all()  # until everyone has seen what is there
+    if rank() == 0:
+        config.output.mkdir(parents=True, exist_ok=True)
+        settings_path.write_text(json.dumps(settings, indent=2) + "\n")
     model, regularizer = _build(config, data, device)
     guard = CollapseGuard()
     weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
@@ -131,6 +144,9 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
 
     if not (config.predictor_steps or config.reachability_steps):  # those begin with it
         recalibrate_batchnorm(model, data)
+    if rank() > 0:
+        wait_for_all()
+        return config.output
     report = report_embedding(model, data, num_frames=5000)
     info = CheckpointInfo(
         task=config.task,
@@ -143,6 +159,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         collapsed=guard.verdict(),
     )
     save_checkpoint(config.output, model, info)
+    wait_for_all()
     return config.output
 
 
@@ -158,11 +175,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = parse_config()
     try:
-        folder = train(config)
+        with process_group(choose_device(config.device)):
+            folder = train(config)
     except (TrainError, DatasetError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last saved state")
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
     metrics = json.loads((folder / "config.json").read_text())["metrics"]["embedding"]
     print(f"wrote {folder}: {json.dumps(metrics)}")  # noqa: T201
 

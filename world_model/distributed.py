@@ -1,0 +1,137 @@
+"""One training by several processes, as torchrun starts them, with the results of one.
+
+Every process draws the whole batch's indices and random numbers, and works on its share of the windows; gradients are
+averaged by DistributedDataParallel. What is not a mean over windows must see all of them: `mean_over_ranks` serves
+statistics (BatchNorm's, SIGReg's characteristic functions), `gather` losses that compare samples with each other.
+Both let gradients through so that the average over ranks is the gradient of the whole batch. In a process alone, all of
+this leaves things as they are.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the processes that torchrun has started, if it has."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def num_ranks() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    if num_ranks() > 1:
+        dist.barrier()
+
+
+def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """This rank's part of the rows (B, ...): equal parts, in order."""
+    size, rest = divmod(len(rows), num_ranks())
+    if rest:
+        raise ValueError(
+            f"{len(rows)} windows cannot be shared evenly by {num_ranks()} processes; change the batch size"
+        )
+    return rows[rank() * size : (rank() + 1) * size]
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of the ranks' tensors, the same on all of them."""
+    return _Sum.apply(x) if num_ranks() > 1 else x
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    return sum_over_ranks(x) / num_ranks()
+
+
+def gather(x: Tensor) -> Tensor:
+    """The ranks' tensors (n, ...) one after another (N, ...)."""
+    others = x.new_zeros(num_ranks(), *x.shape)
+    return sum_over_ranks(torch.cat([others[: rank()], x[None], others[rank() + 1 :]])).flatten(0, 1)
+
+
+class _Sum(torch.autograd.Function):
+    """Of the ranks' tensors. Each rank's result depends on all inputs alike, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Sum.apply(grad)
+
+
+class _Step(nn.Module):
+    """A function of some parameters as a module, which is what DistributedDataParallel takes."""
+
+    def __init__(self, function, trained: nn.Module):
+        super().__init__()
+        self.function, self.trained = function, trained
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
+def average_gradients(function, trained: nn.Module):
+    """The function, whose result's gradients for the parameters of `trained` are means over the ranks."""
+    if num_ranks() == 1:
+        return function
+    # Buffers are statistics of the whole batch, so they agree already.
+    return DistributedDataParallel(_Step(function, trained), forward_sync_buffers=False)
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over all dimensions of (N, C, ...) but the second, with the statistics of all ranks' samples.
+
+    PyTorch's SyncBatchNorm does the same on GPUs only.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        if num_ranks() == 1 or not self.training:
+            return super().forward(input)
+        x = input.float()
+        dims = [dim for dim in range(x.dim()) if dim != 1]
+        local_var, local_mean = torch.var_mean(x, dims, correction=0)
+        mean = mean_over_ranks(local_mean)
+        var = mean_over_ranks(local_var + (local_mean - mean).square())
+        self._follow(mean.detach(), var.detach(), num_ranks() * x.numel() // x.shape[1])
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        scale = self.weight * (var + self.eps).rsqrt()
+        return torch.addcmul((self.bias - mean * scale).view(shape), x, scale.view(shape)).to(input.dtype)
+
+    def _follow(self, mean: Tensor, var: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * count / (count - 1), momentum)
