@@ -2,6 +2,7 @@
 
 An episode depends on the seed and its own index alone, so neither the number of processes nor an interruption
 changes the data. Finished chunks wait beside the output until all are there; started again, it goes on from them.
+`torchrun ... agent/collect.py ...` shares the chunks among machines that see one file system.
 """
 
 import difflib
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 from tqdm import tqdm
 
@@ -28,6 +30,7 @@ from agent import sac_policy
 from agent.policies import POLICIES, MakePolicy, Policy
 from envs.registry import simulator_version
 from world_model.dataset import DatasetInfo, Episode, write_dataset
+from world_model.distributed import num_ranks, process_group, rank, wait_for_all
 
 EPISODES_PER_CHUNK = 20
 
@@ -48,8 +51,8 @@ class CollectConfig:
     """Decides every episode."""
     output: Path | None = None
     """HDF5 file to write; `data/<task>.h5` unless given."""
-    num_processes: int = os.cpu_count() or 1
-    """Simulators that run side by side."""
+    num_processes: int = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    """Simulators that run side by side, under each process that torchrun starts."""
 
 
 def episode_rng(purpose: str, seed: int, index: int) -> np.random.Generator:
@@ -151,11 +154,14 @@ def collect(config: CollectConfig) -> Path:
         spec.angles,
     )
     parts = output.with_suffix(".parts")
-    parts.mkdir(parents=True, exist_ok=True)
     stamp, said = parts / "info.json", json.dumps(vars(info))
     if stamp.exists() and stamp.read_text() != said:
         raise envs.EnvError(f"{parts} holds an unfinished collection with other settings; delete it to start afresh")
-    stamp.write_text(said)
+    wait_for_all()
+    if rank() == 0:
+        parts.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(said)
+    wait_for_all()
 
     starts = range(0, config.num_episodes, EPISODES_PER_CHUNK)
     chunks = {
@@ -165,9 +171,12 @@ def collect(config: CollectConfig) -> Path:
         )
         for start in starts
     }
-    missing = {path: indices for path, indices in chunks.items() if not path.exists()}
-    done = config.num_episodes - sum(map(len, missing.values()))
-    with tqdm(total=config.num_episodes, initial=done, desc=f"collecting {config.task}", unit="episode") as bar:
+    mine = dict(list(chunks.items())[rank() :: num_ranks()])
+    missing = {path: indices for path, indices in mine.items() if not path.exists()}
+    total = sum(map(len, mine.values()))
+    done = total - sum(map(len, missing.values()))
+    name = f"collecting {config.task}"
+    with tqdm(total=total, initial=done, desc=name, unit="episode", disable=rank() > 0) as bar:
         pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=exit_with_parent)
         try:
             futures = [
@@ -178,15 +187,21 @@ def collect(config: CollectConfig) -> Path:
                 bar.update(future.result())
         finally:
             pool.shutdown(cancel_futures=True)
-    write_dataset(output, _read_chunks(list(chunks)), info)
-    shutil.rmtree(parts)
+    wait_for_all()
+    if rank() == 0:
+        write_dataset(output, _read_chunks(list(chunks)), info)
+        shutil.rmtree(parts)
+    wait_for_all()
     return output
 
 
 def main() -> None:
     config = tyro.cli(CollectConfig)
     try:
-        print(f"wrote {collect(config)}")  # noqa: T201
+        with process_group(torch.device("cpu")):
+            path, is_first = collect(config), rank() == 0
+        if is_first:
+            print(f"wrote {path}")  # noqa: T201
     except (envs.EnvError, sac_policy.PolicyError, OSError) as error:
         sys.exit(f"error: {error}")
     except BrokenProcessPool:

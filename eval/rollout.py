@@ -11,6 +11,7 @@ import envs
 from agent.baselines import Agent, PrivilegedAgent
 from eval.goal_tasks import GoalTasks
 from eval.protocols import HOLD_STEPS, Protocol, first_kept
+from world_model.distributed import gather_lists, num_ranks, rank
 
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 
@@ -50,12 +51,17 @@ def run_episodes(
     description: str,
     batch_size: int = BATCH_SIZE,
 ) -> tuple[list[EpisodeRecord], list[EpisodeTrace]]:
-    """Every episode runs its whole budget in steps. One simulator serves all, by saving and restoring states."""
+    """Every episode runs its whole budget in steps. One simulator serves all, by saving and restoring states.
+
+    Several processes take turns at the batches, and all get all results.
+    """
     records: list[EpisodeRecord] = []
     traces: list[EpisodeTrace] = []
     num_blocks = -(-budget // agent.action_block)
-    with tqdm(total=len(tasks) * num_blocks, desc=description, unit="decision", leave=False) as bar:
-        for first in range(0, len(tasks), batch_size):
+    starts = range(rank() * batch_size, len(tasks), num_ranks() * batch_size)
+    total = num_blocks * sum(min(batch_size, len(tasks) - first) for first in starts)
+    with tqdm(total=total, desc=description, unit="decision", leave=False, disable=rank() > 0) as bar:
+        for first in starts:
             batch = tasks[first : first + batch_size]
             states = [[state] for state in batch.start_state]
             pictures = [[_picture(env, history[-1])] for history in states]
@@ -75,7 +81,8 @@ def run_episodes(
                 bar.update(len(blocks))
             records += [judge.record(first + i, protocol) for i, judge in enumerate(judges)]
             traces += [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
-    return records, traces
+    done = sorted(gather_lists(list(zip(records, traces, strict=True))), key=lambda pair: pair[0].pair)
+    return [record for record, _ in done], [trace for _, trace in done]
 
 
 class _Judge:

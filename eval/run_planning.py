@@ -1,8 +1,12 @@
-"""Plans to pictured goals with a trained world model: `python eval/run_planning.py --task reacher`."""
+"""Plans to pictured goals with a trained world model: `python eval/run_planning.py --task reacher`.
+
+`torchrun --nproc-per-node N eval/run_planning.py ...` shares the episodes, and the first process reports.
+"""
 
 import argparse
 import functools
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -28,6 +32,7 @@ from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
 from eval.rollout import BATCH_SIZE, run_episodes, time_decisions
 from world_model.checkpoint import CheckpointError, load_checkpoint
 from world_model.devices import choose_device
+from world_model.distributed import process_group, rank
 
 NUM_VIDEO_EPISODES = 4
 NUM_TIMED_DECISIONS = 100
@@ -113,8 +118,6 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     records, traces = go(run.agent, description="planning", batch_size=run.batch_size())
     ours = summarise(records, budget)
     baselines = {name: summarise(go(rival, description=name)[0], budget) for name, rival in run.rivals().items()}
-    timing, timing_rows = _time(run, tasks)
-
     distances = np.stack(
         [
             run.agent.latent_distance(trace.pictures, goal)
@@ -127,6 +130,7 @@ def on_pairs(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         with_detail = envs.make(config.task, image_size=report.PANEL)
         report.write_videos(run.folder, with_detail, tasks[few], traces[few], records[few])
         with_detail.close()
+    timing, timing_rows = _time(run, tasks)  # last, when other processes are done
 
     steps = "–" if ours.median_steps is None else f"{ours.median_steps:.0f} of {budget}"
     rows = [
@@ -201,6 +205,8 @@ def on_suite(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
 
 def _time(run: Run, tasks: GoalTasks) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Decision time of one episode planned alone, and what a deadline cost."""
+    if rank() > 0:
+        return {}, []
     milliseconds = time_decisions(
         run.agent, run.env, run.spec, tasks, seed=run.config.seed, num_decisions=NUM_TIMED_DECISIONS
     )
@@ -223,7 +229,17 @@ def _time(run: Run, tasks: GoalTasks) -> tuple[dict[str, Any], list[tuple[str, s
 
 
 def run(config: RunConfig, show: bool = True) -> Path:
-    """Everything the command does, the printed table if it is to be shown; returns the run folder."""
+    """Everything the command does, the printed table if it is to be shown; returns the run folder.
+
+    Of several processes only the first one's folder is meant to be read.
+    """
+    if rank() > 0:
+        with tempfile.TemporaryDirectory() as scratch:
+            return _run(replace(config, video=False, output=Path(scratch)), show=False)
+    return _run(config, show)
+
+
+def _run(config: RunConfig, show: bool) -> Path:
     spec = envs.get_task(config.task)
     for option, least in {"num_episodes": 1, "seed": 0, "budget": 1, "goal_offset": 1}.items():
         if (value := getattr(config, option)) is not None and value < least:
@@ -312,7 +328,8 @@ def main() -> None:
     config = parse_config()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
     try:
-        run(config)
+        with process_group(choose_device(config.device)):
+            run(config)
     except (UsageError, CheckpointError, envs.EnvError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

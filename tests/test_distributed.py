@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -128,6 +129,32 @@ def test_two_processes_train_the_model_that_one_does(noise_path, tmp_path):
         assert losses_two[phase] == pytest.approx(terms, rel=1e-3), phase
     z, z_two = (model.encode(torch.from_numpy(Dataset(noise_path).pixels[:50])) for model in (one, two))
     torch.testing.assert_close(z, z_two, atol=1e-2, rtol=0)  # steps amplify what rounding differs by
+
+
+def test_two_processes_collect_the_data_that_one_does(tmp_path):
+    command = [ROOT / "agent/collect.py", "--task", "two_room", "--num-episodes", 45, "--num-processes", 1]
+    for name, num_processes in (("one", 1), ("two", 2)):
+        done = torchrun(*command, "--output", tmp_path / f"{name}.h5", num_processes=num_processes)
+        assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "one.h5") as one, h5py.File(tmp_path / "two.h5") as two:
+        assert set(one) == set(two)
+        for column in one:
+            np.testing.assert_array_equal(one[column], two[column])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "two.h5"]
+
+
+def test_two_processes_measure_what_one_does(tmp_path, read_results):
+    command = [ROOT / "eval/run_planning.py", "--task", "two_room", "--num-episodes", 60, "--no-video"]
+    results = []
+    for num_processes in (1, 2):
+        folder = tmp_path / str(num_processes)
+        done = torchrun(*command, "--output", folder, num_processes=num_processes)
+        assert done.returncode == 0, done.stderr
+        results.append(read_results(folder))
+    one, two = results
+    assert one["num_episodes"] == 60
+    assert one["episodes"] == two["episodes"]
+    assert one["baselines"] == two["baselines"]
 
 
 def test_windows_that_cannot_be_shared_are_one_line(noise_path, tmp_path):

@@ -1,15 +1,17 @@
-"""One training by several processes, as torchrun starts them, with the results of one.
+"""Work shared by several processes, as torchrun starts them, with the results of one.
 
-Every process draws the whole batch's indices and random numbers, and works on its share of the windows; gradients are
-averaged by DistributedDataParallel. What is not a mean over windows must see all of them: `mean_over_ranks` serves
-statistics (BatchNorm's, SIGReg's characteristic functions), `gather` losses that compare samples with each other.
-Both let gradients through so that the average over ranks is the gradient of the whole batch. In a process alone, all of
-this leaves things as they are.
+In training, every process draws the whole batch's indices and random numbers, and works on its share of the windows;
+gradients are averaged by DistributedDataParallel. What is not a mean over windows must see all of them:
+`mean_over_ranks` serves statistics (BatchNorm's, SIGReg's characteristic functions), `gather` losses that compare
+samples with each other. Both let gradients through so that the average over ranks is the gradient of the whole batch.
+In a process alone, all of this leaves things as they are.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=1)  # with processes that collect longer than others, or report while they wait
 
 
 @contextlib.contextmanager
@@ -27,7 +32,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -40,6 +45,14 @@ def rank() -> int:
 
 def num_ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather_lists(mine: list[T]) -> list[T]:
+    """The ranks' lists one after another."""
+    lists: list[list[T]] = [mine] * num_ranks()
+    if num_ranks() > 1:
+        dist.all_gather_object(lists, mine)
+    return [item for each in lists for item in each]
 
 
 def wait_for_all() -> None:
