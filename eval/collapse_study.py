@@ -40,7 +40,7 @@ from world_model.diagnostics import encode_rows
 from world_model.jepa import JEPA
 from world_model.optimise import TrainError
 from world_model.regularizers import RegularizerName
-from world_model.train import dataset_path, train
+from world_model.train import dataset_paths, train
 from world_model.train_config import PRESETS, TrainConfig
 
 # The distance between embeddings, and nothing learned after them: what is judged is the representation.
@@ -117,7 +117,7 @@ def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
     config = TrainConfig(
         output=study.output / "runs" / variant.name,
         task=study.task,
-        data=study.data,
+        data=(study.data,) if study.data else (),
         preset=study.preset,
         seed=variant.seed,
         regularizer=variant.regularizer,
@@ -146,7 +146,7 @@ def measure(study: StudyConfig, variant: Variant) -> dict[str, Any]:
 
     provenance = report.provenance()
     with (config.output / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
-        train(config, _load(dataset_path(config), task=study.task), keep_latents)
+        train(config, _load(dataset_paths(config), task=study.task), keep_latents)
         success = _plan(study, config.output)
     info = json.loads((config.output / "config.json").read_text())
     row = {

@@ -65,7 +65,7 @@ def one_step_each(dataset_path, folder):
         for phase in phases:
             step_loss = average_gradients(phase.begin(), phase.trained)
             phase.trained.zero_grad()
-            loss, terms = step_loss(0, np.random.default_rng(1))
+            loss, terms = step_loss(0, phase.load(np.random.default_rng(1)))
             loss.backward()
             for term, value in terms.items():
                 done[f"{name}/{phase.name}/term/{term}"] = mean_over_ranks(value.detach()).clone()

@@ -25,7 +25,7 @@ from world_model.train_config import PRESETS, TrainConfig
 
 
 def debug_config(output, dataset_path, **changes):
-    settings = {**PRESETS["debug"], "task": "square", "data": dataset_path, "preset": "debug", **changes}
+    settings = {**PRESETS["debug"], "task": "square", "data": (dataset_path,), "preset": "debug", **changes}
     return TrainConfig(output=output, precision="float32", device="cpu", **settings)
 
 

@@ -1,4 +1,4 @@
-"""One HDF5 file per data set: what is in it, writing it, and drawing windows of it.
+"""HDF5 data sets: what is in a file, writing it, and drawing windows of one or several.
 
 One row per action block (columns as le-wm and stable-worldmodel name them); episodes lie one after another:
 
@@ -14,17 +14,22 @@ State columns serve reports (linear probes), never learning. The attributes say 
 """
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from world_model.frames import Frames
+
 FORMAT_VERSION = 1
 _ROW_COLUMNS = ("pixels", "action", "observation", "qpos", "qvel", "ep_idx", "step_idx")
+InMemory = Literal["auto", "yes", "no"]
+Compression = Literal["none", "lzf", "gzip"]
 
 
 class DatasetError(Exception):
@@ -55,8 +60,10 @@ class Episode:
     qvel: NDArray[np.float64]
 
 
-def write_dataset(path: Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
-    """Writes the episodes to `path`, which appears only once it is whole."""
+def write_dataset(
+    path: Path, episodes: Iterable[Episode], info: DatasetInfo, compression: Compression = "none"
+) -> None:
+    """Writes the episodes to `path`, which appears only once it is whole; pictures may be compressed, each alone."""
     unfinished = path.with_suffix(".unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(unfinished, "w") as file:
@@ -82,6 +89,7 @@ def write_dataset(path: Path, episodes: Iterable[Episode], info: DatasetInfo) ->
                         values.dtype,
                         maxshape=(None, *values.shape[1:]),
                         chunks=chunk,
+                        compression=None if name != "pixels" or compression == "none" else compression,
                     )
                 column = file[name]
                 column.resize(len(column) + rows, axis=0)
@@ -95,19 +103,44 @@ def write_dataset(path: Path, episodes: Iterable[Episode], info: DatasetInfo) ->
 
 
 class Dataset:
-    """A data set in memory, with a split of whole episodes into training and held-out ones."""
+    """The episodes of one or several files, with a split of whole ones into training and held-out.
 
-    def __init__(self, path: Path, *, task: str | None = None, held_out_fraction: float = 0.05):
-        """Raises `DatasetError` if the file is missing, damaged, truncated, or of another task."""
-        columns, self.info = _read(Path(path), task)
-        self.pixels: NDArray[np.uint8] = columns["pixels"]
+    Pictures are in memory, or stay in the files; all else is in memory, some hundred bytes a row.
+    """
+
+    pixels: NDArray[np.uint8] | Frames
+
+    def __init__(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        task: str | None = None,
+        held_out_fraction: float = 0.05,
+        in_memory: InMemory = "auto",
+    ):
+        """Raises `DatasetError` if a file is missing, damaged, truncated, or of another task."""
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        parts = [_read(Path(each), task) for each in paths]
+        self.info = _same_info([info for _, info in parts], paths)
+        columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in ("action", "qpos", "ep_len")}
         self.action: NDArray[np.float32] = columns["action"]
         self.qpos: NDArray[np.float64] = columns["qpos"]
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
-        self.ep_offset: NDArray[np.int64] = columns["ep_offset"]
+        self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
+        try:
+            frames = Frames([Path(each) for each in paths])
+        except ValueError as error:
+            raise DatasetError(f"{', '.join(map(str, paths))}: {error}") from error
+        fits = np.prod(frames.shape, dtype=np.int64) < _memory() / 2
+        self.pixels = frames
+        if in_memory == "yes" or (in_memory == "auto" and fits):
+            self.pixels = frames[:]
+            frames.close()
         num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
         if num_held_out >= len(self.ep_len):
-            raise DatasetError(f"{path} holds {len(self.ep_len)} episode(s); at least 2 are needed")
+            raise DatasetError(
+                f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s) in all; at least 2 are needed"
+            )
         self.train_episodes = np.arange(len(self.ep_len) - num_held_out)
         self.held_out_episodes = np.arange(len(self.ep_len) - num_held_out, len(self.ep_len))
 
@@ -159,7 +192,23 @@ class Dataset:
         return np.stack(targets, axis=1), names
 
 
+def _memory() -> int:
+    """Bytes of memory for each of the processes that torchrun starts on this machine."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetInfo:
+    """What the files say of themselves, the first one's seed for all."""
+    for path, info in zip(paths, infos, strict=True):
+        if replace(info, seed=infos[0].seed) != infos[0]:
+            differing = [name for name, value in vars(infos[0]).items() if value != getattr(info, name)]
+            raise DatasetError(f"{path} differs from {paths[0]} in {', '.join(differing)}; train on each by itself")
+    return infos[0]
+
+
 def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
+    """All columns but the pictures, and where the data came from."""
     collect = "`python agent/collect.py --task " + (task or "TASK") + "`"
     if not path.is_file():
         raise DatasetError(f"no data set at {path}; collect one with {collect}")
@@ -183,10 +232,11 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
                 )
             if task is not None and info.task != task:
                 raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
-            columns = {name: file[name][:] for name in (*_ROW_COLUMNS, "ep_len", "ep_offset")}
+            lengths = {name: len(file[name]) for name in _ROW_COLUMNS}
+            columns = {name: file[name][:] for name in ("action", "qpos", "ep_len", "ep_offset")}
     except (OSError, KeyError, ValueError) as error:
         raise DatasetError(f"{path} is truncated or no data set ({error}); collect it again with {collect}") from error
-    if any(len(columns[name]) != columns["ep_len"].sum() for name in _ROW_COLUMNS):
+    if any(length != columns["ep_len"].sum() for length in lengths.values()):
         raise DatasetError(
             f"{path} is truncated: its episodes name more rows than it has; collect it again with {collect}"
         )

@@ -9,10 +9,12 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +28,8 @@ from world_model.distributed import average_gradients, mean_over_ranks, rank, wa
 
 log = logging.getLogger(__name__)
 
-# From a step's number and generator to the loss and its named terms.
-StepLoss = Callable[[int, np.random.Generator], tuple[Tensor, dict[str, Tensor]]]
+Load = Callable[[np.random.Generator], Any]  # a step's batch, which may be drawn ahead of it by a thread
+StepLoss = Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]  # its number and batch to loss and named terms
 
 
 class TrainError(Exception):
@@ -41,6 +43,7 @@ class Phase(NamedTuple):
     num_steps: int
     learning_rate: float
     trained: nn.Module  # what the optimisers change
+    load: Load
     begin: Callable[[], StepLoss]  # called once the earlier phases' weights are in place
     report: Callable[[int], dict[str, float]] | None = None  # measured before step 0 and every `report_every` steps
     after_step: Callable[[], None] | None = None
@@ -58,6 +61,7 @@ class LoopConfig:
     log_every: int
     report_every: int
     save_every: int
+    num_workers: int = 0
 
 
 @dataclass
@@ -98,11 +102,12 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
             _report(phase, writer, 0)
         steps = range(first_step, phase.num_steps)
         bar = tqdm(steps, initial=first_step, total=phase.num_steps, desc=phase.name, disable=not is_first)
-        for step in bar:
+        for step, (dropout_seed, batch) in zip(
+            bar, _batches(phase.load, steps, [config.seed, index], config.num_workers), strict=False
+        ):
             learning_rate = phase.learning_rate * _learning_rate_factor(step, phase.num_steps, config.warmup_steps)
-            rng = np.random.default_rng([config.seed, index, step])
-            torch.manual_seed(int(rng.integers(2**62)) + rank())  # dropout
-            loss, terms = step_loss(step, rng)
+            torch.manual_seed(dropout_seed + rank())
+            loss, terms = step_loss(step, batch)
             phase.trained.zero_grad(set_to_none=True)
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(phase.trained.parameters(), config.grad_clip)
@@ -136,6 +141,25 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
         writer.close()
     progress.seconds = time.monotonic() - began
     return progress
+
+
+def _batches(load: Load, steps: range, seed: list[int], num_workers: int) -> Iterator[tuple[int, Any]]:
+    """A seed for dropout and the batch of each step, in order; threads draw them ahead of time."""
+
+    def draw(step: int) -> tuple[int, Any]:
+        rng = np.random.default_rng([*seed, step])
+        return int(rng.integers(2**62)), load(rng)
+
+    if not num_workers:
+        yield from map(draw, steps)
+        return
+    with ThreadPoolExecutor(num_workers) as pool:
+        ahead = deque(pool.submit(draw, step) for step in steps[: 2 * num_workers])
+        for step in steps[2 * num_workers :]:
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(draw, step))
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _report(phase: Phase, writer: SummaryWriter | None, step: int) -> None:

@@ -62,11 +62,15 @@ def joint_phase(
     half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
 
-    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    def load(rng: np.random.Generator) -> tuple[int, Tensor, Tensor, int]:
+        noise_seed = int(rng.integers(2**62))
         rows = share(data.sample_rows(config.batch_size, config.num_frames, rng))
-        pixels, actions = (x.to(device) for x in data.windows(rows))
-        num_context = _num_context(config, config.num_frames, rng)
+        return noise_seed, *data.windows(rows), _num_context(config, config.num_frames, rng)
+
+    def step_loss(step: int, batch: tuple[int, Tensor, Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        noise_seed, pixels, actions, num_context = batch
+        pixels, actions = pixels.to(device), actions.to(device)
+        generator = torch.Generator(device).manual_seed(noise_seed)
         with autocast:
             latents = regularizer.embed(model, pixels, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
@@ -102,6 +106,7 @@ def joint_phase(
         config.num_steps,
         config.learning_rate,
         trained,
+        load,
         begin,
         report,
         after_step=lambda: regularizer.follow(model),
@@ -134,10 +139,13 @@ class FrozenEmbeddings:
 def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: FrozenEmbeddings) -> Phase:
     """The predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
 
-    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def load(rng: np.random.Generator) -> tuple[Tensor, int]:
         num_frames = config.predictor_num_frames
-        rows = torch.from_numpy(share(data.sample_rows(config.predictor_batch_size, num_frames, rng)))
-        num_context = _num_context(config, num_frames, rng)
+        rows = share(data.sample_rows(config.predictor_batch_size, num_frames, rng))
+        return torch.from_numpy(rows), _num_context(config, num_frames, rng)
+
+    def step_loss(step: int, batch: tuple[Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        rows, num_context = batch
         z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
         _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
         return one_step + config.rollout_weight * rollout, {"prediction": one_step, "rollout": rollout}
@@ -148,7 +156,7 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
         return step_loss
 
     return Phase(
-        "predictor", config.predictor_steps, config.predictor_learning_rate, model.predictor, begin, use_muon=True
+        "predictor", config.predictor_steps, config.predictor_learning_rate, model.predictor, load, begin, use_muon=True
     )
 
 
@@ -159,11 +167,14 @@ def reachability_phase(
     metric = model.reachability
     assert metric is not None
 
-    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         rows = data.sample_rows(config.reachability_batch_size, 3, rng)
         goal = data.sample_future(rows[:, 1], rng)
-        before, now, after = share(rows).T
-        goal = np.roll(goal, -rank() * len(now))  # all of them, this rank's first
+        mine = share(rows)
+        return *mine.T, np.roll(goal, -rank() * len(mine))  # all goals, this rank's first
+
+    def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        before, now, after, goal = batch
         z = frozen.z
         is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
         embedded = (z[before], z[now], z[after], z[goal])
@@ -180,5 +191,11 @@ def reachability_phase(
         return step_loss
 
     return Phase(
-        "reachability", config.reachability_steps, config.reachability_learning_rate, metric, begin, after_step=follow
+        "reachability",
+        config.reachability_steps,
+        config.reachability_learning_rate,
+        metric,
+        load,
+        begin,
+        after_step=follow,
     )

@@ -26,6 +26,7 @@ from world_model.dataset import Dataset, DatasetError
 from world_model.devices import choose_device
 from world_model.diagnostics import report_embedding
 from world_model.distributed import num_ranks, process_group, rank, wait_for_all
+from world_model.frames import Frames
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.optimise import LoopConfig, TrainError, run_phases
 from world_model.phases import (
@@ -41,6 +42,8 @@ from world_model.regularizers import REGULARIZERS, Regularizer
 from world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
+
+_PLACES = ("output", "data", "in_memory", "num_workers")  # settings that do not change what is learned
 
 
 def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
@@ -66,9 +69,9 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JE
     return model, regularizer(getattr(config, config.regularizer, None), model).to(device)
 
 
-def dataset_path(config: TrainConfig) -> Path:
+def dataset_paths(config: TrainConfig) -> tuple[Path, ...]:
     """Where a training's data lie."""
-    return config.data or Path("data") / f"{config.task}.h5"
+    return config.data or (Path("data") / f"{config.task}.h5",)
 
 
 def _check(config: TrainConfig) -> None:
@@ -84,6 +87,7 @@ def _check(config: TrainConfig) -> None:
         "predictor_num_frames": 2,
         "report_frames": 2,
         "reachability_batch_size": 2,
+        "num_workers": 0,
         "max_context": 1,
         "sigreg.knots": 2,
         "sigreg.num_proj": 1,
@@ -125,7 +129,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         return config.output
 
     device = choose_device(config.device)
-    data = data or Dataset(dataset_path(config), task=config.task)
+    data = data or Dataset(dataset_paths(config), task=config.task, in_memory=config.in_memory)
     wait_for_all()  # until everyone has seen what is there
     if rank() == 0:
         config.output.mkdir(parents=True, exist_ok=True)
@@ -140,6 +144,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         weights["target"] = target = copy.deepcopy(model.reachability)
         phases.append(reachability_phase(config, model, target, data, frozen))
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(LoopConfig)}
+    if not isinstance(data.pixels, Frames):
+        shared["num_workers"] = 0  # there is nothing to wait for
     progress = run_phases(phases, weights, config.output, LoopConfig(**shared))
 
     if not (config.predictor_steps or config.reachability_steps):  # those begin with it
@@ -152,7 +158,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         task=config.task,
         model=model.config,
         data={**vars(data.info), "angles": list(data.info.angles), "num_episodes": len(data.ep_len)},
-        training={name: value for name, value in settings.items() if name not in ("output", "data")},
+        training={name: value for name, value in settings.items() if name not in _PLACES},
         commit=git_commit(),
         learning_seconds=round(progress.seconds, 1),
         metrics={"loss": progress.losses, "embedding": report._asdict()},

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from world_model.dataset import InMemory
 from world_model.encoder import EncoderConfig
 from world_model.predictor import PredictorConfig
 from world_model.reachability import ReachabilityConfig
@@ -27,8 +28,12 @@ class TrainConfig:
     """Folder for the checkpoint, the logs and the state to resume from."""
     task: str = "reacher"
     """Task that the data set must be of."""
-    data: Path | None = None
-    """HDF5 data set; `data/<task>.h5` unless given."""
+    data: tuple[Path, ...] = ()
+    """HDF5 files, which make one data set; `data/<task>.h5` unless given."""
+    in_memory: InMemory = "auto"
+    """Whether pictures are read once, or as they are needed; auto: once if they take less than half of the memory."""
+    num_workers: int = 2
+    """Threads that draw windows ahead where pictures stay in their files."""
     preset: Literal["default", "debug"] = "default"
     """Settings to start from; options given beside it win."""
     seed: int = 0

@@ -59,9 +59,12 @@ def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset
     """Regression on the blocks that were done, in the embeddings z (N, D) of all rows."""
     action = torch.from_numpy(data.action)
 
-    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         before, now, _ = data.sample_rows(config.batch_size, 3, rng).T
-        goal = sample_goals(config, data, now, rng)
+        return before, now, sample_goals(config, data, now, rng)
+
+    def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        before, now, goal = batch
         wanted = (action[now] - policy.action_mean) / policy.action_std
         loss = F.mse_loss(policy.standardised(z[before], z[now], z[goal]), wanted)
         return loss, {"policy": loss}
@@ -69,7 +72,7 @@ def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset
     def begin() -> StepLoss:
         return step_loss
 
-    return Phase("policy", config.num_steps, config.learning_rate, policy, begin)
+    return Phase("policy", config.num_steps, config.learning_rate, policy, load, begin)
 
 
 def train(config: LatentPolicyConfig) -> Path:
