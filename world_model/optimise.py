@@ -103,7 +103,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
         steps = range(first_step, phase.num_steps)
         bar = tqdm(steps, initial=first_step, total=phase.num_steps, desc=phase.name, disable=not is_first)
         for step, (dropout_seed, batch) in zip(
-            bar, _batches(phase.load, steps, [config.seed, index], config.num_workers), strict=False
+            bar, batches(phase.load, steps, [config.seed, index], config.num_workers), strict=False
         ):
             learning_rate = phase.learning_rate * _learning_rate_factor(step, phase.num_steps, config.warmup_steps)
             torch.manual_seed(dropout_seed + rank())
@@ -143,7 +143,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     return progress
 
 
-def _batches(load: Load, steps: range, seed: list[int], num_workers: int) -> Iterator[tuple[int, Any]]:
+def batches(load: Load, steps: range, seed: list[int], num_workers: int) -> Iterator[tuple[int, Any]]:
     """A seed for dropout and the batch of each step, in order; threads draw them ahead of time."""
 
     def draw(step: int) -> tuple[int, Any]:
