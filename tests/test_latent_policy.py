@@ -51,7 +51,7 @@ def test_goals_lie_ahead_in_the_same_episode(data, kind, tmp_path):
     rng = np.random.default_rng(0)
     rows = data.sample_rows(2000, 3, rng)[:, 1]
     ahead = sample_goals(config, data, rows, rng) - rows
-    left = data.last_rows(rows) - rows
+    left = data.blocks_left(rows)
     assert (ahead >= 1).all()
     assert (ahead <= left).all()
     assert ahead.max() == (3 if kind == "inverse" else 11)

@@ -1,4 +1,4 @@
-"""Windows per second from files against from memory, and what it takes of memory: `python world_model/benchmark_data.py`.
+"""Windows per second from files against from memory, and what that takes: `python world_model/benchmark_data.py`.
 
 All ways to read are timed in turn in one process, round by round, on the same windows of the same file; medians and
 their ratios are what to quote. A second file, far larger than what may be kept, shows whether the process grows.
@@ -52,7 +52,7 @@ class BenchmarkConfig:
     large_gigabytes: float = 20
     """Size of the file of holes from which windows are drawn while memory is watched; 0 leaves it out."""
     rival: Path | None = None
-    """A checkout of stable-worldmodel, whose reader of HDF5 is timed too, under PyTorch's loader with as many workers."""
+    """A checkout of stable-worldmodel, whose reader is timed too, under PyTorch's loader with as many workers."""
     output: Path | None = None
     """JSON file to write."""
 

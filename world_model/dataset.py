@@ -10,7 +10,8 @@ One row per action block (columns as le-wm and stable-worldmodel name them); epi
     ep_idx, step_idx  (N,) int64       episode, and environment step within it
     ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
 
-State columns serve reports (linear probes), never learning. The attributes say where the data came from.
+State columns serve reports (linear probes), never learning. The attributes say where the data came from. Files of
+le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
 """
 
 import os
@@ -28,6 +29,8 @@ from world_model.frames import Frames
 
 FORMAT_VERSION = 1
 _ROW_COLUMNS = ("pixels", "action", "observation", "qpos", "qvel", "ep_idx", "step_idx")
+FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
+_STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 InMemory = Literal["auto", "yes", "no"]
 Compression = Literal["none", "lzf", "gzip"]
 
@@ -106,9 +109,17 @@ class Dataset:
     """The episodes of one or several files, with a split of whole ones into training and held-out.
 
     Pictures are in memory, or stay in the files; all else is in memory, some hundred bytes a row.
+
+    Args:
+        path: a file, or several that make one data set.
+        task: the one that it must be of.
+        held_out_fraction: of the episodes, at the end.
+        in_memory: whether pictures are; auto: if they take less than half of the memory.
+        frameskip: rows in a block; unless given, 1, and 5 for files without attributes, as their authors have it.
     """
 
     pixels: NDArray[np.uint8] | Frames
+    stride: int  # rows from one frame of a window to the next
 
     def __init__(
         self,
@@ -117,13 +128,16 @@ class Dataset:
         task: str | None = None,
         held_out_fraction: float = 0.05,
         in_memory: InMemory = "auto",
+        frameskip: int | None = None,
     ):
         """Raises `DatasetError` if a file is missing, damaged, truncated, or of another task."""
         paths = [path] if isinstance(path, str | Path) else list(path)
         parts = [_read(Path(each), task) for each in paths]
         self.info = _same_info([info for _, info in parts], paths)
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in ("action", "qpos", "ep_len")}
-        self.action: NDArray[np.float32] = columns["action"]
+        self.stride = frameskip or (1 if self.info.action_block else FRAMESKIP)
+        self.info = replace(self.info, action_block=self.stride * (self.info.action_block or 1))
+        self.action: NDArray[np.float32] = _blocks(columns["action"], columns["ep_len"], self.stride)
         self.qpos: NDArray[np.float64] = columns["qpos"]
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
@@ -152,26 +166,27 @@ class Dataset:
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Rows (B, T) of windows of T frames, uniform over all windows of the training episodes."""
-        num_starts = np.maximum(self.ep_len[self.train_episodes] - num_frames + 1, 0)
+        num_starts = np.maximum(self.ep_len[self.train_episodes] - (num_frames - 1) * self.stride, 0)
         ends = np.cumsum(num_starts)
         if ends[-1] == 0:
             raise DatasetError(f"no training episode has the {num_frames} frames that a window needs")
         draw = rng.integers(ends[-1], size=batch_size)  # uniform over all windows, whatever the episodes' lengths
         episode = np.searchsorted(ends, draw, side="right")
         start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
-        return start[:, None] + np.arange(num_frames)
+        return start[:, None] + self.stride * np.arange(num_frames)
 
     def windows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """At rows (B, T), pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
         return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
 
     def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """For each row (B,) one of the same episode, from itself to the episode's last, uniformly."""
-        return rng.integers(rows, self.last_rows(rows) + 1)
+        """For each row (B,) one some whole blocks later in the same episode, or itself, uniformly."""
+        return rows + self.stride * rng.integers(0, self.blocks_left(rows) + 1)
 
-    def last_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each row (B,) the last one of its episode."""
-        return (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
+    def blocks_left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each row (B,) how many whole blocks follow in its episode."""
+        last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
+        return (last - rows) // self.stride
 
     def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows (N,) of whole episodes."""
@@ -189,7 +204,21 @@ class Dataset:
             else:
                 targets.append(value)
                 names.append(f"qpos{coordinate}")
-        return np.stack(targets, axis=1), names
+        return np.stack(targets, axis=1) if targets else np.empty((len(rows), 0)), names
+
+
+def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int) -> NDArray[np.float32]:
+    """The actions (N, A · stride) of the block that begins at each row, NaN where the episode ends before it."""
+    if stride == 1:
+        return action
+    N, A = action.shape
+    blocks = np.full((N, stride * A), np.nan, np.float32)
+    if stride <= N:
+        windows = np.lib.stride_tricks.sliding_window_view(action, stride, axis=0)  # (N - stride + 1, A, stride)
+        blocks[: len(windows)] = windows.transpose(0, 2, 1).reshape(len(windows), -1)
+    left = np.repeat(np.cumsum(ep_len), ep_len) - np.arange(N)  # rows from here to the episode's end
+    blocks[left <= stride] = np.nan
+    return blocks
 
 
 def _memory() -> int:
@@ -207,6 +236,17 @@ def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetIn
     return infos[0]
 
 
+def _read_foreign(file: h5py.File, path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
+    """The columns of a file of le-wm or stable-worldmodel, which does not say what task it is of."""
+    ep_len, rows = file["ep_len"][:].astype(np.int64), len(file["pixels"])
+    if ep_len.sum() != rows or (file["ep_offset"][:] != np.cumsum(ep_len) - ep_len).any():
+        raise DatasetError(f"{path} is truncated, or its episodes do not lie one after another; write it again")
+    state = next((file[name][:].astype(np.float64) for name in _STATES if name in file), np.empty((rows, 0)))
+    state = state.reshape(rows, -1)
+    columns = {"action": file["action"][:].astype(np.float32), "qpos": state, "ep_len": ep_len}
+    return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, (False,) * state.shape[1])
+
+
 def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
     """All columns but the pictures, and where the data came from."""
     collect = "`python agent/collect.py --task " + (task or "TASK") + "`"
@@ -214,6 +254,8 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         raise DatasetError(f"no data set at {path}; collect one with {collect}")
     try:
         with h5py.File(path, "r") as file:
+            if "format_version" not in file.attrs and {"pixels", "action", "ep_len"} <= set(file):
+                return _read_foreign(file, path, task)
             attrs = dict(file.attrs)
             info = DatasetInfo(
                 task=str(attrs["task"]),

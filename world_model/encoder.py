@@ -66,6 +66,9 @@ class ConvEncoder(nn.Module):
         return torch.cat([last.flatten(1), before_last.mean((2, 3)), last.mean((2, 3))], dim=1)
 
 
+_EPS = 1e-12  # of LayerNorms, as in the published ViTs
+
+
 class ViTEncoder(nn.Module):
     """A vision transformer (Dosovitskiy et al., 2021); features are the class token."""
 
@@ -81,11 +84,12 @@ class ViTEncoder(nn.Module):
             4 * config.width,
             dropout=0.0,
             activation="gelu",
+            layer_norm_eps=_EPS,
             batch_first=True,
             norm_first=True,
         )
         self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width, eps=_EPS)
         self.num_features = config.width
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -99,11 +103,11 @@ def build_encoder(config: EncoderConfig) -> ConvEncoder | ViTEncoder:
     return ConvEncoder(config) if config.kind == "conv" else ViTEncoder(config)
 
 
-def build_projector(num_features: int, hidden: int, embed_dim: int) -> nn.Sequential:
+def build_projector(num_features: int, hidden: int, embed_dim: int, activation: str = "relu") -> nn.Sequential:
     """Features (N, F) to embeddings (N, D)."""
     return nn.Sequential(
         nn.Linear(num_features, hidden, bias=False),
         BatchNorm(hidden),
-        nn.ReLU(inplace=True),
+        nn.GELU() if activation == "gelu" else nn.ReLU(inplace=True),
         nn.Linear(hidden, embed_dim),
     )

@@ -7,13 +7,14 @@ Source: LeWorldModel, arXiv 2603.19312.
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world_model.encoder import EncoderConfig, build_encoder, build_projector
+from world_model.lewm_predictor import LeWMPredictor
 from world_model.predictor import Modulation, Predictor, PredictorConfig
 from world_model.reachability import Reachability, ReachabilityConfig
 
@@ -30,6 +31,7 @@ class JEPAConfig:
     """None: without a reachability metric."""
     spherical: bool = False
     """Embeddings are scaled to length √D, as losses on cosines see them."""
+    projector_activation: Literal["relu", "gelu"] = "relu"
 
 
 class Predictions(NamedTuple):
@@ -50,8 +52,11 @@ class JEPA(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.encoder)
-        self.projector = build_projector(self.encoder.num_features, config.projector_hidden, config.embed_dim)
-        self.predictor = Predictor(config.predictor, config.embed_dim, config.action_dim)
+        self.projector = build_projector(
+            self.encoder.num_features, config.projector_hidden, config.embed_dim, config.projector_activation
+        )
+        predictor = Predictor if config.predictor.kind == "residual" else LeWMPredictor
+        self.predictor = predictor(config.predictor, config.embed_dim, config.action_dim)
         self.reachability = Reachability(config.reachability, config.embed_dim) if config.reachability else None
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))

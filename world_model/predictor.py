@@ -6,7 +6,7 @@ values are kept in a cache, so a rollout feeds one new token per step instead of
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,16 @@ from world_model.distributed import BatchNorm
 
 @dataclass(frozen=True)
 class PredictorConfig:
+    kind: Literal["residual", "lewm"] = "residual"
+    """lewm: LeWorldModel's own, in `lewm_predictor.py`."""
     width: int = 128
     depth: int = 2
     num_heads: int = 4
     dropout: float = 0.0
     max_len: int = 8
-    """Longest sequence of tokens: history plus horizon, less one."""
+    """Longest sequence of tokens: history plus horizon, less one. lewm: of any length, for its window slides."""
+    window: int = 3
+    """lewm: frames that a prediction sees."""
     head_dim: int | None = None
     """Of an attention head; width / num_heads unless given."""
     mlp_width: int | None = None
@@ -113,7 +117,7 @@ class AdaLNBlock(nn.Module):
         return self.out(attended.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 
 
-class _TokenBatchNorm(BatchNorm):
+class TokenBatchNorm(BatchNorm):
     """BatchNorm over all tokens (..., W)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,7 +142,7 @@ class Predictor(nn.Module):
         self.output: nn.Module = last
         if config.projector_hidden:
             hidden = nn.Linear(width, config.projector_hidden)
-            self.output = nn.Sequential(hidden, _TokenBatchNorm(config.projector_hidden), nn.GELU(), last)
+            self.output = nn.Sequential(hidden, TokenBatchNorm(config.projector_hidden), nn.GELU(), last)
 
     def condition(self, actions: Tensor) -> Modulation:
         """What actions (B, T, A) do to each layer. It does not depend on z, so a rollout computes it once."""

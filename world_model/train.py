@@ -59,6 +59,7 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JE
             config.predictor,
             config.reachability if config.reachability_steps else None,
             regularizer.spherical,
+            config.projector_activation,
         )
     )
     mean, std = data.action_stats()
@@ -96,6 +97,8 @@ def _check(config: TrainConfig) -> None:
     for option, minimum in least.items():
         if (value := operator.attrgetter(option)(config)) < minimum:
             raise TrainError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
+    if config.frameskip is not None and config.frameskip < 1:
+        raise TrainError(f"--frameskip must be at least 1, not {config.frameskip}")
     for option in ("discount", "expectile", "target_rate", "ema.rate", "moco.rate"):
         if not 0 < (value := operator.attrgetter(option)(config)) < 1:
             raise TrainError(f"--{option.replace('_', '-')} must lie between 0 and 1, not {value}")
@@ -129,7 +132,9 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         return config.output
 
     device = choose_device(config.device)
-    data = data or Dataset(dataset_paths(config), task=config.task, in_memory=config.in_memory)
+    if data is None:
+        reading = {"in_memory": config.in_memory, "frameskip": config.frameskip}
+        data = Dataset(dataset_paths(config), task=config.task, **reading)
     wait_for_all()  # until everyone has seen what is there
     if rank() == 0:
         config.output.mkdir(parents=True, exist_ok=True)

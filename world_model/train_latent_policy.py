@@ -50,9 +50,9 @@ class LatentPolicyConfig:
 
 def sample_goals(config: LatentPolicyConfig, data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each row (B,) a later one of its episode."""
-    last = data.last_rows(rows)
-    furthest = last if config.kind == "gcbc" else np.minimum(rows + config.reach, last)
-    return rng.integers(rows + 1, furthest + 1)
+    left = data.blocks_left(rows)
+    furthest = left if config.kind == "gcbc" else np.minimum(config.reach, left)
+    return rows + data.stride * rng.integers(1, furthest + 1)
 
 
 def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset, z: Tensor) -> Phase:
