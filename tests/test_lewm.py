@@ -1,14 +1,26 @@
-"""Beside le-wm and stable-worldmodel: their data sets are read as they read them."""
+"""Beside le-wm and stable-worldmodel: their data sets and releases are read as they read them."""
 
+import json
+import subprocess
+import sys
+
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
-from conftest import INFO, synthetic_episodes
+import torch
+from conftest import INFO, ROOT, synthetic_episodes
+from golden.lewm import GOLDEN, KEPT, SIZES, S, our_futures, random_weight, release_config
 from test_train import debug_config
 
+from agent.agent_config import PAPER_CONFIG
+from agent.planning_agent import PlanningAgent
 from world_model.checkpoint import load_checkpoint
 from world_model.dataset import Dataset, DatasetError, write_dataset
+from world_model.jepa import JEPA, JEPAConfig
+from world_model.lewm_release import from_release, to_release
 from world_model.train import train
+from world_model.train_config import PRESETS
 
 LENGTHS = [30, 17, 41, 26, 33]
 
@@ -87,3 +99,129 @@ def test_our_own_files_can_be_read_in_longer_blocks(tmp_path):
     one, two = Dataset(tmp_path / "d.h5"), Dataset(tmp_path / "d.h5", frameskip=2)
     assert (one.info.action_block, two.info.action_block) == (1, 2)
     np.testing.assert_array_equal(two.action[:11], np.hstack([one.action[:11], one.action[1:12]]))
+
+
+SIZE = SIZES["small"]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A release of their small model with weights that anyone can make again."""
+    folder, shapes = tmp_path_factory.mktemp("release"), json.loads(GOLDEN.read_text())["shapes"]
+    torch.save({name: random_weight(name, shape) for name, shape in shapes.items()}, folder / "weights.pt")
+    (folder / "config.json").write_text(json.dumps(release_config(SIZE)))
+    return folder
+
+
+def load(folder):
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    return json.loads((folder / "config.json").read_text()), weights
+
+
+def test_a_release_foresees_what_their_own_modules_do(release):
+    futures = our_futures(from_release(*load(release)), SIZE)
+    expected = torch.tensor(json.loads(GOLDEN.read_text())["futures"]).view(2, S, 8, KEPT)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(futures[..., :KEPT], expected, atol=1e-5, rtol=0)
+
+
+def test_windows_slide_however_a_rollout_is_cut(release):
+    """Three frames decide: older ones change nothing, and one step at a time gives what many do."""
+    model = from_release(*load(release))
+    z, actions = torch.randn(2, 6, 48), torch.randn(2, 6, 6)
+    whole = model.predict(z, actions)
+    for t in range(6):
+        seen = slice(max(0, t - 2), t + 1)
+        torch.testing.assert_close(whole[:, t], model.predict(z[:, seen], actions[:, seen])[:, -1])
+    blind = torch.cat([torch.randn(2, 3, 48), z[:, 3:]], dim=1)
+    torch.testing.assert_close(model.predict(blind, actions)[:, 5], whole[:, 5])
+    future = model.rollout(z, actions[:, :5], actions[:, None, 5:])
+    torch.testing.assert_close(future[:, 0, 0], whole[:, 5])
+
+
+def test_a_release_comes_back_as_it_was(release):
+    _, weights = load(release)
+    config, again = to_release(from_release(*load(release)))
+    assert set(again) == set(weights)
+    assert config["predictor"]["heads"] == 4
+    biased = {"projector.net.0.bias", "projector.net.1.running_mean"}  # of which only the difference counts
+    for name in set(weights) - biased:
+        torch.testing.assert_close(again[name], weights[name], atol=1e-6, rtol=1e-5, msg=name)
+    futures = our_futures(from_release(*load(release)), SIZE)
+    torch.testing.assert_close(our_futures(from_release(release_config(SIZE), again), SIZE), futures)
+
+
+def run(*options):
+    command = [sys.executable, ROOT / "world_model/lewm_release.py", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_release_becomes_a_checkpoint_that_plans(release, theirs, tmp_path):
+    shapes = json.loads(GOLDEN.read_text())["shapes"]
+    with h5py.File(tmp_path / "three.h5", "w") as file:  # actions of two numbers, so a block of three
+        file["action"] = np.random.default_rng(0).normal([1.0, -2.0], [0.5, 3.0], (500, 2)).astype(np.float32)
+        file["action"][7] = np.nan
+    options = ["--task", "push_t", "--data", tmp_path / "three.h5", "--output", tmp_path / "made", "--frameskip", 3]
+    done = run("import", "--release", release, *options)
+    assert done.returncode == 0, done.stderr
+    model, info = load_checkpoint(tmp_path / "made", task="push_t")
+    assert info.model.predictor.kind == "lewm"
+    torch.testing.assert_close(model.action_mean.view(3, 2), torch.tensor([[1.0, -2.0]] * 3), atol=0.5, rtol=0)
+    normalised = model.normalise_actions(torch.tensor([[1.5, 1.0] * 3]))
+    assert ((normalised - 1).abs() < 0.3).all()
+    assert set(shapes) == set(to_release(model)[1])
+
+    agent = PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 3, PAPER_CONFIG)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
+    agent.reset(pictures, [0, 1])
+    assert agent.act(pictures[::-1].copy()).shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "it needs config.json and one .pt file"),
+        (lambda folder: (folder / "weights.pt").write_bytes(b"nothing"), "is no release of LeWM"),
+        (lambda folder: torch.save({"weight": torch.zeros(2)}, folder / "weights.pt"), "is no release of LeWM"),
+        (lambda folder: torch.save(Exploit(), folder / "weights.pt"), "is no release of LeWM"),
+    ],
+    ids=["missing", "damaged", "another model", "pickle"],
+)
+def test_bad_releases_are_refused_in_one_line(release, theirs, tmp_path, spoil, message):
+    folder = tmp_path / "release"
+    folder.mkdir()
+    for path in release.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    spoil(folder)
+    done = run("import", "--release", folder, "--task", "push_t", "--data", theirs, "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+class Exploit:
+    """What a pickle could do if it were loaded as one."""
+
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_only_models_of_the_papers_parts_are_exported(tmp_path):
+    done = run("export", "--checkpoint", ROOT / "checkpoints/reacher", "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr == "error: only models as `--preset paper` trains them have a release's parts\n"
+
+
+def test_the_papers_preset_has_the_released_size():
+    preset = PRESETS["paper"]
+    names = ("embed_dim", "projector_hidden", "encoder", "predictor", "projector_activation")
+    model = JEPA(JEPAConfig(10, **{name: preset[name] for name in names}))
+
+    def millions(module):
+        return sum(p.numel() for p in module.parameters()) / 1e6
+
+    assert millions(model) == pytest.approx(18.03, abs=0.01)
+    assert millions(model.encoder) == pytest.approx(5.5, abs=0.05)
+    assert millions(model.predictor.blocks) == pytest.approx(10.8, abs=0.05)

@@ -64,12 +64,13 @@ def git_commit() -> str:
         return "unknown"
 
 
-def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo) -> None:
-    """Writes the files, each whole or not at all."""
+def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo, half: bool = True) -> None:
+    """Writes the files, each whole or not at all; weights in half precision, or as they are."""
     folder.mkdir(parents=True, exist_ok=True)
+    weights = half_precision(model) if half else {name: x.contiguous() for name, x in model.state_dict().items()}
     files = {
-        "model.safetensors": save(half_precision(model)),
-        "card.md": card(info).encode(),
+        "model.safetensors": save(weights),
+        "card.md": (card(info) if info.training else f"# {info.task}\n\nMade of {info.data['source']}.\n").encode(),
         "config.json": (json.dumps(asdict(info), indent=2) + "\n").encode(),  # last: its being there says finished
     }
     for name, content in files.items():
