@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from conftest import INFO, ROOT, synthetic_episodes
 from safetensors.torch import load_file
 
+from world_model import optimise
 from world_model import train as train_module
 from world_model.checkpoint import CheckpointError, load_checkpoint, train_options
 from world_model.dataset import Dataset, DatasetError, write_dataset
@@ -85,6 +87,53 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tm
     assert load_checkpoint(config.output)[1].metrics == load_checkpoint(trained)[1].metrics
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+def test_a_damaged_state_falls_back_on_the_one_before_it(trained, dataset_path, tmp_path, monkeypatch, caplog):
+    config, save, saved = debug_config(tmp_path / "run", dataset_path), optimise._save_state, []
+
+    def save_until_killed(*args):
+        save(*args)
+        saved.append(args[3].step)
+        if len(saved) == 4:  # three states of the joint phase, one of the predictor's
+            raise Killed
+
+    monkeypatch.setattr(optimise, "_save_state", save_until_killed)
+    with pytest.raises(Killed):
+        train(config)
+    monkeypatch.setattr(optimise, "_save_state", save)
+    newest = config.output / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    resumed, whole = weights(train(config)), weights(trained)
+    assert "state.safetensors is damaged; the state before it must do" in caplog.text
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(dataset_path, tmp_path):
+    steps = {"--num-steps": 3000, "--predictor-steps": 2000, "--reachability-steps": 2000, "--save-every": 20}
+    options = ["--preset", "debug", "--task", "square", "--data", dataset_path, "--precision", "float32"]
+    command = [sys.executable, ROOT / "world_model/train.py", *options, *(x for pair in steps.items() for x in pair)]
+    command, rng = [*map(str, command), "--device", "cpu", "--output"], np.random.default_rng()
+    killed, state = 0, tmp_path / "killed/state.safetensors"
+    while killed < 20:
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
+        before = state.stat().st_mtime_ns if state.exists() else None
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+            if killed % 5 == 0 and rng.random() < 1e-4:  # some before they have done anything
+                break
+        time.sleep(rng.uniform(0, 0.5))
+        assert process.poll() is None, "finished before it was killed twenty times"
+        process.kill()
+        process.wait()
+        killed += 1
+    for name in ("killed", "whole"):
+        assert subprocess.run([*command, str(tmp_path / name)]).returncode == 0
+    losses, whole = (load_checkpoint(tmp_path / name)[1].metrics["loss"] for name in ("killed", "whole"))
+    for phase, terms in whole.items():
+        assert losses[phase] == pytest.approx(terms, rel=1e-6), phase
 
 
 def test_a_finished_training_is_left_alone(trained, dataset_path):

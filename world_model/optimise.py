@@ -28,6 +28,8 @@ from world_model.distributed import average_gradients, mean_over_ranks, rank, wa
 
 log = logging.getLogger(__name__)
 
+_STATES = ("state.safetensors", "state.previous.safetensors")  # the newest first
+
 Load = Callable[[np.random.Generator], Any]  # a step's batch, which may be drawn ahead of it by a thread
 StepLoss = Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]  # its number and batch to loss and named terms
 
@@ -81,8 +83,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     first one writes.
     """
     is_first = rank() == 0
-    state_path = folder / "state.safetensors"
-    progress, moments = _load_state(state_path, weights) if state_path.exists() else (Progress(), [])
+    progress, moments = _newest_state(folder, weights)
     wait_for_all()  # before the first one writes another
     if progress.step and is_first:
         log.info("going on from step %d of %s", progress.step, phases[progress.phase].name)
@@ -136,7 +137,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
             if done % config.save_every == 0 or done == phase.num_steps:
                 progress.phase, progress.step, progress.seconds = index, done, time.monotonic() - began
                 if is_first:
-                    _save_state(state_path, weights, optimizers, progress)
+                    _save_state(folder, weights, optimizers, progress)
     if writer is not None:
         writer.close()
     progress.seconds = time.monotonic() - began
@@ -186,16 +187,34 @@ def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer
     return optimizers
 
 
-def _save_state(path: Path, weights: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
-    """Weights and the optimisers' moments, in full precision, to resume from."""
+def _save_state(folder: Path, weights: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Weights and the optimisers' moments, in full precision, to resume from; the state before it is kept too."""
     tensors = {f"weights/{name}": value for name, value in weights.state_dict().items()}
     for which, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{which}/{index}/{name}": value for name, value in moments.items()}
-    unfinished = path.with_suffix(".unfinished")
     metadata = {"progress": json.dumps(vars(progress))}
+    newest, previous = (folder / name for name in _STATES)
+    unfinished = newest.with_suffix(".unfinished")
     unfinished.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
-    os.replace(unfinished, path)
+    if newest.exists():
+        os.replace(newest, previous)
+    os.replace(unfinished, newest)
+
+
+def _newest_state(folder: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
+    """Of the states in the folder the newest that is whole, or the beginning if there are none."""
+    damage: TrainError | None = None
+    for path in (folder / name for name in _STATES):
+        if path.exists():
+            try:
+                return _load_state(path, weights)
+            except TrainError as error:
+                damage = damage or error
+                log.warning("%s is damaged; the state before it must do", path)
+    if damage is not None:
+        raise damage
+    return Progress(), []
 
 
 def _load_state(path: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
