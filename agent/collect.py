@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import envs
 from agent import sac_policy
 from agent.policies import POLICIES, MakePolicy, Policy
 from envs.registry import simulator_version
-from world_model.dataset import DatasetInfo, Episode, write_dataset
+from world_model.dataset import Compression, DatasetInfo, Episode, write_dataset
 from world_model.distributed import num_ranks, process_group, rank, wait_for_all
 
 EPISODES_PER_CHUNK = 20
@@ -51,6 +52,10 @@ class CollectConfig:
     """Decides every episode."""
     output: Path | None = None
     """HDF5 file to write; `data/<task>.h5` unless given."""
+    every_step: bool = False
+    """Store a picture and an action a step, as le-wm does, and not a picture and its actions a block."""
+    compression: Compression = "none"
+    """Of the pictures, each by itself; compressed ones are slower to read."""
     num_processes: int = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     """Simulators that run side by side, under each process that torchrun starts."""
 
@@ -60,19 +65,28 @@ def episode_rng(purpose: str, seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, index, *purpose.encode()])
 
 
-def run_episode(env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.random.Generator) -> Episode:
-    """Runs one episode from a random reset."""
+def run_episode(
+    env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.random.Generator, every_step: bool = False
+) -> Episode:
+    """Runs one episode from a random reset; a row is a block, or a step."""
     env.reset(seed=int(rng.integers(2**31)))
     pixels, actions, qpos, qvel = [env.render()], [], [env.qpos], [env.qvel]
+
+    def record(done: list[NDArray[np.float32]]) -> None:
+        pixels.append(env.render())
+        actions.append(np.concatenate(done))
+        qpos.append(env.qpos)
+        qvel.append(env.qvel)
+
     for _ in range(num_blocks):
         block = []
         for action in policy(pixels[-1]):
             env.advance(action)
             block.append(action)
-        pixels.append(env.render())
-        actions.append(np.concatenate(block))
-        qpos.append(env.qpos)
-        qvel.append(env.qvel)
+            if every_step:
+                record([action])
+        if not every_step:
+            record(block)
     return Episode(np.stack(pixels), np.stack(actions), np.stack(qpos), np.stack(qvel))
 
 
@@ -108,13 +122,13 @@ def find_policy(name: str, task: str, path: Path | None = None) -> MakePolicy:
     return POLICIES[name]
 
 
-def _collect_chunk(task: str, make_policy: MakePolicy, seed: int, indices: range, path: Path) -> int:
+def _collect_chunk(task: str, make_policy: MakePolicy, seed: int, every_step: bool, indices: range, path: Path) -> int:
     spec, env = envs.get_task(task), _worker_env(task)
     chunk = []
     for index in indices:
         rng = episode_rng("collect", seed, index)
         policy = make_policy(env, spec.action_block, rng)
-        chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng))
+        chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step))
     unfinished = path.with_suffix(".unfinished.npz")
     columns: dict[str, Any] = {
         name: np.stack([getattr(episode, name) for episode in chunk]) for name in Episode.__annotations__
@@ -149,7 +163,7 @@ def collect(config: CollectConfig) -> Path:
         config.seed,
         policy,
         simulator_version(),
-        spec.action_block,
+        1 if config.every_step else spec.action_block,
         spec.action_repeat,
         spec.angles,
     )
@@ -180,7 +194,7 @@ def collect(config: CollectConfig) -> Path:
         pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=exit_with_parent)
         try:
             futures = [
-                pool.submit(_collect_chunk, config.task, make_policy, config.seed, indices, path)
+                pool.submit(_collect_chunk, config.task, make_policy, config.seed, config.every_step, indices, path)
                 for path, indices in missing.items()
             ]
             for future in as_completed(futures):
@@ -189,7 +203,7 @@ def collect(config: CollectConfig) -> Path:
             pool.shutdown(cancel_futures=True)
     wait_for_all()
     if rank() == 0:
-        write_dataset(output, _read_chunks(list(chunks)), info)
+        write_dataset(output, _read_chunks(list(chunks)), info, config.compression)
         shutil.rmtree(parts)
     wait_for_all()
     return output

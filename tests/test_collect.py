@@ -60,6 +60,18 @@ def test_data_are_what_the_simulator_does(tmp_path, in_process):
     np.testing.assert_array_equal(data.qpos[19], env.qpos)
 
 
+def test_a_row_a_step_holds_the_same_episodes_and_so_do_compressed_pictures(tmp_path, in_process):
+    blocks = Dataset(collect(config(tmp_path / "blocks.h5")), task="reacher")
+    steps = collect(config(tmp_path / "steps.h5", every_step=True, compression="gzip"))
+    assert Dataset(steps).ep_len.tolist() == [21] * 5
+    assert steps.stat().st_size < (tmp_path / "blocks.h5").stat().st_size
+    in_blocks = Dataset(steps, frameskip=5)
+    assert in_blocks.info == blocks.info
+    rows = np.concatenate([21 * episode + np.arange(0, 21, 5) for episode in range(5)])
+    np.testing.assert_array_equal(in_blocks.pixels[rows], blocks.pixels)
+    np.testing.assert_array_equal(in_blocks.action[rows], blocks.action)
+
+
 def test_an_interruption_changes_nothing_and_loses_nothing(tmp_path, in_process, monkeypatch):
     whole = contents(collect(config(tmp_path / "whole.h5")))
     run, made = collect_module.run_episode, []

@@ -43,7 +43,7 @@ from world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
 
-_PLACES = ("output", "data", "in_memory", "num_workers")  # settings that do not change what is learned
+_PLACES = ("output", "data", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
 
 
 def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
@@ -67,6 +67,8 @@ def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JE
     model.action_std.copy_(torch.from_numpy(std))
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recalibrate_batchnorm(model, data, num_batches=4)  # so that the report before the first step is true
+    if config.compile:
+        model.encoder.compile()
     return model, regularizer(getattr(config, config.regularizer, None), model).to(device)
 
 
@@ -133,8 +135,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
 
     device = choose_device(config.device)
     if data is None:
-        reading = {"in_memory": config.in_memory, "frameskip": config.frameskip}
-        data = Dataset(dataset_paths(config), task=config.task, **reading)
+        paths, skip = dataset_paths(config), config.frameskip
+        data = Dataset(paths, task=config.task, in_memory=config.in_memory, frameskip=skip)
     wait_for_all()  # until everyone has seen what is there
     if rank() == 0:
         config.output.mkdir(parents=True, exist_ok=True)

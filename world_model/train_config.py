@@ -44,6 +44,8 @@ class TrainConfig:
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 multiplies where the hardware does so natively (auto)."""
+    compile: bool = False
+    """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/scale.md)."""
     num_steps: int = 2000
     """Steps of encoder and predictor together."""
     predictor_steps: int = 3000
