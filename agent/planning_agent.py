@@ -47,6 +47,8 @@ class PlanningAgent:
         config: AgentConfig,
         proposer: LatentPolicy | None = None,
     ):
+        if (numbers := action_block * math.prod(action_space.shape)) != model.config.action_dim:
+            raise ValueError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
         if config.horizon < 1 or config.history_len < 1:
             raise ValueError("horizon and history_len must be at least 1")
         if not 1 <= config.receding_horizon <= config.horizon:

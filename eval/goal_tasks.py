@@ -94,7 +94,8 @@ def goal_tasks(
     """The first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
     version = simulator_version().replace(" ", "-")
     kind = "far" if far else f"offset{spec.goal_offset}"
-    path = folder / f"{spec.name}-{kind}-seed{seed}-{version}.npz"
+    size = "" if spec.image_size == envs.get_task(spec.name).image_size else f"-{spec.image_size}px"
+    path = folder / f"{spec.name}-{kind}{size}-seed{seed}-{version}.npz"
     stored = _load(path, state_size=len(env.get_state()))
     if stored is not None and len(stored) >= num_pairs:
         return stored[:num_pairs]

@@ -259,7 +259,8 @@ def _run(config: RunConfig, show: bool) -> Path:
             "pictures differ, and planning may suffer",
             stacklevel=2,
         )
-    env = envs.make(config.task)
+    spec = replace(spec, image_size=model.config.encoder.image_size)
+    env = envs.make(config.task, image_size=spec.image_size)
     try:
         proposer = load_proposer(checkpoint, config.agent, config.device)
         agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer)

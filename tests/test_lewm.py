@@ -171,6 +171,8 @@ def test_a_release_becomes_a_checkpoint_that_plans(release, theirs, tmp_path):
     assert ((normalised - 1).abs() < 0.3).all()
     assert set(shapes) == set(to_release(model)[1])
 
+    with pytest.raises(ValueError, match="this model's blocks are 6 numbers, the task's 10"):
+        PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 5, PAPER_CONFIG)
     agent = PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 3, PAPER_CONFIG)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
     agent.reset(pictures, [0, 1])

@@ -18,6 +18,7 @@ SMALL = {
     "agent/collect.py": ["--num-episodes", "40"],
     "agent/train_policy.py": ["--num-steps", "400", "--random-steps", "200", "--report-episodes", "2"],
     "world_model/train.py": ["--preset", "debug", "--num-frames", "8"],
+    "world_model/benchmark_data.py": "--num-episodes 20 --num-batches 2 --num-rounds 1 --large-gigabytes 0.05".split(),
     "eval/run_planning.py": ["--num-episodes", "2", "--no-video"],
     "eval/benchmark.py": ["--tasks", "two_room", "--num-episodes", "1"],
     "eval/benchmark.py --agents": ["--agents", "do_nothing", "--num-episodes", "1"],

@@ -1,4 +1,4 @@
-"""Windows per second of the joint phase, by processes, threads and precision: `python world_model/benchmark_training.py`.
+"""Windows per second of training, by processes, threads and precision: `python world_model/benchmark_training.py`.
 
 Every variant is the training command itself on the same data for the same steps, in turn, round by round; medians and
 their ratios are what to quote. The learning time is the training's own, which leaves start-up out.

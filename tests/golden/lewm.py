@@ -1,13 +1,15 @@
 """What stable-worldmodel's LeWM foresees with weights that anyone can make again: `lewm.json`, and its making.
 
-PYTHONPATH=. python tests/golden/lewm.py --checkout FOLDER     compares both sizes, and writes the small one's futures
+PYTHONPATH=.:tests python tests/golden/lewm.py --checkout FOLDER
 
-It needs transformers and einops, and a checkout of github.com/galilai-group/stable-worldmodel.
+compares both sizes, writes the small one's futures, and reads a data set of ours by their reader. It needs einops,
+transformers and hdf5plugin, and a checkout of github.com/galilai-group/stable-worldmodel.
 """
 
 import importlib
 import json
 import sys
+import tempfile
 import types
 import zlib
 from dataclasses import dataclass
@@ -71,12 +73,37 @@ def release_config(size: dict[str, Any]) -> dict[str, Any]:
     return {"encoder": {"size": "tiny", "num_heads": 3}, "predictor": predictor}
 
 
-def their_model(checkout: Path, size: dict[str, Any]) -> torch.nn.Module:
-    from transformers import ViTConfig, ViTModel
-
-    for name in ("stable_worldmodel", "stable_worldmodel.wm"):  # their packages' own imports need far more
+def their_packages(checkout: Path) -> None:
+    """Makes their modules importable without their packages' own imports, which need far more."""
+    for name in ("", ".wm", ".data", ".data.formats"):
+        name = f"stable_worldmodel{name}"
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(checkout / name.replace(".", "/"))]
+
+
+def compare_readers() -> None:
+    """Asserts that their reader and ours draw the same windows of our files, by rows and by blocks of rows."""
+    from conftest import INFO, synthetic_episodes
+
+    from world_model.dataset import Dataset, write_dataset
+
+    theirs = importlib.import_module("stable_worldmodel.data.formats.hdf5")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "d.h5"
+        write_dataset(path, synthetic_episodes(5, 40), INFO)
+        for frameskip in (1, 5):
+            read = theirs.HDF5Dataset(path=path, num_steps=4, frameskip=frameskip, keys_to_load=["pixels", "action"])
+            data = Dataset(path, frameskip=frameskip)
+            for window, (episode, start) in zip(read, read.clip_indices, strict=True):
+                rows = data.ep_offset[episode] + start + frameskip * np.arange(4)
+                np.testing.assert_array_equal(window["pixels"].permute(0, 2, 3, 1), data.pixels[rows])
+                np.testing.assert_array_equal(window["action"][:-1], data.action[rows[:-1]])
+            print(f"frameskip {frameskip}: {len(read)} windows are the same")  # noqa: T201
+
+
+def their_model(size: dict[str, Any]) -> torch.nn.Module:
+    from transformers import ViTConfig, ViTModel
+
     lewm, parts = (importlib.import_module(f"stable_worldmodel.wm.lewm.{name}") for name in ("lewm", "module"))
     width = size["width"]
     encoder = ViTConfig(
@@ -124,9 +151,10 @@ def main() -> None:
 
     from world_model.lewm_release import from_release, new_name, to_release
 
-    config = tyro.cli(GoldenConfig)
+    their_packages(tyro.cli(GoldenConfig).checkout)
+    compare_readers()
     for name, size in SIZES.items():
-        theirs = their_model(config.checkout, size)
+        theirs = their_model(size)
         shapes = {new_name(key): tuple(value.shape) for key, value in theirs.state_dict().items()}
         for key, value in theirs.state_dict().items():
             value.copy_(random_weight(new_name(key), value.shape))
