@@ -25,11 +25,7 @@ class Frames:
 
     def __init__(self, paths: Sequence[Path]):
         """Raises what h5py does, or ValueError where a file ends before its last picture."""
-        self._columns = [h5py.File(path, "r")["pixels"] for path in paths]
-        self._files = [
-            _Plain(path, column) if _is_plain(column) else column
-            for path, column in zip(paths, self._columns, strict=True)
-        ]
+        self._files = [_open(path) for path in paths]
         lengths = [len(file) for file in self._files]
         self._ends = np.cumsum(lengths)
         shapes = {file.shape[1:] for file in self._files}
@@ -41,8 +37,9 @@ class Frames:
         return self.shape[0]
 
     def close(self) -> None:
-        for column in self._columns:
-            column.file.close()
+        for file in self._files:
+            if isinstance(file, h5py.Dataset):
+                file.file.close()
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         """Pictures (..., H, W, 3) at rows (...), or at a slice of rows."""
@@ -61,8 +58,15 @@ class Frames:
         return pictures.reshape(*wanted.shape, *self.shape[1:])
 
 
-def _is_plain(column: h5py.Dataset) -> bool:
-    return column.id.get_create_plist().get_nfilters() == 0 and column.chunks == (1, *column.shape[1:])
+def _open(path: Path) -> "_Plain | h5py.Dataset":
+    """The file's column, through HDF5 only if it must be."""
+    file = h5py.File(path, "r")
+    column = file["pixels"]
+    if column.id.get_create_plist().get_nfilters() or column.chunks != (1, *column.shape[1:]):
+        return column
+    plain = _Plain(path, column)
+    file.close()
+    return plain
 
 
 def _read(file: "_Plain | h5py.Dataset", rows: NDArray[np.int64]) -> NDArray[np.uint8]:
