@@ -104,7 +104,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(steps, name):
     gradients = [key for key in keys if "/gradient/" in key]
     assert gradients
     # A bias before a BatchNorm has no gradient but rounding, so errors are measured against all gradients' size.
-    least = 1e-3 * torch.stack([alone[key].norm() for key in gradients]).norm()
+    least = 1e-2 * torch.stack([alone[key].norm() for key in gradients]).norm()
     for key in keys:
         for of_rank in ranks:
             scale = max(alone[key].norm(), least) if key in gradients else alone[key].norm().clamp_min(1e-6)

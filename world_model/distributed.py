@@ -130,15 +130,9 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if num_ranks() == 1 or not self.training:
             return super().forward(input)
-        x = input.float()
-        dims = [dim for dim in range(x.dim()) if dim != 1]
-        local_var, local_mean = torch.var_mean(x, dims, correction=0)
-        mean = mean_over_ranks(local_mean)
-        var = mean_over_ranks(local_var + (local_mean - mean).square())
-        self._follow(mean.detach(), var.detach(), num_ranks() * x.numel() // x.shape[1])
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        scale = self.weight * (var + self.eps).rsqrt()
-        return torch.addcmul((self.bias - mean * scale).view(shape), x, scale.view(shape)).to(input.dtype)
+        normalised, mean, var = _SharedBatchNorm.apply(input, self.weight, self.bias, self.eps)
+        self._follow(mean, var, num_ranks() * input.numel() // input.shape[1])
+        return normalised
 
     def _follow(self, mean: Tensor, var: Tensor, count: int) -> None:
         assert self.running_mean is not None
@@ -148,3 +142,33 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(var * count / (count - 1), momentum)
+
+
+class _SharedBatchNorm(torch.autograd.Function):
+    """PyTorch's own kernels for one process, with means over the ranks put in place of theirs."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        local_mean, local_var = torch.batch_norm_update_stats(x, None, None, 0.0)
+        mean = mean_over_ranks(local_mean)
+        var = mean_over_ranks(local_var + (local_mean - mean).square())
+        normalised, _, _ = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, var)
+        return normalised, mean, var
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        x, weight, mean, rstd = ctx.saved_tensors
+        args = (grad, x, weight, None, None, mean, rstd, True, ctx.eps, [True, True, True])
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(*args)
+        # It has taken off the mean of the gradient, and of its product with the normalised x, over this rank alone.
+        count = x.numel() // x.shape[1]
+        local = torch.stack([grad_bias, grad_weight]) / count
+        excess, excess_product = local - mean_over_ranks(local)
+        slope = weight * rstd * rstd * excess_product
+        offset = weight * rstd * excess - slope * mean
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        grad_x += torch.addcmul(offset.view(shape), x, slope.view(shape)).to(grad_x.dtype)
+        return grad_x, grad_weight, grad_bias, None
