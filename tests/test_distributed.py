@@ -131,6 +131,14 @@ def test_two_processes_train_the_model_that_one_does(noise_path, tmp_path):
     torch.testing.assert_close(z, z_two, atol=1e-2, rtol=0)  # steps amplify what rounding differs by
 
 
+def test_half_precision_is_shared_too(noise_path, tmp_path):
+    command = [ROOT / "world_model/train.py", *options(tmp_path / "run", noise_path)]
+    command[-1] = "bfloat16"
+    done = torchrun(*command)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(tmp_path / "run")[1].metrics["loss"]["joint"]["prediction"] < 1
+
+
 def test_two_processes_collect_the_data_that_one_does(tmp_path):
     command = [ROOT / "agent/collect.py", "--task", "two_room", "--num-episodes", 45, "--num-processes", 1]
     for name, num_processes in (("one", 1), ("two", 2)):

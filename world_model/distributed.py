@@ -149,7 +149,7 @@ class _SharedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
-        local_mean, local_var = torch.batch_norm_update_stats(x, None, None, 0.0)
+        local_mean, local_var = torch.batch_norm_update_stats(x.float(), None, None, 0.0)
         mean = mean_over_ranks(local_mean)
         var = mean_over_ranks(local_var + (local_mean - mean).square())
         normalised, _, _ = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
