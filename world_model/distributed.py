@@ -169,6 +169,7 @@ class _SharedBatchNorm(torch.autograd.Function):
         excess, excess_product = local - mean_over_ranks(local)
         slope = weight * rstd * rstd * excess_product
         offset = weight * rstd * excess - slope * mean
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        grad_x += torch.addcmul(offset.view(shape), x, slope.view(shape)).to(grad_x.dtype)
+        # The normalisation's kernel is by far the fastest way to x · slope + offset by channel.
+        zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
+        grad_x += torch.native_batch_norm(x, slope, offset, zeros, ones, False, 0.0, 0.0)[0]
         return grad_x, grad_weight, grad_bias, None

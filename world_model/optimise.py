@@ -179,7 +179,7 @@ def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer
     matrices = [m.weight for m in phase.trained.modules() if isinstance(m, nn.Linear)] if phase.use_muon else []
     chosen = {id(p) for p in matrices}
     rest = [p for p in phase.trained.parameters() if p.requires_grad and id(p) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, weight_decay=weight_decay)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True)]
     if matrices:
         # Steps of AdamW's size, so that one learning rate serves both.
         muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
