@@ -115,7 +115,7 @@ def average_gradients(function, trained: nn.Module):
     if num_ranks() == 1:
         return function
     # Buffers are statistics of the whole batch, so they agree already.
-    return DistributedDataParallel(_Step(function, trained), forward_sync_buffers=False)
+    return DistributedDataParallel(_Step(function, trained), forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -97,7 +97,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
         optimizers = _optimizers(phase, config.weight_decay)
         if first_step:
             for optimizer, state in zip(optimizers, moments, strict=True):
-                optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+                _restore(optimizer, state)
         step_loss = average_gradients(phase.begin(), phase.trained)
         if first_step == 0:
             _report(phase, writer, 0)
@@ -185,6 +185,15 @@ def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer
         muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         optimizers.insert(0, muon)
     return optimizers
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    """Gives an optimiser its moments back, in its parameters' own layout, which fused kernels take for granted."""
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _save_state(folder: Path, weights: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
