@@ -17,9 +17,9 @@ from world_model.checkpoint import load_checkpoint
 from world_model.collapse import CollapseGuard
 from world_model.dataset import Dataset, write_dataset
 from world_model.distributed import average_gradients, mean_over_ranks, num_ranks, process_group, rank
-from world_model.jepa import JEPA, JEPAConfig
 from world_model.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
 from world_model.regularizers import REGULARIZERS
+from world_model.train import _build
 from world_model.train_config import PRESETS, TrainConfig
 
 
@@ -38,25 +38,12 @@ def one_step_each(dataset_path, folder):
     """Losses and gradients of one step of every phase and remedy, in this process's group."""
     data, done = Dataset(dataset_path), {}
     for name in REGULARIZERS:
-        config = TrainConfig(
-            output=folder, task="square", precision="float32", **{**PRESETS["debug"], "regularizer": name}
-        )
-        torch.manual_seed(0)
-        sizes = data.pixels.shape[1]
-        model = JEPA(
-            JEPAConfig(
-                data.action.shape[1],
-                config.embed_dim,
-                config.projector_hidden,
-                dataclasses.replace(config.encoder, image_size=sizes),
-                dataclasses.replace(config.predictor, projector_hidden=8),  # has a BatchNorm of its own
-                config.reachability,
-                REGULARIZERS[name].spherical,
-            )
-        )
+        settings = {**PRESETS["debug"], "regularizer": name}
+        settings["predictor"] = dataclasses.replace(settings["predictor"], projector_hidden=8)  # with a BatchNorm
+        config = TrainConfig(output=folder, task="square", precision="float32", **settings)
+        model, remedy = _build(config, data, torch.device("cpu"))
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        remedy = REGULARIZERS[name](getattr(config, name, None), model)
         frozen = FrozenEmbeddings(model, data)
         phases = [joint_phase(config, model, remedy, CollapseGuard(), data)]
         if name == "sigreg":
