@@ -58,7 +58,9 @@ def one_step_each(dataset_path, folder):
                 done[f"{name}/{phase.name}/term/{term}"] = mean_over_ranks(value.detach()).clone()
             for parameter, value in phase.trained.named_parameters():
                 if value.grad is not None:
-                    done[f"{name}/{phase.name}/gradient/{parameter}"] = value.grad.clone()
+                    done[f"{name}/{phase.name}/gradient/{parameter}"] = value.grad.clone(
+                        memory_format=torch.contiguous_format
+                    )
         for buffer, value in model.named_buffers():
             done[f"{name}/buffer/{buffer}"] = value.float().clone()
     return done
