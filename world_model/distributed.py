@@ -149,9 +149,10 @@ class _SharedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
-        local_mean, local_var = torch.batch_norm_update_stats(x.float(), None, None, 0.0)
-        mean = mean_over_ranks(local_mean)
-        var = mean_over_ranks(local_var + (local_mean - mean).square())
+        local = torch.stack(torch.batch_norm_update_stats(x.float(), None, None, 0.0))
+        means, variances = gather(local[None]).unbind(1)
+        mean = means.mean(0)
+        var = (variances + (means - mean).square()).mean(0)
         normalised, _, _ = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
         ctx.eps = eps
