@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 import h5py
@@ -15,12 +16,14 @@ from test_train import debug_config
 
 from agent.agent_config import PAPER_CONFIG
 from agent.planning_agent import PlanningAgent
+from world_model import phases
 from world_model.checkpoint import load_checkpoint
+from world_model.collapse import CollapseGuard
 from world_model.dataset import Dataset, DatasetError, write_dataset
 from world_model.jepa import JEPA, JEPAConfig
 from world_model.lewm_release import from_release, to_release
-from world_model.train import train
-from world_model.train_config import PRESETS
+from world_model.train import _build, train
+from world_model.train_config import PRESETS, TrainConfig
 
 LENGTHS = [30, 17, 41, 26, 33]
 
@@ -227,3 +230,28 @@ def test_the_papers_preset_has_the_released_size():
     assert millions(model) == pytest.approx(18.03, abs=0.01)
     assert millions(model.encoder) == pytest.approx(5.5, abs=0.05)
     assert millions(model.predictor.blocks) == pytest.approx(10.8, abs=0.05)
+
+
+def test_the_papers_preset_takes_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(phases, "CALIBRATION_BATCH", 4)
+    recorded = synthetic_episodes(3, 6)
+    large = [replace(each, pixels=each.pixels.repeat(7, axis=1).repeat(7, axis=2)) for each in recorded]
+    write_dataset(tmp_path / "d.h5", large, INFO)
+    data = Dataset(tmp_path / "d.h5")
+    config = TrainConfig(output=tmp_path, task="square", device="cpu", **{**PRESETS["paper"], "batch_size": 3})
+    model, regularizer = _build(config, data, torch.device("cpu"))
+    phase = phases.joint_phase(config, model, regularizer, CollapseGuard(), data)
+    assert phase.num_steps == 180_000
+    step_loss, batch = phase.begin(), phase.load(np.random.default_rng(0))
+    assert batch[1].shape == (3, 4, 224, 224, 3)
+    optimizer = torch.optim.AdamW(phase.trained.parameters(), config.learning_rate)
+    before, terms = step_loss(0, batch)
+    assert set(terms) == {"prediction", "rollout", "sigreg"}
+    for _ in range(3):
+        loss, _ = step_loss(1, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None for p in phase.trained.parameters())
+        optimizer.step()
+    assert step_loss(1, batch)[0] < before
+    assert model.encode(batch[1]).shape == (3, 4, 192)
