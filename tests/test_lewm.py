@@ -97,6 +97,25 @@ def test_files_whose_episodes_do_not_add_up_are_refused(theirs, tmp_path):
         Dataset(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("pixels", np.zeros((147, 3, 32, 32), np.uint8), r"pictures must be \(N, H, W, 3\) uint8"),
+        ("pixels", np.zeros((147, 32, 32, 3), np.float32), r"pictures must be \(N, H, W, 3\) uint8, not .* float32"),
+        ("action", np.zeros(147, np.float32), r"actions must be \(147, A\), as many as pictures, not \(147,\)"),
+        ("action", np.zeros((140, 2), np.float32), r"actions must be \(147, A\)"),
+    ],
+)
+def test_columns_of_another_kind_are_refused(theirs, tmp_path, column, values, message):
+    path = tmp_path / "other.h5"
+    path.write_bytes(theirs.read_bytes())
+    with h5py.File(path, "a") as file:
+        del file[column]
+        file.create_dataset(column, data=values, chunks=(1, *values.shape[1:]))
+    with pytest.raises(DatasetError, match=message):
+        Dataset(path)
+
+
 def test_our_own_files_can_be_read_in_longer_blocks(tmp_path):
     write_dataset(tmp_path / "d.h5", synthetic_episodes(4, 12), INFO)
     one, two = Dataset(tmp_path / "d.h5"), Dataset(tmp_path / "d.h5", frameskip=2)
@@ -188,9 +207,10 @@ def test_a_release_becomes_a_checkpoint_that_plans(release, theirs, tmp_path):
         (lambda folder: (folder / "config.json").unlink(), "it needs config.json and one .pt file"),
         (lambda folder: (folder / "weights.pt").write_bytes(b"nothing"), "is no release of LeWM"),
         (lambda folder: torch.save({"weight": torch.zeros(2)}, folder / "weights.pt"), "is no release of LeWM"),
+        (lambda folder: flatten_positions(folder / "weights.pt"), "is no release of LeWM"),
         (lambda folder: torch.save(Exploit(), folder / "weights.pt"), "is no release of LeWM"),
     ],
-    ids=["missing", "damaged", "another model", "pickle"],
+    ids=["missing", "damaged", "another model", "another shape", "pickle"],
 )
 def test_bad_releases_are_refused_in_one_line(release, theirs, tmp_path, spoil, message):
     folder = tmp_path / "release"
@@ -204,6 +224,12 @@ def test_bad_releases_are_refused_in_one_line(release, theirs, tmp_path, spoil, 
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def flatten_positions(path):
+    weights = torch.load(path, weights_only=True)
+    weights["encoder.embeddings.position_embeddings"] = weights["encoder.embeddings.position_embeddings"].flatten()
+    torch.save(weights, path)
 
 
 class Exploit:

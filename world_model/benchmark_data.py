@@ -167,8 +167,10 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
             holes = Path(folder) / "holes.h5"
             write_holes(holes, int(config.large_gigabytes * 1e9 / (ROWS * SIDE * SIDE * 3)))
             results["large_file"] = watch_memory(holes, config)
-    command = "python world_model/benchmark_data.py" + (" --rival CHECKOUT" if config.rival else "")
-    return {**results, "settings": json.loads(json.dumps(asdict(config), default=str)), "command": command} | {
+    command = f"python world_model/benchmark_data.py --num-rounds {config.num_rounds}"
+    command += " --rival CHECKOUT" if config.rival else ""
+    settings = {name: value for name, value in asdict(config).items() if not isinstance(value, Path)}
+    return {**results, "settings": settings, "command": command} | {
         "commit": git_commit(),
         "torch_threads": torch.get_num_threads(),
     }

@@ -94,8 +94,9 @@ def run(config: BenchmarkConfig) -> dict[str, Any]:
         "windows_per_second": medians,
         "of_the_first": {name: rate / first for name, rate in medians.items()},
         "rounds": rates,
-        "settings": json.loads(json.dumps(asdict(config), default=str)),
-        "command": "python world_model/benchmark_training.py",
+        "settings": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
+        "command": f"python world_model/benchmark_training.py --num-rounds {config.num_rounds} "
+        f"--num-steps {config.num_steps}",
         "commit": git_commit(),
     }
 

@@ -241,6 +241,8 @@ def _read_foreign(file: h5py.File, path: Path, task: str | None) -> tuple[dict[s
     ep_len, rows = file["ep_len"][:].astype(np.int64), len(file["pixels"])
     if ep_len.sum() != rows or (file["ep_offset"][:] != np.cumsum(ep_len) - ep_len).any():
         raise DatasetError(f"{path} is truncated, or its episodes do not lie one after another; write it again")
+    if file["action"].ndim != 2 or len(file["action"]) != rows:
+        raise DatasetError(f"{path}: actions must be ({rows}, A), as many as pictures, not {file['action'].shape}")
     state = next((file[name][:].astype(np.float64) for name in _STATES if name in file), np.empty((rows, 0)))
     state = state.reshape(rows, -1)
     columns = {"action": file["action"][:].astype(np.float32), "qpos": state, "ep_len": ep_len}

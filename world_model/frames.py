@@ -62,6 +62,8 @@ def _open(path: Path) -> "_Plain | h5py.Dataset":
     """The file's column, through HDF5 only if it must be."""
     file = h5py.File(path, "r")
     column = file["pixels"]
+    if column.dtype != Frames.dtype or column.ndim != 4 or column.shape[3] != 3:
+        raise ValueError(f"pictures must be (N, H, W, 3) uint8, not {column.shape} {column.dtype}")
     if column.id.get_create_plist().get_nfilters() or column.chunks != (1, *column.shape[1:]):
         return column
     plain = _Plain(path, column)

@@ -259,7 +259,7 @@ def import_release(config: Import) -> Path:
         model = from_release(json.loads((config.release / "config.json").read_text()), weights)
         for buffer, values in ((model.action_mean, mean), (model.action_std, std)):
             buffer.copy_(values.repeat(config.frameskip))
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{config.release} is no release of LeWM that fits {config.data}: {reason}") from error
     info = CheckpointInfo(
