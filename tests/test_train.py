@@ -136,9 +136,10 @@ def test_twenty_kills_at_random_moments_change_nothing(dataset_path, tmp_path):
         assert losses[phase] == pytest.approx(terms, rel=1e-6), phase
 
 
-def test_a_finished_training_is_left_alone(trained, dataset_path):
+@pytest.mark.parametrize("means", [{}, {"num_workers": 0, "in_memory": "no"}])
+def test_a_finished_training_is_left_alone_however_it_would_be_done(trained, dataset_path, means):
     before = (trained / "model.safetensors").read_bytes()
-    train(debug_config(trained, dataset_path))
+    train(debug_config(trained, dataset_path, **means))
     assert (trained / "model.safetensors").read_bytes() == before
 
 

@@ -43,7 +43,7 @@ from world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
 
-_PLACES = ("output", "data", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
+_MEANS = ("output", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
 
 
 def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
@@ -125,7 +125,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         watch: called with model, data and step, before the first step of the joint phase and with its every report.
     """
     _check(config)
-    settings = json.loads(json.dumps(asdict(config), default=str))
+    settings = {name: value for name, value in asdict(config).items() if name not in _MEANS}
+    settings = json.loads(json.dumps(settings, default=str))
     settings_path = config.output / "settings.json"
     if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
         raise TrainError(f"{config.output} holds a training with other settings; choose another --output")
@@ -165,7 +166,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         task=config.task,
         model=model.config,
         data={**vars(data.info), "angles": list(data.info.angles), "num_episodes": len(data.ep_len)},
-        training={name: value for name, value in settings.items() if name not in _PLACES},
+        training={name: value for name, value in settings.items() if name != "data"},
         commit=git_commit(),
         learning_seconds=round(progress.seconds, 1),
         metrics={"loss": progress.losses, "embedding": report._asdict()},
