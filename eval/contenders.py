@@ -16,13 +16,13 @@ from agent.baselines import Agent, DoNothingAgent, RandomAgent
 from agent.planning_agent import PlanningAgent, load_proposer
 from agent.rivals import her
 from agent.rivals.oracle import OracleAgent
-from agent.rivals.train_dreamer import DreamerConfig
 from planners import PlannerConfig
 from world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
 from world_model.latent_policy import Kind, load_latent_policy
 
 RUNS = Path("runs/benchmark")
 CURVE_POINTS = 4  # of a training that is measured along the way
+SHORT_STEPS = 30_000  # a quarter of what Dreamer sees
 Command = list[str]
 
 
@@ -53,6 +53,7 @@ class Contender:
         planner: for a task, the settings with which they change too.
         venv: the virtual environment that has its packages, where ours has not.
         stages: for a task and a seed, the agent along its training.
+        training_returns: for a task and a seed, steps and the mean return of the episodes that ended there in training.
     """
 
     given: str
@@ -63,6 +64,7 @@ class Contender:
     planner: Callable[[str], AgentConfig] | None = None
     venv: Path | None = None
     stages: Callable[[str, int], Iterator[tuple[Agent, Facts]]] = lambda task, seed: iter(())
+    training_returns: Callable[[str, int], list[tuple[int, float]]] = lambda task, seed: []
 
 
 NOTHING = Facts(0, 0, False, 0.0, 0)
@@ -130,7 +132,7 @@ def _short_folder(task: str, seed: int) -> Path:
 
 
 def train_jepa_short(task: str, seed: int) -> list[Command]:
-    """From as many steps as Dreamer sees; otherwise as the bundled checkpoint."""
+    """From few steps; otherwise as the bundled checkpoint."""
     folder, data = _short_folder(task, seed), RUNS / task / f"short-seed{seed}.h5"
     if (folder / "config.json").exists():
         return []
@@ -138,7 +140,7 @@ def train_jepa_short(task: str, seed: int) -> list[Command]:
     options = ["--task", task, "--data", str(data), "--output", str(folder), *shlex.split(train_options(training))]
     commands = [[sys.executable, "world_model/train.py", *options]]
     if not data.exists():
-        episodes = DreamerConfig.num_steps // envs.get_task(task).episode_len
+        episodes = SHORT_STEPS // envs.get_task(task).episode_len
         size = ["--num-episodes", str(episodes), "--seed", str(seed), "--output", str(data)]
         commands.insert(0, [sys.executable, "agent/collect.py", "--task", task, *size])
     return commands
@@ -219,19 +221,27 @@ def dreamer_stages(task: str, seed: int) -> Iterator[tuple[Agent, Facts]]:
         yield _dreamer(actors[index])
 
 
+def dreamer_returns(task: str, seed: int) -> list[tuple[int, float]]:
+    return _dreamer_info(_actors(task, seed)[-1])["training_returns"]
+
+
+def _dreamer_info(actor: Path) -> dict[str, Any]:
+    return json.loads((actor.parent / "config.json").read_text())
+
+
 def _dreamer(actor: Path) -> tuple[Agent, Facts]:
     from agent.rivals.dreamer import DreamerAgent
 
-    seconds = json.loads((actor.parent / "config.json").read_text())["learning_seconds"][actor.stem]
+    seconds = _dreamer_info(actor)["learning_seconds"][actor.stem]
     agent, steps = DreamerAgent(actor), int(actor.stem)
-    return agent, Facts(steps, steps, True, seconds, agent.num_parameters)
+    return agent, Facts(steps, steps // agent.action_block, True, seconds, agent.num_parameters)
 
 
 THREE = (0, 1, 2)
 CONTENDERS = {
     "jepa": Contender("pictures", make_jepa, THREE, train_jepa, bundled=True, planner=config_for),
     "jepa_short": Contender(
-        "pictures, as many steps as dreamer", make_jepa_short, THREE, train_jepa_short, planner=config_for
+        "pictures, a quarter of dreamer's steps", make_jepa_short, THREE, train_jepa_short, planner=config_for
     ),
     "cem": Contender(
         "pictures; our model, LeWorldModel's search", make_cem, bundled=True, planner=lambda task: PAPER_CONFIG
@@ -243,6 +253,7 @@ CONTENDERS = {
         train=train_dreamer,
         venv=Path(".venv-dreamer"),
         stages=dreamer_stages,
+        training_returns=dreamer_returns,
     ),
     "sac": Contender("state of robot and goal, reward", make_her, THREE, train_her),
     "inverse": Contender("pictures; our encoder", make_latent("inverse"), THREE, train_latent("inverse"), bundled=True),

@@ -118,12 +118,31 @@ def test_dreamers_task_shows_the_goal_and_pays_for_being_there(reward):
     assert there == 1
     if reward == "sparse":
         assert away == 0
-    else:  # linear in the error, which is one radian and what a step moves it
-        assert away == pytest.approx(1 - (1 - SPEC.pose.tolerance) / first._margin, abs=0.02)
+    else:  # linear in the error of the one joint that is off, by one radian and what a step moves it
+        fall = (1 - SPEC.pose.tolerance) / first._margins[0]
+        assert away == pytest.approx(1 - fall / 2, abs=0.02)
     steps = 2
     while not first.step(first.action_space.sample())[3]:
         steps += 1
-    assert steps + 1 == SPEC.far_budget
+    assert steps + 1 == SPEC.budget
+
+
+@pytest.mark.parametrize("reward", ["sparse", "dense"])
+def test_dreamers_action_is_held_and_its_rewards_are_summed(reward):
+    once, held = GoalEnv("reacher", reward, seed=3), GoalEnv("reacher", reward, seed=3, action_repeat=4)
+    once.reset()
+    held.reset()
+    for action in np.random.default_rng(0).uniform(-1, 1, (12, 2)):
+        single = [once.step(action) for _ in range(4)]
+        seen, reward_sum, _, _, _ = held.step(action)
+        assert reward_sum == pytest.approx(sum(step[1] for step in single))
+        np.testing.assert_array_equal(seen["rgb"], single[-1][0]["rgb"])
+    # Twelve times four are 48 of 50 steps: the last action is held for two.
+    last = [once.step(action) for _ in range(2)]
+    _, reward_sum, _, over, _ = held.step(action)
+    assert over
+    assert last[-1][3]
+    assert reward_sum == pytest.approx(sum(step[1] for step in last))
 
 
 def test_dreamers_own_reward_is_the_simulators():

@@ -17,13 +17,11 @@ from agent.rivals.train_dreamer import DreamerError, quiet_sheeprl
 
 
 class DreamerAgent:
-    """Acts at every step; its latent state runs on through the episode. Most likely actions, not samples.
+    """Its latent state runs on through the episode. Most likely actions, not samples, each held as long as in training.
 
     Args:
         weights: a file that `train_dreamer.py` has written; `config.json` of the same folder says how it was trained.
     """
-
-    action_block = 1
 
     def __init__(self, weights: Path):
         with quiet_sheeprl():
@@ -42,6 +40,7 @@ class DreamerAgent:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise DreamerError(f"Dreamer {weights} is damaged ({error}); delete it and train it again") from error
         config = dotdict(stored["sheeprl"])
+        self.action_block: int = stored["settings"]["action_repeat"]
         env = envs.make(stored["settings"]["task"])
         self._space = env.action_space
         self._keys: list[str] = list(config.algo.cnn_keys.encoder)
@@ -65,4 +64,4 @@ class DreamerAgent:
         (actions,) = self._player.get_actions(tensors, greedy=True)
         low, high = self._space.low, self._space.high
         scaled = low + (actions.cpu().numpy().reshape(len(pictures), 1, -1) + 1) / 2 * (high - low)
-        return np.clip(scaled, low, high).astype(np.float32)
+        return np.clip(scaled, low, high).astype(np.float32).repeat(self.action_block, axis=1)

@@ -23,9 +23,10 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
     Args:
         task: a task in the registry.
         reward: sparse gives 1 for every step within the task's tolerance; dense falls linearly from there to 0 at the
-            largest error among poses of the data, so it says everywhere which way is better; own is the simulator's,
-            and there is no goal.
+            largest error among poses of the data, on average over the parts of the pose, so it says everywhere and for
+            each of them which way is better; own is the simulator's, and there is no goal.
         seed: decides all episodes.
+        action_repeat: environment steps that an action is held for; their rewards are summed.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -33,16 +34,18 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
     action_space: gym.spaces.Box  # type: ignore[assignment]
     observation_space: gym.spaces.Dict  # type: ignore[assignment]
 
-    def __init__(self, task: str, reward: RewardName, seed: int):
+    def __init__(self, task: str, reward: RewardName, seed: int, action_repeat: int = 1):
         self._spec, self._env = envs.get_task(task), envs.make(task)
         self._reward, self._seed, self._episode = reward, seed, 0
+        self._action_repeat = action_repeat
         if reward == "own" and not self._env.has_reward:
             raise envs.EnvError(f"{task} has no reward of its own; choose --reward sparse or dense")
         if reward == "dense":
             rng = episode_rng("dreamer margin", seed, 0)
             poses = np.array([draw_pose(self._env, self._spec, rng) for _ in range(_MARGIN_POSES)])
-            self._margin = self._spec.pose.errors(poses[:, None], poses).max() - self._spec.pose.tolerance
-        self._length = self._spec.episode_len if reward == "own" else self._spec.far_budget
+            largest = [part.error(poses[:, None], poses).max() for part in self._spec.pose.parts]
+            self._margins = [error - self._spec.pose.tolerance for error in largest]
+        self._length = self._spec.episode_len if reward == "own" else self._spec.budget
         self.action_space = self._env.action_space
         keys = ("rgb",) if reward == "own" else ("rgb", "goal")
         self.observation_space = gym.spaces.Dict(dict.fromkeys(keys, self._env.observation_space))
@@ -58,17 +61,22 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self._observe(picture), {}
 
     def step(self, action):
-        earned = self._env.advance(action)
-        self._steps += 1
-        if self._reward != "own":
-            earned = self._closeness(self._spec.pose.error(self._env.qpos, self._goal_qpos))
+        earned = 0.0
+        for _ in range(min(self._action_repeat, self._length - self._steps)):
+            own = self._env.advance(action)
+            earned += own if self._reward == "own" else self._closeness()
+            self._steps += 1
         return self._observe(self._env.render()), earned, False, self._steps >= self._length, {}
 
-    def _closeness(self, error: float) -> float:
-        bounds = (0.0, self._spec.pose.tolerance)
+    def _closeness(self) -> float:
+        pose, here, there = self._spec.pose, self._env.qpos, self._goal_qpos
         if self._reward == "sparse":
-            return float(error < self._spec.pose.tolerance)
-        return float(rewards.tolerance(error, bounds, self._margin, sigmoid="linear", value_at_margin=0.0))
+            return float(pose.success(here, there))
+        closeness = [
+            rewards.tolerance(part.error(here, there), (0.0, pose.tolerance), margin, "linear", value_at_margin=0.0)
+            for part, margin in zip(pose.parts, self._margins, strict=True)
+        ]
+        return float(np.mean(closeness))
 
     def _observe(self, picture: NDArray[np.uint8]) -> Observation:
         return {"rgb": picture} if self._reward == "own" else {"rgb": picture, "goal": self._goal}
