@@ -52,7 +52,7 @@ class BenchmarkConfig:
     checkpoint: Path = Path("checkpoints/reacher")
     """The bundled model."""
     num_decisions: int = 100
-    """Decisions of the bundled model, one episode; a batch of 50 takes a tenth of them."""
+    """Decisions of the bundled model, one episode; a batch of 50 takes a tenth, LeWorldModel's search a 20th."""
     paper_decisions: int = 3
     """Decisions of the model of the paper's size, at 300 samples × 30 iterations; 0 leaves it out."""
     paper_precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -176,9 +176,13 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     machine_rate()
     history = AgentConfig.history_len
     rows = []
-    for batch_size, decisions in ((1, config.num_decisions), (50, max(1, config.num_decisions // 10))):
-        subject = Subject(load_checkpoint(config.checkpoint)[0], AgentConfig(), batch_size, history)
-        rows.append(time_subject("bundled", subject, decisions))
+    for name, search, batch_size, share in (
+        ("bundled", AgentConfig(), 1, 1),
+        ("bundled", AgentConfig(), 50, 10),
+        ("bundled, LeWorldModel's search", PAPER_SEARCH, 1, 20),
+    ):
+        subject = Subject(load_checkpoint(config.checkpoint)[0], search, batch_size, history)
+        rows.append(time_subject(name, subject, max(1, config.num_decisions // share)))
     rival_seconds: list[float] = []
     if config.paper_decisions:
         torch.manual_seed(0)

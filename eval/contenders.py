@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import envs
-from agent.agent_config import PAPER_CONFIG, AgentConfig, config_for
+from agent.agent_config import AgentConfig, config_for
 from agent.baselines import Agent, DoNothingAgent, RandomAgent
 from agent.planning_agent import PlanningAgent, load_proposer
 from agent.rivals import her
@@ -110,10 +110,6 @@ def train_jepa(task: str, seed: int) -> list[Command]:
 
 def make_jepa(task: str, seed: int) -> tuple[Agent, Facts]:
     return _planner(task, _jepa_folder(task, seed), config_for(task))
-
-
-def make_cem(task: str, seed: int) -> tuple[Agent, Facts]:
-    return _planner(task, _bundled(task), PAPER_CONFIG)
 
 
 def make_jepa_short(task: str, seed: int) -> tuple[Agent, Facts]:
@@ -242,9 +238,6 @@ CONTENDERS = {
     "jepa": Contender("pictures", make_jepa, THREE, train_jepa, bundled=True, planner=config_for),
     "jepa_short": Contender(
         "pictures, a quarter of dreamer's steps", make_jepa_short, THREE, train_jepa_short, planner=config_for
-    ),
-    "cem": Contender(
-        "pictures; our model, LeWorldModel's search", make_cem, bundled=True, planner=lambda task: PAPER_CONFIG
     ),
     # sheeprl's packages clash with others of ours. One seed: it takes more than an hour.
     "dreamer": Contender(

@@ -81,7 +81,7 @@ def test_the_planning_benchmark_splits_and_compares(monkeypatch, tmp_path, capsy
     options = ["--checkpoint", CHECKPOINT, "--num-decisions", 3, "--paper-decisions", 0]
     run(benchmark_planning, monkeypatch, *options, "--output", tmp_path / "out.json")
     results = json.loads((tmp_path / "out.json").read_text())
-    assert [row["batch_size"] for row in results["decisions"]] == [1, 50]
+    assert [row["batch_size"] for row in results["decisions"]] == [1, 50, 1]
     for row in results["decisions"]:
         parts = [row[f"{part}_ms"] for part in ("encode", "rollout", "sampling", "rest")]
         assert sum(parts) == pytest.approx(row["median_ms"], rel=0.3)
