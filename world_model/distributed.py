@@ -85,6 +85,13 @@ def gather(x: Tensor) -> Tensor:
     return sum_over_ranks(torch.cat([others[: rank()], x[None], others[rank() + 1 :]])).flatten(0, 1)
 
 
+def _everyones(x: Tensor) -> Tensor:
+    """The ranks' tensors (...) beside each other (R, ...), without gradients: half the way of a sum."""
+    all_of_them = [torch.empty_like(x) for _ in range(num_ranks())]
+    dist.all_gather(all_of_them, x)
+    return torch.stack(all_of_them)
+
+
 class _Sum(torch.autograd.Function):
     """Of the ranks' tensors. Each rank's result depends on all inputs alike, so gradients are summed too."""
 
@@ -114,8 +121,10 @@ def average_gradients(function, trained: nn.Module):
     """The function, whose result's gradients for the parameters of `trained` are means over the ranks."""
     if num_ranks() == 1:
         return function
-    # Buffers are statistics of the whole batch, so they agree already.
-    return DistributedDataParallel(_Step(function, trained), forward_sync_buffers=False, gradient_as_bucket_view=True)
+    # Buffers are statistics of the whole batch, so they agree already. Every step of a phase is the same graph.
+    return DistributedDataParallel(
+        _Step(function, trained), forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
+    )
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -150,7 +159,7 @@ class _SharedBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
         local = torch.stack(torch.batch_norm_update_stats(x.float(), None, None, 0.0))
-        means, variances = gather(local[None]).unbind(1)
+        means, variances = _everyones(local).unbind(1)
         mean = means.mean(0)
         var = (variances + (means - mean).square()).mean(0)
         normalised, _, _ = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
@@ -167,7 +176,7 @@ class _SharedBatchNorm(torch.autograd.Function):
         # It has taken off the mean of the gradient, and of its product with the normalised x, over this rank alone.
         count = x.numel() // x.shape[1]
         local = torch.stack([grad_bias, grad_weight]) / count
-        excess, excess_product = local - mean_over_ranks(local)
+        excess, excess_product = local - _everyones(local).mean(0)
         slope = weight * rstd * rstd * excess_product
         offset = weight * rstd * excess - slope * mean
         # The normalisation's kernel is by far the fastest way to x · slope + offset by channel.
