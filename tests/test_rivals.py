@@ -1,12 +1,16 @@
 """The agents that planning is compared with: each is given what it says it is given, and no more."""
 
+import json
 import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.utils.tensorboard import SummaryWriter
 
 import envs
 from agent.agent_config import AgentConfig
@@ -154,6 +158,38 @@ def test_dreamers_own_reward_is_the_simulators():
     assert reward == env._env.advance(action)
     with pytest.raises(envs.EnvError, match="has no reward of its own"):
         GoalEnv("two_room", "own", seed=0)
+
+
+def test_sheeprl_is_told_decisions_where_we_count_steps(tmp_path):
+    config = train_dreamer.DreamerConfig(
+        num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100
+    )
+    said = dict(each.split("=", 1) for each in train_dreamer.overrides(config, tmp_path, None))
+    assert int(said["algo.total_steps"]) == 250
+    assert int(said["algo.learning_starts"]) == 50
+    assert int(said["checkpoint.every"]) == 25
+    assert float(said["algo.replay_ratio"]) * 250 == pytest.approx(0.1 * 1000)
+
+
+def test_what_dreamer_keeps_is_by_steps(tmp_path):
+    pytest.importorskip("yaml")
+    for number, decisions in enumerate((25, 50)):  # the second goes on from the first
+        version = tmp_path / f"sheeprl/version_{number}"
+        (version / "checkpoint").mkdir(parents=True)
+        (version / "config.yaml").write_text(f"number: {number}")
+        state = {part: {"layer": torch.full((2,), float(decisions))} for part in train_dreamer.PARTS}
+        torch.save(state, version / f"checkpoint/ckpt_{decisions}_0.ckpt")
+        with SummaryWriter(str(version)) as writer:
+            writer.add_scalar("Rewards/rew_avg", 0.5 * decisions, decisions)
+    train_dreamer.export(tmp_path, {"action_repeat": 4})
+    kept = json.loads((tmp_path / "actors/config.json").read_text())
+    assert kept["training_returns"] == [[100, 12.5], [200, 25.0]]
+    assert list(kept["learning_seconds"]) == ["100", "200"]
+    assert kept["sheeprl"] == {"number": 1}
+    for steps, decisions in ((100, 25), (200, 50)):
+        stored = load_file(tmp_path / f"actors/{steps}.safetensors")
+        assert stored.keys() == {"world_model/layer", "actor/layer"}
+        assert (stored["actor/layer"] == decisions).all()
 
 
 def test_dreamer_without_sheeprl_names_the_fix(tmp_path, monkeypatch):
