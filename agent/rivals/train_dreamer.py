@@ -42,9 +42,9 @@ class DreamerConfig:
     size: str = "1M"
     """Of the model, as the official implementation names them: 1M, 12M, 25M, 50M, 100M, 200M or 400M."""
     dense_units: int = 256
-    """Width of the heads; the 1M model's 64 are few for comparing two pictures."""
+    """Width of the heads, whatever the size; the 1M model's own 64 are few for comparing two pictures."""
     cnn_channels: int = 8
-    """In the first of four convolutions, halved; the 1M model has 4."""
+    """The convolutions have 2, 3, 4 and 4 times as many, whatever the size; the 1M model's own is 4."""
     num_steps: int = 120_000
     """Environment steps."""
     action_repeat: int = 5
@@ -75,7 +75,7 @@ class DreamerConfig:
     """cpu, cuda or auto."""
 
 
-def use_channels_last() -> None:
+def speed_up_convolutions() -> None:
     """Lays out the world model so that a CPU convolves pictures of few channels some five times faster, and doubles
     their size by PyTorch's own kernel, which keeps that layout.
     """
@@ -187,7 +187,7 @@ def train(config: DreamerConfig) -> Path:
         with quiet_sheeprl():
             from sheeprl.cli import run
 
-            use_channels_last()
+            speed_up_convolutions()
     except ImportError as error:
         raise DreamerError(
             f"sheeprl is missing; `make dreamer` builds .venv-dreamer, which has it ({error})"
