@@ -177,7 +177,8 @@ def test_what_dreamer_keeps_is_by_steps(tmp_path):
         version = tmp_path / f"sheeprl/version_{number}"
         (version / "checkpoint").mkdir(parents=True)
         (version / "config.yaml").write_text(f"number: {number}")
-        state = {part: {"layer": torch.full((2,), float(decisions))} for part in train_dreamer.PARTS}
+        layer = torch.full((2, 3, 5, 5), float(decisions)).to(memory_format=torch.channels_last)
+        state = {part: {"layer": layer.clone()} for part in train_dreamer.PARTS}
         torch.save(state, version / f"checkpoint/ckpt_{decisions}_0.ckpt")
         with SummaryWriter(str(version)) as writer:
             writer.add_scalar("Rewards/rew_avg", 0.5 * decisions, decisions)

@@ -227,7 +227,7 @@ def export(folder: Path, settings: dict) -> None:
             # Its list of replay buffers, which is not read here, counts as a plain list.
             with torch.serialization.safe_globals([(list, "sheeprl.utils.fs.BufferFiles")]):
                 state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            weights = {f"{part}/{name}": value for part in PARTS for name, value in state[part].items()}
+            weights = {f"{part}/{name}": value.contiguous() for part in PARTS for name, value in state[part].items()}
             save_file(weights, actors / f"{steps}.safetensors")
         before = max(seconds.values(), default=0.0)
         returns |= {decisions * settings["action_repeat"]: value for decisions, value in _training_returns(version)}
