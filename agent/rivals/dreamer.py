@@ -17,7 +17,8 @@ from agent.rivals.train_dreamer import DreamerError, quiet_sheeprl
 
 
 class DreamerAgent:
-    """Its latent state runs on through the episode. Most likely actions, not samples, each held as long as in training.
+    """Its latent state, sampled from the seed, runs on through the episode. Most likely actions, not samples, each held
+    as long as in training.
 
     Args:
         weights: a file that `train_dreamer.py` has written; `config.json` of the same folder says how it was trained.
@@ -52,6 +53,7 @@ class DreamerAgent:
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         self._goals = goals
+        self._random_state = torch.Generator().manual_seed(int(seeds[0])).get_state()
         self._player.num_envs = len(goals)
         self._player.init_states()
 
@@ -61,7 +63,10 @@ class DreamerAgent:
         tensors = {
             key: torch.from_numpy(np.moveaxis(seen[key], -1, -3)[None].copy()).float() / 255 - 0.5 for key in self._keys
         }
-        (actions,) = self._player.get_actions(tensors, greedy=True)
+        with torch.random.fork_rng(devices=[]):  # sheeprl draws from torch's one generator
+            torch.set_rng_state(self._random_state)
+            (actions,) = self._player.get_actions(tensors, greedy=True)
+            self._random_state = torch.get_rng_state()
         low, high = self._space.low, self._space.high
         scaled = low + (actions.cpu().numpy().reshape(len(pictures), 1, -1) + 1) / 2 * (high - low)
         return np.clip(scaled, low, high).astype(np.float32).repeat(self.action_block, axis=1)
