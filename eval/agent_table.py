@@ -143,7 +143,7 @@ def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
         "decision_steps": agent.action_block,
         "multiply_adds": multiply_adds(agent, task, config.seed),
         "curve": curve(name, seed, config),
-        "training_returns": contender.training_returns(task, seed),
+        **contender.returns(task, seed),
         **report.provenance(),
     }
     path = row_path(name, seed, config)

@@ -53,7 +53,7 @@ class Contender:
         planner: for a task, the settings with which they change too.
         venv: the virtual environment that has its packages, where ours has not.
         stages: for a task and a seed, the agent along its training.
-        training_returns: for a task and a seed, steps and the mean return of the episodes that ended there in training.
+        returns: for a task and a seed, what episodes of its own training task earned, in training and without any.
     """
 
     given: str
@@ -64,7 +64,7 @@ class Contender:
     planner: Callable[[str], AgentConfig] | None = None
     venv: Path | None = None
     stages: Callable[[str, int], Iterator[tuple[Agent, Facts]]] = lambda task, seed: iter(())
-    training_returns: Callable[[str, int], list[tuple[int, float]]] = lambda task, seed: []
+    returns: Callable[[str, int], dict[str, Any]] = lambda task, seed: {}
 
 
 NOTHING = Facts(0, 0, False, 0.0, 0)
@@ -217,8 +217,9 @@ def dreamer_stages(task: str, seed: int) -> Iterator[tuple[Agent, Facts]]:
         yield _dreamer(actors[index])
 
 
-def dreamer_returns(task: str, seed: int) -> list[tuple[int, float]]:
-    return _dreamer_info(_actors(task, seed)[-1])["training_returns"]
+def dreamer_returns(task: str, seed: int) -> dict[str, Any]:
+    info = _dreamer_info(_actors(task, seed)[-1])
+    return {name: info[name] for name in ("training_returns", "baseline_returns")}
 
 
 def _dreamer_info(actor: Path) -> dict[str, Any]:
@@ -246,7 +247,7 @@ CONTENDERS = {
         train=train_dreamer,
         venv=Path(".venv-dreamer"),
         stages=dreamer_stages,
-        training_returns=dreamer_returns,
+        returns=dreamer_returns,
     ),
     "sac": Contender("state of robot and goal, reward", make_her, THREE, train_her),
     "inverse": Contender("pictures; our encoder", make_latent("inverse"), THREE, train_latent("inverse"), bundled=True),

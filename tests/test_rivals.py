@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 import envs
 from agent.agent_config import AgentConfig
 from agent.baselines import DoNothingAgent, PrivilegedAgent, RandomAgent
-from agent.rivals import her, train_dreamer
+from agent.rivals import dreamer_env, her, train_dreamer
 from agent.rivals.dreamer_env import GoalEnv
 from agent.rivals.oracle import OracleAgent
 from eval.goal_tasks import goal_tasks
@@ -160,6 +160,31 @@ def test_dreamers_own_reward_is_the_simulators():
         GoalEnv("two_room", "own", seed=0)
 
 
+def test_a_part_of_the_pose_that_never_moves_is_paid_within_the_tolerance(monkeypatch):
+    pose = np.array([0.5, 1.0])
+    monkeypatch.setattr(dreamer_env, "draw_pose", lambda env, spec, rng: pose)
+    env = GoalEnv("reacher", "dense", seed=0)
+    env.reset()
+    for off, paid in ((0.0, 1.0), (0.9 * SPEC.pose.tolerance, 1.0), (1.1 * SPEC.pose.tolerance, 0.5)):
+        env._env.set_pose(pose + np.array([off, 0.0]))
+        assert env._closeness() == paid
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_steps": 19}, "--num-steps must give each"),
+        ({"cnn_channels": 3}, "--cnn-channels must be even"),
+        ({"discount": 1.0}, "--discount must lie between"),
+        ({"action_repeat": 0}, "--action-repeat must be at least 1"),
+        ({"entropy": float("nan")}, "--entropy must be above 0"),
+    ],
+)
+def test_dreamers_impossible_settings_are_refused(settings, message):
+    with pytest.raises(train_dreamer.DreamerError, match=message):
+        train_dreamer.check(train_dreamer.DreamerConfig(**settings))
+
+
 def test_sheeprl_is_told_decisions_where_we_count_steps(tmp_path):
     config = train_dreamer.DreamerConfig(
         num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100
@@ -171,8 +196,9 @@ def test_sheeprl_is_told_decisions_where_we_count_steps(tmp_path):
     assert float(said["algo.replay_ratio"]) * 250 == pytest.approx(0.1 * 1000)
 
 
-def test_what_dreamer_keeps_is_by_steps(tmp_path):
+def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypatch):
     pytest.importorskip("yaml")
+    monkeypatch.setattr(train_dreamer, "BASELINE_EPISODES", 3)
     for number, decisions in enumerate((25, 50)):  # the second goes on from the first
         version = tmp_path / f"sheeprl/version_{number}"
         (version / "checkpoint").mkdir(parents=True)
@@ -182,9 +208,11 @@ def test_what_dreamer_keeps_is_by_steps(tmp_path):
         torch.save(state, version / f"checkpoint/ckpt_{decisions}_0.ckpt")
         with SummaryWriter(str(version)) as writer:
             writer.add_scalar("Rewards/rew_avg", 0.5 * decisions, decisions)
-    train_dreamer.export(tmp_path, {"action_repeat": 4})
+    train_dreamer.export(tmp_path, {"task": "reacher", "reward": "dense", "action_repeat": 4})
     kept = json.loads((tmp_path / "actors/config.json").read_text())
     assert kept["training_returns"] == [[100, 12.5], [200, 25.0]]
+    assert {name: len(returns) for name, returns in kept["baseline_returns"].items()} == {"random": 3, "do_nothing": 3}
+    assert all(0 < earned < SPEC.budget for returns in kept["baseline_returns"].values() for earned in returns)
     assert list(kept["learning_seconds"]) == ["100", "200"]
     assert kept["sheeprl"] == {"number": 1}
     for steps, decisions in ((100, 25), (200, 50)):

@@ -143,6 +143,14 @@ def test_a_finished_training_is_left_alone_however_it_would_be_done(trained, dat
     assert (trained / "model.safetensors").read_bytes() == before
 
 
+def test_a_training_of_an_older_version_goes_on(trained, dataset_path, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "older")
+    settings = json.loads((folder / "settings.json").read_text())
+    older = {**settings, "output": "elsewhere", "num_workers": 7}  # which were told apart once
+    (folder / "settings.json").write_text(json.dumps(older))
+    assert train(debug_config(folder, dataset_path)) == folder
+
+
 def test_another_configuration_does_not_touch_a_training(trained, dataset_path):
     with pytest.raises(TrainError, match="other settings; choose another --output"):
         train(debug_config(trained, dataset_path, seed=1))

@@ -121,7 +121,7 @@ def average_gradients(function, trained: nn.Module):
     """The function, whose result's gradients for the parameters of `trained` are means over the ranks."""
     if num_ranks() == 1:
         return function
-    # Buffers are statistics of the whole batch, so they agree already. Every step of a phase is the same graph.
+    # Buffers are statistics of the whole batch, so they agree already. A phase always trains the same parameters.
     return DistributedDataParallel(
         _Step(function, trained), forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
     )

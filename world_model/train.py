@@ -15,6 +15,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -44,6 +45,10 @@ from world_model.train_config import PRESETS, TrainConfig
 log = logging.getLogger(__name__)
 
 _MEANS = ("output", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
+
+
+def _what_decides(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _MEANS}
 
 
 def _build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
@@ -125,10 +130,9 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: Watch | None 
         watch: called with model, data and step, before the first step of the joint phase and with its every report.
     """
     _check(config)
-    settings = {name: value for name, value in asdict(config).items() if name not in _MEANS}
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = _what_decides(json.loads(json.dumps(asdict(config), default=str)))
     settings_path = config.output / "settings.json"
-    if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
+    if settings_path.exists() and _what_decides(json.loads(settings_path.read_text())) != settings:
         raise TrainError(f"{config.output} holds a training with other settings; choose another --output")
     if (config.output / "config.json").exists():
         log.info("%s is finished already", config.output)

@@ -36,12 +36,11 @@ class DreamerAgent:
             for name, value in load_file(weights).items():
                 part, _, rest = name.partition("/")
                 parts[part][rest] = value
+            config, self.action_block = dotdict(stored["sheeprl"]), int(stored["settings"]["action_repeat"])
         except FileNotFoundError as error:
             raise DreamerError(f"no Dreamer at {weights}; train one with agent/rivals/train_dreamer.py") from error
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise DreamerError(f"Dreamer {weights} is damaged ({error}); delete it and train it again") from error
-        config = dotdict(stored["sheeprl"])
-        self.action_block: int = stored["settings"]["action_repeat"]
         env = envs.make(stored["settings"]["task"])
         self._space = env.action_space
         self._keys: list[str] = list(config.algo.cnn_keys.encoder)

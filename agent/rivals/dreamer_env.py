@@ -44,7 +44,7 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
             rng = episode_rng("dreamer margin", seed, 0)
             poses = np.array([draw_pose(self._env, self._spec, rng) for _ in range(_MARGIN_POSES)])
             largest = [part.error(poses[:, None], poses).max() for part in self._spec.pose.parts]
-            self._margins = [error - self._spec.pose.tolerance for error in largest]
+            self._margins = [max(0.0, error - self._spec.pose.tolerance) for error in largest]  # some parts never move
         self._length = self._spec.episode_len if reward == "own" else self._spec.budget
         self.action_space = self._env.action_space
         keys = ("rgb",) if reward == "own" else ("rgb", "goal")

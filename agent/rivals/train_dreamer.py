@@ -12,16 +12,21 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import tyro
 from safetensors.torch import save_file
 
 import envs
-from agent.rivals.dreamer_env import RewardName
+from agent.rivals.dreamer_env import GoalEnv, RewardName
 from envs.registry import simulator_version
 from world_model.checkpoint import git_commit
+from world_model.devices import choose_device
 
 PARTS = ("world_model", "actor")  # of a checkpoint, to act with
+BASELINE_EPISODES = 100
+BASELINE_SEED = 2**31 - 1  # none that the training's own count up to
 
 
 class DreamerError(Exception):
@@ -39,8 +44,8 @@ class DreamerConfig:
     output: Path | None = None
     """Run folder; `runs/dreamer/<task>-<reward>-seed<seed>` unless given."""
     seed: int = 0
-    size: str = "1M"
-    """Of the model, as the official implementation names them: 1M, 12M, 25M, 50M, 100M, 200M or 400M."""
+    size: Literal["1M", "12M", "25M", "50M", "100M", "200M", "400M"] = "1M"
+    """Of the model, as the official implementation names them."""
     dense_units: int = 256
     """Width of the heads, whatever the size; the 1M model's own 64 are few for comparing two pictures."""
     cnn_channels: int = 8
@@ -71,8 +76,7 @@ class DreamerConfig:
     """Environment steps before the first of them."""
     save_every: int = 10_000
     """Environment steps between checkpoints, each of which can be measured."""
-    device: str = "auto"
-    """cpu, cuda or auto."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 def speed_up_convolutions() -> None:
@@ -144,7 +148,7 @@ def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> 
         "buffer.memmap": True,
         "checkpoint.every": max(1, config.save_every // config.action_repeat),
         "checkpoint.keep_last": "null",
-        "metric.log_every": 500 // config.action_repeat,
+        "metric.log_every": max(1, 500 // config.action_repeat),
         "fabric.accelerator": config.device,
         "fabric.precision": "bf16-mixed",  # as the official implementation
         "hydra.run.dir": folder / "hydra",
@@ -177,8 +181,16 @@ def check(config: DreamerConfig) -> None:
     for name in ("updates_per_step", "learning_rate", "entropy"):
         if not (value := getattr(config, name)) > 0:
             raise DreamerError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+    if config.num_steps < config.action_repeat * config.num_envs:
+        raise DreamerError("--num-steps must give each of --num-envs an action of --action-repeat steps")
+    if config.cnn_channels % 2:
+        raise DreamerError(f"--cnn-channels must be even, not {config.cnn_channels}")
     if not 0 < config.discount < 1:
         raise DreamerError(f"--discount must lie between 0 and 1, not {config.discount}")
+    try:
+        choose_device(config.device)
+    except ValueError as error:
+        raise DreamerError(str(error)) from error
 
 
 def train(config: DreamerConfig) -> Path:
@@ -210,7 +222,7 @@ def train(config: DreamerConfig) -> Path:
 
 def export(folder: Path, settings: dict) -> None:
     """What acts, of every checkpoint, as `actors/<steps>.safetensors`; when it was reached, and the returns in
-    training, in `config.json`, which is written last: its being there says finished.
+    training beside those without any, in `config.json`, which is written last: its being there says finished.
     """
     import torch
     import yaml  # sheeprl brings it
@@ -233,7 +245,7 @@ def export(folder: Path, settings: dict) -> None:
         returns |= {decisions * settings["action_repeat"]: value for decisions, value in _training_returns(version)}
         config = yaml.safe_load((version / "config.yaml").read_text())
     kept = {"settings": settings, "learning_seconds": seconds, "training_returns": sorted(returns.items())}
-    kept |= {"commit": git_commit(), "sheeprl": config}
+    kept |= {"baseline_returns": _baseline_returns(settings), "commit": git_commit(), "sheeprl": config}
     (actors / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 
@@ -244,6 +256,24 @@ def _training_returns(version: Path) -> list[tuple[int, float]]:
     events = EventAccumulator(str(version)).Reload()
     tag = "Rewards/rew_avg"
     return [(event.step, event.value) for event in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
+
+
+def _baseline_returns(settings: dict) -> dict[str, list[float]]:
+    """Of episodes by random actions and by none, on the task of the training."""
+    env = GoalEnv(settings["task"], settings["reward"], BASELINE_SEED, settings["action_repeat"])
+    space, rng = env.action_space, np.random.default_rng(BASELINE_SEED)
+    returns: dict[str, list[float]] = {"random": [], "do_nothing": []}
+    for name, earned in returns.items():
+        for _ in range(BASELINE_EPISODES):
+            env.reset()
+            earned.append(0.0)
+            over = False
+            while not over:
+                action = rng.uniform(space.low, space.high) if name == "random" else np.zeros(space.shape)
+                _, reward, _, over, _ = env.step(action)
+                earned[-1] += reward
+    env.close()
+    return returns
 
 
 def _number(version: Path) -> int:
