@@ -48,7 +48,7 @@ $(READY): pyproject.toml
 	echo "installing Python packages into $(VENV) (a few minutes, once)"
 	$(VENV)/bin/pip install -q --upgrade pip==26.0  # older ones take minutes to resolve the pins on Python 3.10
 	$(VENV)/bin/pip install -q -e '.[dev]'
-	renders() { $(VENV)/bin/python -c 'import envs; [envs.make(task).reset() for task in ("reacher", "push_t")]'; }
+	renders() { $(VENV)/bin/python -c 'from jepa_mpc import envs; [envs.make(task).reset() for task in ("reacher", "push_t")]'; }
 	renders >/dev/null 2>&1 || install libegl1 libgl1 libgl1-mesa-dri libglib2.0-0
 	renders
 	touch $@

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from planners import PlannerConfig
+from jepa_mpc.planners import PlannerConfig
 
 PlannerName = Literal["cem", "icem", "mppi", "gradient", "cem-gradient"]
 ObjectiveName = Literal["reachability", "latent"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.policies import Policy, scripted
-from envs import PixelEnv
-from envs.mujoco_env import MujocoEnv, mujoco
+from jepa_mpc.agent.policies import Policy, scripted
+from jepa_mpc.envs import PixelEnv
+from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 
 WANDER = 0.35  # share of spells that are random torques; they are the shorter ones
 WITHIN = 0.65  # share of attempts to push with the object between the fork's fingers

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.policies import uniform_actions
+from jepa_mpc.agent.policies import uniform_actions
 
 
 class Agent(Protocol):

@@ -26,12 +26,12 @@ import tyro
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import envs
-from agent import sac_policy
-from agent.policies import POLICIES, MakePolicy, Policy
-from envs.registry import simulator_version
-from world_model.dataset import Compression, DatasetInfo, Episode, write_dataset
-from world_model.distributed import num_ranks, process_group, rank, wait_for_all
+from jepa_mpc import envs
+from jepa_mpc.agent import sac_policy
+from jepa_mpc.agent.policies import POLICIES, MakePolicy, Policy
+from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.world_model.dataset import Compression, DatasetInfo, Episode, write_dataset
+from jepa_mpc.world_model.distributed import num_ranks, process_group, rank, wait_for_all
 
 EPISODES_PER_CHUNK = 20
 

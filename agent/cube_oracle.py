@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.policies import Policy, scripted
-from envs import PixelEnv
-from envs.ogbench_cube import OBJECT_BOUNDS, REST_HEIGHT, OGBenchCubeEnv, mujoco
+from jepa_mpc.agent.policies import Policy, scripted
+from jepa_mpc.envs import PixelEnv
+from jepa_mpc.envs.ogbench_cube import OBJECT_BOUNDS, REST_HEIGHT, OGBenchCubeEnv, mujoco
 
 MAX_NOISE = 0.5  # standard deviation of the noise on actions, in the noisiest episode
 MIN_SPEED = 0.5  # share of the oracle's speed, in the slowest attempt

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import envs
-from agent.agent_config import AgentConfig, config_for
-from planners import PLANNERS, REDUCTIONS, Plan, effort, shift
-from world_model.checkpoint import load_checkpoint
-from world_model.devices import has_bfloat16
-from world_model.jepa import JEPA
-from world_model.latent_policy import LatentPolicy, load_latent_policy
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, effort, shift
+from jepa_mpc.world_model.checkpoint import load_checkpoint
+from jepa_mpc.world_model.devices import has_bfloat16
+from jepa_mpc.world_model.jepa import JEPA
+from jepa_mpc.world_model.latent_policy import LatentPolicy, load_latent_policy
 
 BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log.md)
 

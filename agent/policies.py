@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import PixelEnv, two_room
+from jepa_mpc.envs import PixelEnv, two_room
 
 # A policy maps the picture (H, W, 3) that begins a block to the block's actions (A,), one by one: whoever asks for the
 # next has applied the one before, for some policies read the simulator's state.
@@ -121,7 +121,7 @@ POLICIES: dict[str, MakePolicy] = {
     "pink": pink,
     "held": held,
     "two_room_walker": two_room_walker,
-    "push_t_pusher": functools.partial(demonstrator, "agent.pusher", "push_t_pusher"),
-    "cube_oracle": functools.partial(demonstrator, "agent.cube_oracle", "cube_oracle"),
-    "arm_pusher": functools.partial(demonstrator, "agent.arm_pusher", "arm_pusher"),
+    "push_t_pusher": functools.partial(demonstrator, "jepa_mpc.agent.pusher", "push_t_pusher"),
+    "cube_oracle": functools.partial(demonstrator, "jepa_mpc.agent.cube_oracle", "cube_oracle"),
+    "arm_pusher": functools.partial(demonstrator, "jepa_mpc.agent.arm_pusher", "arm_pusher"),
 }

@@ -8,8 +8,8 @@ from collections.abc import Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.policies import Policy, scripted
-from envs import PixelEnv, push_t
+from jepa_mpc.agent.policies import Policy, scripted
+from jepa_mpc.envs import PixelEnv, push_t
 
 NOISE = (
     0.05,

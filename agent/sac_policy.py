@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from agent.policies import Policy, pink, scripted
-from envs import PixelEnv
+from jepa_mpc.agent.policies import Policy, pink, scripted
+from jepa_mpc.envs import PixelEnv
 
 FORMAT_VERSION = 1
 STATE_LIMIT = 10.0  # a normalised coordinate beyond it says no more than that it is large

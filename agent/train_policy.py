@@ -28,10 +28,10 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-import envs
-from agent.collect import episode_rng
-from agent.policies import uniform_actions
-from agent.sac_policy import (
+from jepa_mpc import envs
+from jepa_mpc.agent.collect import episode_rng
+from jepa_mpc.agent.policies import uniform_actions
+from jepa_mpc.agent.sac_policy import (
     STATE_LIMIT,
     Actor,
     PolicyError,
@@ -42,8 +42,8 @@ from agent.sac_policy import (
     read_state,
     save_policy,
 )
-from envs.registry import simulator_version
-from world_model.checkpoint import git_commit
+from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.world_model.checkpoint import git_commit
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-import envs
+from jepa_mpc import envs
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 
-from envs.mujoco_env import MujocoEnv, suite
+from jepa_mpc.envs.mujoco_env import MujocoEnv, suite
 
 
 class DMControlEnv(MujocoEnv):

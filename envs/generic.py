@@ -10,9 +10,9 @@ import warnings
 
 import numpy as np
 
-from envs.base import EnvError
-from envs.mujoco_env import MujocoEnv, mujoco, suite
-from envs.task import Part, PoseTest, TaskSpec
+from jepa_mpc.envs.base import EnvError
+from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco, suite
+from jepa_mpc.envs.task import Part, PoseTest, TaskSpec
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
 TOLERANCE = 0.02
@@ -62,13 +62,13 @@ def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: boo
     library, _, rest = name.partition("/")
     options |= {"action_repeat": action_repeat, "image_size": image_size, "fast_rendering": fast_rendering}
     if library == "dmc":
-        from envs.dmc import DMControlEnv
+        from jepa_mpc.envs.dmc import DMControlEnv
 
         domain, _, task = rest.partition("-")
         return DMControlEnv(domain, task, **options)
     import gymnasium as gym
 
-    from envs.gymnasium_mujoco import GymnasiumEnv
+    from jepa_mpc.envs.gymnasium_mujoco import GymnasiumEnv
 
     try:
         with warnings.catch_warnings():

@@ -4,8 +4,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from envs.base import EnvError
-from envs.mujoco_env import MujocoEnv, engine, mujoco, wrapper
+from jepa_mpc.envs.base import EnvError
+from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, wrapper
 
 
 class GymnasiumEnv(MujocoEnv):

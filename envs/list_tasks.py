@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
-import envs
-from envs import generic
+from jepa_mpc import envs
+from jepa_mpc.envs import generic
 
 
 @dataclass(frozen=True)

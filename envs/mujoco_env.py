@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import rendering  # before mujoco
-from envs.base import EnvError, PixelEnv
-from envs.rendering import View
+from jepa_mpc.envs import rendering  # before mujoco
+from jepa_mpc.envs.base import EnvError, PixelEnv
+from jepa_mpc.envs.rendering import View
 
 try:
     import mujoco

@@ -4,9 +4,9 @@ from typing import Any
 
 import gymnasium as gym
 
-from envs.base import EnvError
-from envs.mujoco_env import MujocoEnv, engine, mujoco, wrapper
-from envs.rendering import View
+from jepa_mpc.envs.base import EnvError
+from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, wrapper
+from jepa_mpc.envs.rendering import View
 
 CUBE = (14, 15, 16)  # coordinates of qpos: where the cube's middle is, in metres
 ROTATION = (17, 18, 19, 20)  # and its unit quaternion

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import EnvError, PixelEnv
+from jepa_mpc.envs.base import EnvError, PixelEnv
 
 SIDE = 512
 RADIUS = 15  # of the agent

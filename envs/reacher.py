@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import PixelEnv
-from envs.dmc import DMControlEnv
+from jepa_mpc.envs.base import PixelEnv
+from jepa_mpc.envs.dmc import DMControlEnv
 
 _LINK = 0.12  # metres, each
 

@@ -5,9 +5,9 @@ task of the control suite or of Gymnasium goes by `dmc/<domain>-<task>` or `gym/
 import difflib
 import importlib.metadata
 
-from envs.base import EnvError, PixelEnv
-from envs.task import TaskSpec
-from envs.tasks import TASKS
+from jepa_mpc.envs.base import EnvError, PixelEnv
+from jepa_mpc.envs.task import TaskSpec
+from jepa_mpc.envs.tasks import TASKS
 
 
 def task_names() -> list[str]:
@@ -19,7 +19,7 @@ def get_task(name: str) -> TaskSpec:
     """The task of that name. Raises `EnvError`, which suggests the nearest names, if there is none."""
     if name in TASKS:
         return TASKS[name]
-    from envs import generic
+    from jepa_mpc.envs import generic
 
     if generic.exists(name):
         return generic.spec(name)

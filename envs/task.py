@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import PixelEnv
+from jepa_mpc.envs.base import PixelEnv
 
 
 @dataclass(frozen=True)

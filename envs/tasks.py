@@ -10,46 +10,46 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import PixelEnv
-from envs.rendering import View
-from envs.task import Part, PoseTest, SuiteTask, TaskSpec
+from jepa_mpc.envs.base import PixelEnv
+from jepa_mpc.envs.rendering import View
+from jepa_mpc.envs.task import Part, PoseTest, SuiteTask, TaskSpec
 
 _TURN = 2 * math.pi
 
 
 def _reacher(difficulty: str, image_size: int, fast_rendering: bool) -> PixelEnv:
-    from envs import reacher
+    from jepa_mpc.envs import reacher
 
     return reacher.make(difficulty, image_size, fast_rendering, action_repeat=2)
 
 
 def _reacher_pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
-    from envs import reacher
+    from jepa_mpc.envs import reacher
 
     return reacher.pose_on_target(env)
 
 
 def _two_room(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from envs.two_room import TwoRoomEnv
+    from jepa_mpc.envs.two_room import TwoRoomEnv
 
     return TwoRoomEnv(image_size)
 
 
 def _push_t(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from envs.push_t import PushTEnv
+    from jepa_mpc.envs.push_t import PushTEnv
 
     return PushTEnv(image_size)
 
 
 def _cube(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from envs.ogbench_cube import OGBenchCubeEnv
+    from jepa_mpc.envs.ogbench_cube import OGBenchCubeEnv
 
     return OGBenchCubeEnv(image_size=image_size, fast_rendering=fast_rendering)
 
 
 def _suite(name: str, options: dict, image_size: int, fast_rendering: bool) -> PixelEnv:
     """A task of the control suite or of Gymnasium, with options of `MujocoEnv`."""
-    from envs import generic
+    from jepa_mpc.envs import generic
 
     return generic.make_env(name, image_size=image_size, fast_rendering=fast_rendering, **options)
 

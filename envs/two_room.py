@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import PixelEnv
+from jepa_mpc.envs.base import PixelEnv
 
 SIDE = 224
 BORDER = 14  # outer wall, from the picture's edge

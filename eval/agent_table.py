@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import envs
-from agent.baselines import Agent, PrivilegedAgent
-from eval import report
-from eval.agent_plots import plot_returns, plot_success
-from eval.benchmark_config import BenchmarkConfig
-from eval.contenders import CONTENDERS, Facts
-from eval.goal_tasks import goal_tasks, suite_tasks
-from eval.metrics import rate, summarise, summarise_returns
-from eval.own_goal import UsageError
-from eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
-from eval.rollout import run_episodes, time_decisions
-from eval.task_table import same
-from world_model.checkpoint import weights_digest
+from jepa_mpc import envs
+from jepa_mpc.agent.baselines import Agent, PrivilegedAgent
+from jepa_mpc.eval import report
+from jepa_mpc.eval.agent_plots import plot_returns, plot_success
+from jepa_mpc.eval.benchmark_config import BenchmarkConfig
+from jepa_mpc.eval.contenders import CONTENDERS, Facts
+from jepa_mpc.eval.goal_tasks import goal_tasks, suite_tasks
+from jepa_mpc.eval.metrics import rate, summarise, summarise_returns
+from jepa_mpc.eval.own_goal import UsageError
+from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
+from jepa_mpc.eval.rollout import run_episodes, time_decisions
+from jepa_mpc.eval.task_table import same
+from jepa_mpc.world_model.checkpoint import weights_digest
 
 SUITE_EPISODES = 20
 CURVE_PAIRS, CURVE_EPISODES = 50, 5  # for an agent along its training

@@ -10,14 +10,14 @@ import sys
 
 import tyro
 
-import envs
-from agent.rivals.train_dreamer import DreamerError
-from agent.sac_policy import PolicyError
-from eval.agent_table import write_agent_table
-from eval.benchmark_config import BenchmarkConfig
-from eval.own_goal import UsageError
-from eval.task_table import write_task_table
-from world_model.checkpoint import CheckpointError
+from jepa_mpc import envs
+from jepa_mpc.agent.rivals.train_dreamer import DreamerError
+from jepa_mpc.agent.sac_policy import PolicyError
+from jepa_mpc.eval.agent_table import write_agent_table
+from jepa_mpc.eval.benchmark_config import BenchmarkConfig
+from jepa_mpc.eval.own_goal import UsageError
+from jepa_mpc.eval.task_table import write_task_table
+from jepa_mpc.world_model.checkpoint import CheckpointError
 
 
 def main() -> None:

@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-import envs
-from agent.agent_config import PAPER_CONFIG, AgentConfig
-from agent.planning_agent import PlanningAgent
-from eval import report
-from eval.rivals import stable_worldmodel_solve
-from world_model.checkpoint import CheckpointError, load_checkpoint
-from world_model.encoder import EncoderConfig
-from world_model.jepa import JEPA, JEPAConfig
-from world_model.predictor import PredictorConfig
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import PAPER_CONFIG, AgentConfig
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.eval import report
+from jepa_mpc.eval.rivals import stable_worldmodel_solve
+from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
+from jepa_mpc.world_model.encoder import EncoderConfig
+from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.predictor import PredictorConfig
 
 ACTIONS = Box(-1.0, 1.0, (2,), np.float32)
 BLOCK = 5

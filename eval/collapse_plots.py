@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 
-from eval.metrics import Rate
+from jepa_mpc.eval.metrics import Rate
 
 NUM_PATHS, PATH_LENGTH = 6, 16  # trajectories drawn, and their blocks
 LatentsByStep = dict[int, NDArray[np.float32]]  # by training step, embeddings (E, T, D) of E episodes

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eval import collapse_plots, report
-from eval.metrics import rate
-from world_model.train_config import TrainConfig
+from jepa_mpc.eval import collapse_plots, report
+from jepa_mpc.eval.metrics import rate
+from jepa_mpc.world_model.train_config import TrainConfig
 
 Row = dict[str, Any]  # one training's result.json
 _DEFAULTS = TrainConfig(output=Path())

@@ -24,24 +24,24 @@ import torch
 import tyro
 from tqdm import tqdm
 
-import envs
-from agent.agent_config import AgentConfig
-from agent.baselines import Agent, DoNothingAgent, RandomAgent
-from agent.collect import exit_with_parent
-from agent.planning_agent import PlanningAgent
-from eval import report
-from eval.collapse_report import write_results
-from eval.goal_tasks import goal_tasks
-from eval.protocols import PROTOCOLS
-from eval.rollout import run_episodes
-from world_model.checkpoint import load_checkpoint
-from world_model.dataset import Dataset, DatasetError
-from world_model.diagnostics import encode_rows
-from world_model.jepa import JEPA
-from world_model.optimise import TrainError
-from world_model.regularizers import RegularizerName
-from world_model.train import dataset_paths, train
-from world_model.train_config import PRESETS, TrainConfig
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.baselines import Agent, DoNothingAgent, RandomAgent
+from jepa_mpc.agent.collect import exit_with_parent
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.eval import report
+from jepa_mpc.eval.collapse_report import write_results
+from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.rollout import run_episodes
+from jepa_mpc.world_model.checkpoint import load_checkpoint
+from jepa_mpc.world_model.dataset import Dataset, DatasetError
+from jepa_mpc.world_model.diagnostics import encode_rows
+from jepa_mpc.world_model.jepa import JEPA
+from jepa_mpc.world_model.optimise import TrainError
+from jepa_mpc.world_model.regularizers import RegularizerName
+from jepa_mpc.world_model.train import dataset_paths, train
+from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
 
 # The distance between embeddings, and nothing learned after them: what is judged is the representation.
 PLANNING = AgentConfig(planner="cem", objective="latent", reduction="minimum", effort_weight=0.0, horizon=5)

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-import envs
-from agent.agent_config import AgentConfig, config_for
-from agent.baselines import Agent, DoNothingAgent, RandomAgent
-from agent.planning_agent import PlanningAgent, load_proposer
-from agent.rivals import her
-from agent.rivals.oracle import OracleAgent
-from planners import PlannerConfig
-from world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
-from world_model.latent_policy import Kind, load_latent_policy
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.agent.baselines import Agent, DoNothingAgent, RandomAgent
+from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
+from jepa_mpc.agent.rivals import her
+from jepa_mpc.agent.rivals.oracle import OracleAgent
+from jepa_mpc.planners import PlannerConfig
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
+from jepa_mpc.world_model.latent_policy import Kind, load_latent_policy
 
 RUNS = Path("runs/benchmark")
 CURVE_POINTS = 4  # of a training that is measured along the way
@@ -227,7 +227,7 @@ def _dreamer_info(actor: Path) -> dict[str, Any]:
 
 
 def _dreamer(actor: Path) -> tuple[Agent, Facts]:
-    from agent.rivals.dreamer import DreamerAgent
+    from jepa_mpc.agent.rivals.dreamer import DreamerAgent
 
     seconds = _dreamer_info(actor)["learning_seconds"][actor.stem]
     agent, steps = DreamerAgent(actor), int(actor.stem)

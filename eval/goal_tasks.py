@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import envs
-from agent.collect import episode_rng
-from agent.policies import POLICIES
-from envs.registry import simulator_version
+from jepa_mpc import envs
+from jepa_mpc.agent.collect import episode_rng
+from jepa_mpc.agent.policies import POLICIES
+from jepa_mpc.envs.registry import simulator_version
 
 
 @dataclass(frozen=True)

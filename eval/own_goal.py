@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-import envs
-from agent.planning_agent import PlanningAgent
-from eval import report
+from jepa_mpc import envs
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.eval import report
 
 
 class UsageError(Exception):

@@ -16,16 +16,16 @@ import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-import envs
-from agent.agent_config import AgentConfig, ObjectiveName, PlannerName
-from agent.planning_agent import PlanningAgent
-from eval import report
-from eval.goal_tasks import goal_tasks
-from eval.metrics import summarise
-from eval.protocols import PROTOCOLS
-from eval.rollout import run_episodes, time_decisions
-from planners import PlannerConfig
-from world_model.checkpoint import CheckpointError, load_checkpoint
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig, ObjectiveName, PlannerName
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.eval import report
+from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.eval.metrics import summarise
+from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.rollout import run_episodes, time_decisions
+from jepa_mpc.planners import PlannerConfig
+from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
 
 COLOURS = {
     "cem": "tab:blue",

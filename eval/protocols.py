@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import TaskSpec
+from jepa_mpc.envs import TaskSpec
 
 ProtocolName = Literal["standard", "far", "hold", "strict", "suite"]
 HOLD_STEPS = 5

@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-import envs
-from envs.registry import simulator_version
-from eval.goal_tasks import GoalTasks
-from eval.metrics import ReturnSummary
-from eval.rollout import EpisodeRecord, EpisodeTrace
-from world_model.checkpoint import git_commit
+from jepa_mpc import envs
+from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.eval.goal_tasks import GoalTasks
+from jepa_mpc.eval.metrics import ReturnSummary
+from jepa_mpc.eval.rollout import EpisodeRecord, EpisodeTrace
+from jepa_mpc.world_model.checkpoint import git_commit
 
 PANEL = 192  # pixels; people see more than the agent's 64
 _MARGIN = 8

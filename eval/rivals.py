@@ -18,9 +18,9 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from agent.agent_config import AgentConfig
-from world_model.encoder import build_encoder
-from world_model.jepa import JEPAConfig
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.world_model.encoder import build_encoder
+from jepa_mpc.world_model.jepa import JEPAConfig
 
 
 class _HuggingFaceSurface(nn.Module):

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import envs
-from agent.baselines import Agent, PrivilegedAgent
-from eval.goal_tasks import GoalTasks
-from eval.protocols import HOLD_STEPS, Protocol, first_kept
-from world_model.distributed import gather_lists, num_ranks, rank
+from jepa_mpc import envs
+from jepa_mpc.agent.baselines import Agent, PrivilegedAgent
+from jepa_mpc.eval.goal_tasks import GoalTasks
+from jepa_mpc.eval.protocols import HOLD_STEPS, Protocol, first_kept
+from jepa_mpc.world_model.distributed import gather_lists, num_ranks, rank
 
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agent.agent_config import AgentConfig, config_for
-from eval import report
-from eval.benchmark_config import BenchmarkConfig
-from eval.own_goal import UsageError
-from eval.protocols import ProtocolName
-from eval.run_planning import RunConfig, run
-from world_model.checkpoint import weights_digest
+from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.eval import report
+from jepa_mpc.eval.benchmark_config import BenchmarkConfig
+from jepa_mpc.eval.own_goal import UsageError
+from jepa_mpc.eval.protocols import ProtocolName
+from jepa_mpc.eval.run_planning import RunConfig, run
+from jepa_mpc.world_model.checkpoint import weights_digest
 
 CHECKPOINTS = Path("checkpoints")
 CARD_HEADING = "## Planning"

@@ -1,11 +1,11 @@
 """Optimisers over action sequences. They see a cost function, bounds and generators, nothing else."""
 
-from planners.base import CostFn, Plan, Planner, PlannerConfig, shift
-from planners.cem import CEM
-from planners.gradient import CEMGradient, Gradient
-from planners.icem import ICEM
-from planners.mppi import MPPI
-from planners.objectives import REDUCTIONS, effort
+from jepa_mpc.planners.base import CostFn, Plan, Planner, PlannerConfig, shift
+from jepa_mpc.planners.cem import CEM
+from jepa_mpc.planners.gradient import CEMGradient, Gradient
+from jepa_mpc.planners.icem import ICEM
+from jepa_mpc.planners.mppi import MPPI
+from jepa_mpc.planners.objectives import REDUCTIONS, effort
 
 PLANNERS: dict[str, type[Planner]] = {
     "cem": CEM,

@@ -2,7 +2,7 @@
 
 import torch
 
-from planners.base import Planner
+from jepa_mpc.planners.base import Planner
 
 
 class CEM(Planner):

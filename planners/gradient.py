@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from planners.base import CostFn, Plan, Planner
-from planners.cem import CEM
+from jepa_mpc.planners.base import CostFn, Plan, Planner
+from jepa_mpc.planners.cem import CEM
 
 
 class Gradient(Planner):

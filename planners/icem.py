@@ -7,7 +7,7 @@ import functools
 
 import torch
 
-from planners.cem import CEM
+from jepa_mpc.planners.cem import CEM
 
 
 class ICEM(CEM):

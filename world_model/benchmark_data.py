@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from world_model.checkpoint import git_commit
-from world_model.dataset import Dataset, DatasetError, DatasetInfo, Episode, write_dataset
-from world_model.optimise import batches
+from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.world_model.dataset import Dataset, DatasetError, DatasetInfo, Episode, write_dataset
+from jepa_mpc.world_model.optimise import batches
 
 ROWS, SIDE = 41, 64  # of an episode, of a picture
 

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from world_model.benchmark_data import INFO, noise
-from world_model.checkpoint import git_commit
-from world_model.dataset import write_dataset
+from jepa_mpc.world_model.benchmark_data import INFO, noise
+from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.world_model.dataset import write_dataset
 
 
 @dataclass(frozen=True)

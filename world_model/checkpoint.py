@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from world_model.jepa import JEPA, JEPAConfig
-from world_model.train_config import TrainConfig
+from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.train_config import TrainConfig
 
 FORMAT_VERSION = 1
 _PHASES = {

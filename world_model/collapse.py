@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from world_model.diagnostics import effective_rank
+from jepa_mpc.world_model.diagnostics import effective_rank
 
 log = logging.getLogger(__name__)
 

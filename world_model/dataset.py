@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from world_model.frames import Frames
+from jepa_mpc.world_model.frames import Frames
 
 FORMAT_VERSION = 1
 _ROW_COLUMNS = ("pixels", "action", "observation", "qpos", "qvel", "ep_idx", "step_idx")

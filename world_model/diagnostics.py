@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world_model.dataset import Dataset
-from world_model.jepa import JEPA
-from world_model.sigreg import SIGReg
+from jepa_mpc.world_model.dataset import Dataset
+from jepa_mpc.world_model.jepa import JEPA
+from jepa_mpc.world_model.sigreg import SIGReg
 
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 

@@ -17,8 +17,8 @@ import tyro
 from gymnasium.spaces import Box, Dict
 from tqdm import tqdm
 
-from world_model.checkpoint import git_commit
-from world_model.dataset import Dataset, DatasetError
+from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.world_model.dataset import Dataset, DatasetError
 
 
 @dataclass(frozen=True)

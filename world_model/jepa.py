@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.encoder import EncoderConfig, build_encoder, build_projector
-from world_model.lewm_predictor import LeWMPredictor
-from world_model.predictor import Modulation, Predictor, PredictorConfig
-from world_model.reachability import Reachability, ReachabilityConfig
+from jepa_mpc.world_model.encoder import EncoderConfig, build_encoder, build_projector
+from jepa_mpc.world_model.lewm_predictor import LeWMPredictor
+from jepa_mpc.world_model.predictor import Modulation, Predictor, PredictorConfig
+from jepa_mpc.world_model.reachability import Reachability, ReachabilityConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.predictor import Modulation, PredictorConfig, TokenBatchNorm
+from jepa_mpc.world_model.predictor import Modulation, PredictorConfig, TokenBatchNorm
 
 ACTION_FEATURES = 10  # to which an action block is mixed down before it is embedded
 

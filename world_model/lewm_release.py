@@ -22,11 +22,17 @@ import torch
 import tyro
 from torch import Tensor
 
-from world_model.checkpoint import CheckpointError, CheckpointInfo, git_commit, load_checkpoint, save_checkpoint
-from world_model.dataset import FRAMESKIP, DatasetError
-from world_model.encoder import EncoderConfig
-from world_model.jepa import JEPA, JEPAConfig
-from world_model.predictor import PredictorConfig
+from jepa_mpc.world_model.checkpoint import (
+    CheckpointError,
+    CheckpointInfo,
+    git_commit,
+    load_checkpoint,
+    save_checkpoint,
+)
+from jepa_mpc.world_model.dataset import FRAMESKIP, DatasetError
+from jepa_mpc.world_model.encoder import EncoderConfig
+from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.predictor import PredictorConfig
 
 # Pictures are divided by 255 and normalised per channel there (ImageNet's values), and mapped to ±1 here.
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from world_model.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
+from jepa_mpc.world_model.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from world_model.collapse import CollapseGuard
-from world_model.dataset import Dataset
-from world_model.devices import has_bfloat16
-from world_model.diagnostics import encode_rows, report_embedding
-from world_model.distributed import gather, num_ranks, rank, share, sum_over_ranks
-from world_model.jepa import JEPA
-from world_model.optimise import Phase, StepLoss
-from world_model.reachability import Reachability, reachability_loss
-from world_model.regularizers import Latents, Regularizer
-from world_model.train_config import TrainConfig
+from jepa_mpc.world_model.collapse import CollapseGuard
+from jepa_mpc.world_model.dataset import Dataset
+from jepa_mpc.world_model.devices import has_bfloat16
+from jepa_mpc.world_model.diagnostics import encode_rows, report_embedding
+from jepa_mpc.world_model.distributed import gather, num_ranks, rank, share, sum_over_ranks
+from jepa_mpc.world_model.jepa import JEPA
+from jepa_mpc.world_model.optimise import Phase, StepLoss
+from jepa_mpc.world_model.reachability import Reachability, reachability_loss
+from jepa_mpc.world_model.regularizers import Latents, Regularizer
+from jepa_mpc.world_model.train_config import TrainConfig
 
 CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model.distributed import num_ranks, rank
-from world_model.jepa import JEPA
-from world_model.sigreg import SIGReg
+from jepa_mpc.world_model.distributed import num_ranks, rank
+from jepa_mpc.world_model.jepa import JEPA
+from jepa_mpc.world_model.sigreg import SIGReg
 
 RegularizerName = Literal["none", "ema", "vicreg", "simclr", "moco", "kl", "pldm", "sigreg"]
 

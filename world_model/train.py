@@ -21,16 +21,16 @@ import torch
 import tyro
 from torch import nn
 
-from world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
-from world_model.collapse import CollapseGuard
-from world_model.dataset import Dataset, DatasetError
-from world_model.devices import choose_device
-from world_model.diagnostics import report_embedding
-from world_model.distributed import num_ranks, process_group, rank, wait_for_all
-from world_model.frames import Frames
-from world_model.jepa import JEPA, JEPAConfig
-from world_model.optimise import LoopConfig, TrainError, run_phases
-from world_model.phases import (
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
+from jepa_mpc.world_model.collapse import CollapseGuard
+from jepa_mpc.world_model.dataset import Dataset, DatasetError
+from jepa_mpc.world_model.devices import choose_device
+from jepa_mpc.world_model.diagnostics import report_embedding
+from jepa_mpc.world_model.distributed import num_ranks, process_group, rank, wait_for_all
+from jepa_mpc.world_model.frames import Frames
+from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.optimise import LoopConfig, TrainError, run_phases
+from jepa_mpc.world_model.phases import (
     CALIBRATION_BATCH,
     FrozenEmbeddings,
     Watch,
@@ -39,8 +39,8 @@ from world_model.phases import (
     reachability_phase,
     recalibrate_batchnorm,
 )
-from world_model.regularizers import REGULARIZERS, Regularizer
-from world_model.train_config import PRESETS, TrainConfig
+from jepa_mpc.world_model.regularizers import REGULARIZERS, Regularizer
+from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from world_model.dataset import InMemory
-from world_model.encoder import EncoderConfig
-from world_model.predictor import PredictorConfig
-from world_model.reachability import ReachabilityConfig
-from world_model.regularizers import (
+from jepa_mpc.world_model.dataset import InMemory
+from jepa_mpc.world_model.encoder import EncoderConfig
+from jepa_mpc.world_model.predictor import PredictorConfig
+from jepa_mpc.world_model.reachability import ReachabilityConfig
+from jepa_mpc.world_model.regularizers import (
     EMAConfig,
     KLConfig,
     MoCoConfig,

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from world_model.checkpoint import CheckpointError, git_commit, load_checkpoint, weights_digest
-from world_model.dataset import Dataset, DatasetError
-from world_model.diagnostics import encode_rows
-from world_model.latent_policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy
-from world_model.optimise import LoopConfig, Phase, StepLoss, TrainError, run_phases
+from jepa_mpc.world_model.checkpoint import CheckpointError, git_commit, load_checkpoint, weights_digest
+from jepa_mpc.world_model.dataset import Dataset, DatasetError
+from jepa_mpc.world_model.diagnostics import encode_rows
+from jepa_mpc.world_model.latent_policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy
+from jepa_mpc.world_model.optimise import LoopConfig, Phase, StepLoss, TrainError, run_phases
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-import envs
-from agent.rivals.train_dreamer import DreamerError, quiet_sheeprl
+from jepa_mpc import envs
+from jepa_mpc.agent.rivals.train_dreamer import DreamerError, quiet_sheeprl
 
 
 class DreamerAgent:

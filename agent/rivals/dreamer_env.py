@@ -7,9 +7,9 @@ import numpy as np
 from dm_control.utils import rewards
 from numpy.typing import NDArray
 
-import envs
-from agent.collect import episode_rng
-from agent.rivals.goals import draw_pose
+from jepa_mpc import envs
+from jepa_mpc.agent.collect import episode_rng
+from jepa_mpc.agent.rivals.goals import draw_pose
 
 RewardName = Literal["sparse", "dense", "own"]
 Observation = dict[str, NDArray[np.uint8]]

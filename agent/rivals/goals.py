@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-import envs
-from agent.policies import POLICIES
+from jepa_mpc import envs
+from jepa_mpc.agent.policies import POLICIES
 
 
 def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator) -> NDArray[np.float64]:

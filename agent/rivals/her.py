@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
-import envs
-from agent.collect import episode_rng
-from agent.rivals.goals import draw_pose
-from agent.sac_policy import STATE_LIMIT, Actor, PolicyError, normalise, read_state
-from agent.train_policy import export_actor, measure_states
-from world_model.checkpoint import git_commit
+from jepa_mpc import envs
+from jepa_mpc.agent.collect import episode_rng
+from jepa_mpc.agent.rivals.goals import draw_pose
+from jepa_mpc.agent.sac_policy import STATE_LIMIT, Actor, PolicyError, normalise, read_state
+from jepa_mpc.agent.train_policy import export_actor, measure_states
+from jepa_mpc.world_model.checkpoint import git_commit
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import envs
-from agent.agent_config import AgentConfig
-from planners import PLANNERS, REDUCTIONS, Plan, effort, shift
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, effort, shift
 
 
 class OracleAgent:

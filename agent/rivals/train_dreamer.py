@@ -18,11 +18,11 @@ import numpy as np
 import tyro
 from safetensors.torch import save_file
 
-import envs
-from agent.rivals.dreamer_env import GoalEnv, RewardName
-from envs.registry import simulator_version
-from world_model.checkpoint import git_commit
-from world_model.devices import choose_device
+from jepa_mpc import envs
+from jepa_mpc.agent.rivals.dreamer_env import GoalEnv, RewardName
+from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.world_model.devices import choose_device
 
 PARTS = ("world_model", "actor")  # of a checkpoint, to act with
 BASELINE_EPISODES = 100
@@ -125,7 +125,7 @@ def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> 
         "env.num_envs": config.num_envs,
         "env.sync_env": True,
         "env.capture_video": False,
-        "+env.wrapper._target_": "agent.rivals.dreamer_env.GoalEnv",
+        "+env.wrapper._target_": "jepa_mpc.agent.rivals.dreamer_env.GoalEnv",
         "+env.wrapper.task": config.task,
         "+env.wrapper.reward": config.reward,
         "+env.wrapper.action_repeat": config.action_repeat,

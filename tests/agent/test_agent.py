@@ -1,0 +1,257 @@
+import dataclasses
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.agent.baselines import DoNothingAgent, RandomAgent
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.eval import run_planning
+from jepa_mpc.planners import PLANNERS, PlannerConfig
+from jepa_mpc.world_model.encoder import EncoderConfig
+from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.predictor import PredictorConfig
+
+SPACE = gym.spaces.Box(np.array([-1, -2], np.float32), np.array([1, 0.5], np.float32))
+BLOCK = 3
+SEARCH = PlannerConfig(num_samples=40, num_elites=8, warm_std=0.5)
+
+
+class PointModel(JEPA):
+    """A world whose answer is known: z is a point in the plane, drawn as the first two pixels of the picture,
+    and a block moves it by the sum of its actions."""
+
+    def __init__(self):
+        super().__init__(
+            JEPAConfig(BLOCK * 2, 2, 4, EncoderConfig(image_size=16), PredictorConfig(width=8, num_heads=1))
+        )
+        self.seen, self.histories = [], []
+
+    def encode(self, pixels):
+        self.seen.append(len(pixels))
+        return pixels[..., 0, :2, 0].float() / 10
+
+    def rollout(self, z_history, past_actions, actions):
+        self.histories.append((z_history, past_actions))
+        moves = actions.unflatten(-1, (BLOCK, 2)).sum(-2)
+        return z_history[:, None, None, -1] + moves.cumsum(2)
+
+
+def picture_of(point):
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[0, :2, 0] = np.asarray(point) * 10
+    return picture
+
+
+def agent_with(proposer=None, **config):
+    model = PointModel().eval().requires_grad_(False)
+    settings = {"objective": "latent", "effort_weight": 0.0, "search": SEARCH, **config}
+    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings), proposer), model
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_reaches_the_pictured_point(planner):
+    agent, _ = agent_with(planner=planner, horizon=3)
+    points = np.array([[10.0, 10.0], [5.0, 20.0]])
+    goals = np.array([[14.0, 8.0], [3.0, 12.0]])
+    agent.reset(np.stack([picture_of(goal) for goal in goals]), seeds=[0, 1])
+    for _ in range(8):
+        block = agent.act(np.stack([picture_of(point) for point in points]))
+        assert block.shape == (2, BLOCK, 2)
+        assert (block >= SPACE.low - 1e-6).all()
+        assert (block <= SPACE.high + 1e-6).all()
+        points += block.sum(1)
+    np.testing.assert_allclose(points, goals, atol=1)  # from up to 8 away
+
+
+def test_goal_is_encoded_once_and_the_picture_once_a_block():
+    agent, model = agent_with(horizon=2)
+    agent.reset(np.stack([picture_of((1, 1))] * 4), seeds=range(4))
+    for _ in range(3):
+        agent.act(np.stack([picture_of((2, 2))] * 4))
+    assert model.seen == [4, 4, 4, 4]
+
+
+def test_history_holds_the_last_real_frames_and_the_blocks_between_them():
+    agent, model = agent_with(horizon=2, history_len=3)
+    agent.reset(picture_of((1, 1))[None], seeds=[0])
+    blocks = [agent.act(picture_of((i, i))[None]) for i in range(5)]
+    first, last = model.histories[0], model.histories[-1]
+    assert first[0].shape == (1, 1, 2)
+    assert first[1] is None
+    torch.testing.assert_close(last[0], torch.tensor([[[2.0, 2], [3, 3], [4, 4]]]))
+    np.testing.assert_allclose(last[1].unflatten(-1, (BLOCK, 2))[0], np.concatenate(blocks[2:4]))
+
+
+def test_plans_anew_only_after_the_receding_horizon():
+    agent, model = agent_with(horizon=4, receding_horizon=3)
+    agent.reset(picture_of((9, 9))[None], seeds=[0])
+    decisions = []
+    for _ in range(7):
+        agent.act(picture_of((1, 1))[None])
+        decisions.append(len(model.histories) // SEARCH.num_iterations)
+    assert decisions == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_an_episode_goes_the_same_alone_as_among_others():
+    goals = np.stack([picture_of((i + 3, i)) for i in range(3)])
+    agent, _ = agent_with(horizon=3)
+    agent.reset(goals, seeds=[7, 8, 9])
+    together = [agent.act(np.stack([picture_of((5, 5))] * 3)) for _ in range(2)]
+    agent.reset(goals[1:2], seeds=[8])
+    alone = [agent.act(picture_of((5, 5))[None]) for _ in range(2)]
+    for several, single in zip(together, alone, strict=True):
+        np.testing.assert_allclose(several[1], single[0], atol=1e-5)
+
+
+def test_reset_forgets_the_episode_before():
+    agent, _ = agent_with(horizon=3)
+    runs = []
+    for _ in range(2):
+        agent.reset(picture_of((4, 4))[None], seeds=[1])
+        runs.append([agent.act(picture_of((i, 9))[None]) for i in range(4)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_effort_makes_the_agent_hold_still_at_its_goal():
+    sizes = {}
+    for weight in (0.0, 3.0):
+        agent, _ = agent_with(effort_weight=weight)
+        agent.reset(picture_of((5, 5))[None], seeds=[0])
+        sizes[weight] = np.mean([np.square(agent.act(picture_of((5, 5))[None])).mean() for _ in range(5)])
+    assert sizes[3.0] < 0.5 * sizes[0.0]
+
+
+def test_the_reachability_metric_is_what_is_minimised():
+    """A metric that sees the first coordinate alone leaves the second where it is."""
+    model = PointModel().eval().requires_grad_(False)
+    model.reachability = lambda z, z_before, z_goal: (z - z_goal)[..., 0].abs()
+    settings = AgentConfig(objective="reachability", effort_weight=0.1, horizon=3, search=SEARCH)
+    agent = PlanningAgent(model, SPACE, BLOCK, settings)
+    point = np.array([[10.0, 10.0]])
+    agent.reset(picture_of((14, 3))[None], seeds=[0])
+    for _ in range(8):
+        point += agent.act(picture_of(point[0])[None]).sum(1)
+    assert abs(point[0, 0] - 14) < 1
+    assert abs(point[0, 1] - 3) > 2  # where latent distance would have brought it within 1
+
+
+def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
+    model, seen = PointModel().eval().requires_grad_(False), []
+
+    def metric(z, z_before, z_goal):
+        seen.append((z, z_before))
+        return (z - z_goal).norm(dim=-1)
+
+    model.reachability = metric
+    agent = PlanningAgent(model, SPACE, BLOCK, AgentConfig(horizon=3, search=SEARCH))
+    picture = picture_of((4, 6))[None]
+    agent.reset(picture_of((14, 3))[None], seeds=[0])
+    agent.act(picture)
+    now = model.encode(torch.from_numpy(picture))
+    for z, z_before in seen:
+        torch.testing.assert_close(z_before[:, :, 1:], z[:, :, :-1])
+        torch.testing.assert_close(z_before[:, :, 0], now[:, None].expand_as(z_before[:, :, 0]))
+
+
+def straight(z_before, z, z_goal):
+    """Proposes to go straight to the goal, as fast as the bounds let it."""
+    return ((z_goal - z) / BLOCK).repeat(1, BLOCK)
+
+
+def test_without_a_search_the_proposal_is_the_plan():
+    agent, _ = agent_with(straight, warm_start="gcbc", search=PlannerConfig(num_iterations=0))
+    agent.reset(picture_of((9, 4))[None], seeds=[0])
+    for point, move in (((8, 4), 1 / 3), ((4, 4), 1.0), ((7, 4), 2 / 3)):
+        np.testing.assert_allclose(agent.act(picture_of(point)[None])[0], [[move, 0]] * BLOCK, atol=1e-6)
+
+
+def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds():
+    asked = []
+
+    def policy(z_before, z, z_goal):
+        asked.append([point.tolist() for point in (z_before, z, z_goal)])
+        return torch.tensor([[3.0, -3.0, 0.25, 0.0, 0.0, 0.0]])
+
+    agent, model = agent_with(policy, warm_start="inverse", search=PlannerConfig(num_iterations=0))
+    agent.reset(picture_of((3, 0))[None], seeds=[0])
+    np.testing.assert_allclose(agent.act(picture_of((1, 0))[None])[0], [[1, -2], [0.25, 0], [0, 0]])
+    agent.act(picture_of((2, 0))[None])
+    assert asked == [[[[1, 0]], [[1, 0]], [[3, 0]]], [[[1, 0]], [[2, 0]], [[3, 0]]]]
+    assert not model.histories  # one pass of the policy: the world model foresees nothing
+
+
+def test_what_a_policy_proposes_competes_in_the_search():
+    small = PlannerConfig(num_samples=2, num_elites=1, num_iterations=1)
+    left = {}
+    for name, proposer in (("inverse", straight), ("none", None)):
+        agent, _ = agent_with(proposer, warm_start=name, horizon=3, reduction="mean", search=small)
+        points = np.array([[10.0, 10.0], [12.0, 9.0]])
+        goals = np.array([[14.0, 6.0], [9.0, 10.0]])
+        agent.reset(np.stack([picture_of(goal) for goal in goals]), seeds=[0, 1])
+        for _ in range(3):
+            points += agent.act(np.stack([picture_of(point) for point in points])).sum(1)
+        left[name] = np.linalg.norm(points - goals, axis=1)
+    assert (left["inverse"] < 0.3).all()
+    assert (left["none"] > 1).all()
+
+
+def test_a_deadline_leaves_rounds_out_and_says_so():
+    agent, _ = agent_with(deadline_ms=0.001)
+    agent.reset(picture_of((5, 5))[None], seeds=[0])
+    for _ in range(3):
+        agent.act(picture_of((1, 1))[None])
+    assert agent.rounds_done == [1, 0, 0]
+    agent, _ = agent_with(deadline_ms=10_000)
+    agent.reset(picture_of((5, 5))[None], seeds=[0])
+    agent.act(picture_of((1, 1))[None])
+    assert agent.rounds_done == [SEARCH.num_iterations]
+
+
+def test_latent_distance():
+    agent, _ = agent_with()
+    pictures, goals = np.stack([picture_of((0, 0)), picture_of((3, 4))]), np.stack([picture_of((3, 4))] * 2)
+    np.testing.assert_allclose(agent.latent_distance(pictures, goals), [5, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"horizon": 0}, "at least 1"),
+        ({"history_len": 0}, "at least 1"),
+        ({"horizon": 3, "receding_horizon": 4}, "receding_horizon must lie in 1–3"),
+        ({"objective": "reachability"}, "no reachability metric; use --objective latent or train it again"),
+        ({"effort_weight": -1}, "effort_weight must be at least 0"),
+        ({"deadline_ms": 0}, "deadline_ms must be above 0"),
+        ({"warm_start": "inverse"}, "warm_start names the policy that proposes"),
+        ({"search": PlannerConfig(num_iterations=0)}, "without a search"),
+        ({"horizon": 7, "history_len": 3}, "history_len \\+ horizon - 1 is 9; this model's predictor sees at most 8"),
+    ],
+)
+def test_impossible_settings_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        agent_with(**config)
+
+
+def test_baselines_act_within_bounds_and_by_their_seed():
+    pictures = np.stack([picture_of((0, 0))] * 2)
+    random, nothing = RandomAgent(SPACE, BLOCK), DoNothingAgent(SPACE, BLOCK)
+    draws = []
+    for seeds in ([1, 2], [2, 1]):
+        random.reset(pictures, seeds)
+        draws.append(random.act(pictures))
+    np.testing.assert_array_equal(draws[0], draws[1][::-1])
+    assert all(SPACE.contains(action) for action in draws[0].reshape(-1, 2))
+    assert not nothing.act(pictures).any()
+
+
+def test_a_task_is_planned_its_own_way_unless_told_otherwise(monkeypatch):
+    assert config_for("reacher") == AgentConfig()
+    monkeypatch.setattr(sys, "argv", ["run_planning.py", "--task", "cube", "--horizon", "3"])
+    config = run_planning.parse_config()
+    assert config.task == "cube"
+    assert config.agent == dataclasses.replace(config_for("cube"), horizon=3)
+    assert config.agent.search.num_samples > AgentConfig().search.num_samples

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jepa_mpc import envs
+from jepa_mpc.agent.policies import POLICIES, coloured_noise, scripted
+from jepa_mpc.envs import two_room
+
+
+def actions_of(name, env, num_blocks=60, block=5, seed=0):
+    policy, actions = POLICIES[name](env, block, np.random.default_rng(seed)), []
+    for _ in range(num_blocks):
+        for action in policy(None):
+            env.advance(action)
+            actions.append(action)
+    return np.stack(actions)
+
+
+@pytest.mark.parametrize("name", ["uniform", "pink", "held"])
+def test_noise_is_within_bounds_and_decided_by_its_generator(name):
+    env = envs.make("reacher")
+    actions = actions_of(name, env)
+    assert actions.shape == (300, 2)
+    assert actions.dtype == np.float32
+    assert (np.abs(actions) <= 1).all()
+    np.testing.assert_array_equal(actions, actions_of(name, env))
+    assert not np.array_equal(actions, actions_of(name, env, seed=1))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_coloured_noise_has_its_spectrum(exponent):
+    rng = np.random.default_rng(0)
+    power = np.mean([np.abs(np.fft.rfft(coloured_noise(1024, (3,), exponent, rng), axis=0)) ** 2 for _ in range(40)], 0)
+    frequencies = np.fft.rfftfreq(1024)[4:400]
+    slope = np.polyfit(np.log(frequencies), np.log(power.mean(1)[4:400]), 1)[0]
+    assert slope == pytest.approx(-exponent, abs=0.1)
+    assert coloured_noise(1024, (3,), exponent, rng).std(0) == pytest.approx(np.ones(3))
+
+
+def test_held_actions_last_up_to_two_blocks():
+    actions = actions_of("held", envs.make("reacher"), num_blocks=2000)
+    changes = np.flatnonzero((np.diff(actions, axis=0) != 0).any(1))
+    lengths = np.diff(changes)
+    assert (lengths.min(), lengths.max()) == (1, 10)
+    assert lengths.mean() == pytest.approx(5.5, abs=0.4)
+
+
+def test_scripted_policies_see_each_action_done_before_they_choose_the_next():
+    env, seen = envs.make("two_room"), []
+
+    def controller():
+        seen.append(env.qpos)
+        return np.array([3.0, 0.0])  # beyond the bounds
+
+    env.reset(seed=0)
+    env.set_pose([30.0, 150.0])
+    for action in scripted(env, 3, controller)(None):
+        env.advance(action)
+        assert action.tolist() == [1, 0]
+    np.testing.assert_array_equal(np.array(seen)[:, 0], [30, 35, 40])
+
+
+def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():
+    env, seen, crossings = envs.make("two_room"), [], 0
+    for episode in range(20):
+        env.reset(seed=episode)
+        policy = POLICIES["two_room_walker"](env, 5, np.random.default_rng(episode))
+        path = []
+        for _ in range(40):
+            for action in policy(None):
+                env.advance(action)
+                path.append(env.qpos)
+        crossings += int((np.diff(np.sign(np.array(path)[:, 0] - two_room.WALL)) != 0).sum())
+        seen += path
+    assert crossings >= 10
+    cells = np.histogram2d(*np.array(seen).T, bins=4, range=[[21, 203]] * 2)[0]
+    assert (cells > 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), far=st.booleans())
+def test_two_rooms_keep_the_point_inside_and_out_of_the_wall(seed, far):
+    env, rng = envs.make("two_room"), np.random.default_rng(seed)
+    env.reset(seed=seed)
+    drift = rng.uniform(-2, 2, 2) if far else 0
+    for _ in range(60):
+        before = env.qpos
+        env.advance(rng.normal(0, 1, 2) + drift)
+        here = env.qpos
+        assert not two_room.in_wall(here)
+        assert (here >= 21).all()
+        assert (here <= 203).all()
+        if (before[0] < two_room.WALL) != (here[0] < two_room.WALL):  # only ever through the door
+            assert abs(here[1] - two_room.DOOR) <= two_room.HALF_DOOR
+            assert abs(before[1] - two_room.DOOR) <= two_room.HALF_DOOR + two_room.SPEED
+
+
+def test_two_rooms_are_drawn_where_they_are():
+    env = envs.make("two_room", image_size=224)
+    env.set_pose([60.0, 150.0])
+    picture = env.render()
+    assert picture[150, 60].tolist() == pytest.approx([255, 0, 0], abs=5)
+    assert picture[150, 112].max() == 0  # the wall
+    assert picture[49, 112].min() == 255  # the door
+    assert picture[200, 180].min() == 255
+    small = envs.make("two_room")
+    small.set_pose([60.0, 150.0])
+    shrunk = picture.reshape(32, 7, 32, 7, 3).mean((1, 3))
+    assert np.abs(small.render().reshape(32, 2, 32, 2, 3).mean((1, 3)) - shrunk).mean() < 1

@@ -1,0 +1,235 @@
+"""The agents that planning is compared with: each is given what it says it is given, and no more."""
+
+import json
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.utils.tensorboard import SummaryWriter
+
+from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.baselines import DoNothingAgent, PrivilegedAgent, RandomAgent
+from jepa_mpc.agent.rivals import dreamer_env, her, train_dreamer
+from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
+from jepa_mpc.agent.rivals.oracle import OracleAgent
+from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.rollout import run_episodes
+from jepa_mpc.planners import PlannerConfig
+
+SPEC = envs.get_task("reacher")
+ANGLES = (True, False, True)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return envs.make("reacher")
+
+
+@pytest.fixture(scope="module")
+def far(env, tmp_path_factory):
+    return goal_tasks(env, SPEC, 5, 3, tmp_path_factory.mktemp("goals"), far=True)
+
+
+def test_the_oracle_tries_plans_in_the_simulator(env, far):
+    agent = OracleAgent("reacher", AgentConfig(horizon=2))
+    agent.reset(far.goal_picture[:2], [0, 1])
+    agent.look(far.start_state[:2], far.goal_state[:2])
+    actions = np.random.default_rng(0).uniform(-1, 1, (2, 3, 2, 10)).astype(np.float32)
+    errors = agent._distances(actions).numpy()
+    for i, plans in enumerate(actions):
+        for j, plan in enumerate(plans):
+            env.set_state(far.start_state[i])
+            for h, block in enumerate(plan.reshape(2, 5, 2)):
+                for action in block:
+                    env.advance(action)
+                wanted = SPEC.pose.error(env.qpos, far.goal_qpos[i]) / SPEC.pose.tolerance
+                assert errors[i, j, h] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_oracle_reaches_far_goals(env, far):
+    search = PlannerConfig(num_samples=24, num_iterations=2, num_elites=4)
+    agent = OracleAgent("reacher", AgentConfig(horizon=2, search=search))
+    run = {"env": env, "spec": SPEC, "tasks": far, "protocol": PROTOCOLS["far"], "seed": 0, "budget": 100}
+    records, _ = run_episodes(agent, **run, description="")
+    assert all(record.success for record in records)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=3, max_size=3))
+def test_a_pose_survives_its_features(qpos):
+    back = her.pose_of(her.pose_features(np.array(qpos), ANGLES), ANGLES)
+    difference = back - np.array(qpos)
+    wrapped = np.where(ANGLES, (difference + np.pi) % (2 * np.pi) - np.pi, difference)
+    np.testing.assert_allclose(wrapped, 0, atol=1e-5)
+
+
+def test_hindsight_rewards_what_the_task_calls_success(env):
+    state_env = her.GoalStateEnv(env, SPEC, 0, 200)
+    rng = np.random.default_rng(0)
+    goals = rng.uniform(-2, 2, (200, 2))
+    poses = goals + rng.uniform(-0.08, 0.08, (200, 2)) + 2 * np.pi * rng.integers(-1, 2, (200, 1)) * [1, 0]
+    rewards = state_env.compute_reward(
+        np.stack([her.pose_features(pose, SPEC.angles) for pose in poses]),
+        np.stack([her.pose_features(goal, SPEC.angles) for goal in goals]),
+        None,
+    )
+    wanted = [SPEC.pose.success(pose, goal) - 1.0 for pose, goal in zip(poses, goals, strict=True)]
+    assert 20 < sum(reward == 0 for reward in wanted) < 180
+    np.testing.assert_array_equal(rewards, wanted)
+
+
+def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
+    sac = pytest.importorskip("stable_baselines3").SAC
+    learners = []
+    learn = sac.learn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
+        path = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+    actor, info = her.load_actor(path)
+    agent = her.HerAgent("reacher", actor)
+    assert isinstance(agent, PrivilegedAgent)
+    agent.reset(far.goal_picture, [0, 1, 2])
+    agent.look(far.start_state, far.goal_state)
+    actions = agent.act(far.goal_picture)
+    assert actions.shape == (3, 1, 2)
+    state_env = learners[0].get_env().envs[0].unwrapped
+    for i in range(3):
+        state_env._env.set_state(far.start_state[i])
+        state_env._goal = her.pose_features(far.goal_qpos[i], SPEC.angles)
+        wanted, _ = learners[0].predict(state_env._observe(), deterministic=True)
+        np.testing.assert_allclose(actions[i, 0], wanted, atol=1e-5)
+    assert info["num_steps"] == 130
+
+
+@pytest.mark.parametrize("reward", ["sparse", "dense"])
+def test_dreamers_task_shows_the_goal_and_pays_for_being_there(reward):
+    first, second = GoalEnv("reacher", reward, seed=3), GoalEnv("reacher", reward, seed=3)
+    for _ in range(2):
+        seen, again = first.reset()[0], second.reset()[0]
+        np.testing.assert_array_equal(seen["goal"], again["goal"])
+        np.testing.assert_array_equal(seen["rgb"], again["rgb"])
+    first._env.set_pose(first._goal_qpos)
+    np.testing.assert_array_equal(first._env.render(), seen["goal"])
+    _, there, _, _, _ = first.step(np.zeros(2))
+    first._env.set_pose(first._goal_qpos + np.array([1.0, 0.0]))
+    _, away, _, _, _ = first.step(np.zeros(2))
+    assert there == 1
+    if reward == "sparse":
+        assert away == 0
+    else:  # linear in the error of the one joint that is off, by one radian and what a step moves it
+        fall = (1 - SPEC.pose.tolerance) / first._margins[0]
+        assert away == pytest.approx(1 - fall / 2, abs=0.02)
+    steps = 2
+    while not first.step(first.action_space.sample())[3]:
+        steps += 1
+    assert steps + 1 == SPEC.budget
+
+
+@pytest.mark.parametrize("reward", ["sparse", "dense"])
+def test_dreamers_action_is_held_and_its_rewards_are_summed(reward):
+    once, held = GoalEnv("reacher", reward, seed=3), GoalEnv("reacher", reward, seed=3, action_repeat=4)
+    once.reset()
+    held.reset()
+    for action in np.random.default_rng(0).uniform(-1, 1, (12, 2)):
+        single = [once.step(action) for _ in range(4)]
+        seen, reward_sum, _, _, _ = held.step(action)
+        assert reward_sum == pytest.approx(sum(step[1] for step in single))
+        np.testing.assert_array_equal(seen["rgb"], single[-1][0]["rgb"])
+    # Twelve times four are 48 of 50 steps: the last action is held for two.
+    last = [once.step(action) for _ in range(2)]
+    _, reward_sum, _, over, _ = held.step(action)
+    assert over
+    assert last[-1][3]
+    assert reward_sum == pytest.approx(sum(step[1] for step in last))
+
+
+def test_dreamers_own_reward_is_the_simulators():
+    env = GoalEnv("dmc/cartpole-balance", "own", seed=0)
+    assert list(env.reset()[0]) == ["rgb"]
+    state, action = env._env.get_state(), env.action_space.sample()
+    _, reward, _, _, _ = env.step(action)
+    env._env.set_state(state)
+    assert reward == env._env.advance(action)
+    with pytest.raises(envs.EnvError, match="has no reward of its own"):
+        GoalEnv("two_room", "own", seed=0)
+
+
+def test_a_part_of_the_pose_that_never_moves_is_paid_within_the_tolerance(monkeypatch):
+    pose = np.array([0.5, 1.0])
+    monkeypatch.setattr(dreamer_env, "draw_pose", lambda env, spec, rng: pose)
+    env = GoalEnv("reacher", "dense", seed=0)
+    env.reset()
+    for off, paid in ((0.0, 1.0), (0.9 * SPEC.pose.tolerance, 1.0), (1.1 * SPEC.pose.tolerance, 0.5)):
+        env._env.set_pose(pose + np.array([off, 0.0]))
+        assert env._closeness() == paid
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_steps": 19}, "--num-steps must give each"),
+        ({"cnn_channels": 3}, "--cnn-channels must be even"),
+        ({"discount": 1.0}, "--discount must lie between"),
+        ({"action_repeat": 0}, "--action-repeat must be at least 1"),
+        ({"entropy": float("nan")}, "--entropy must be above 0"),
+    ],
+)
+def test_dreamers_impossible_settings_are_refused(settings, message):
+    with pytest.raises(train_dreamer.DreamerError, match=message):
+        train_dreamer.check(train_dreamer.DreamerConfig(**settings))
+
+
+def test_sheeprl_is_told_decisions_where_we_count_steps(tmp_path):
+    config = train_dreamer.DreamerConfig(
+        num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100
+    )
+    said = dict(each.split("=", 1) for each in train_dreamer.overrides(config, tmp_path, None))
+    assert int(said["algo.total_steps"]) == 250
+    assert int(said["algo.learning_starts"]) == 50
+    assert int(said["checkpoint.every"]) == 25
+    assert float(said["algo.replay_ratio"]) * 250 == pytest.approx(0.1 * 1000)
+
+
+def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypatch):
+    pytest.importorskip("yaml")
+    monkeypatch.setattr(train_dreamer, "BASELINE_EPISODES", 3)
+    for number, decisions in enumerate((25, 50)):  # the second goes on from the first
+        version = tmp_path / f"sheeprl/version_{number}"
+        (version / "checkpoint").mkdir(parents=True)
+        (version / "config.yaml").write_text(f"number: {number}")
+        layer = torch.full((2, 3, 5, 5), float(decisions)).to(memory_format=torch.channels_last)
+        state = {part: {"layer": layer.clone()} for part in train_dreamer.PARTS}
+        torch.save(state, version / f"checkpoint/ckpt_{decisions}_0.ckpt")
+        with SummaryWriter(str(version)) as writer:
+            writer.add_scalar("Rewards/rew_avg", 0.5 * decisions, decisions)
+    train_dreamer.export(tmp_path, {"task": "reacher", "reward": "dense", "action_repeat": 4})
+    kept = json.loads((tmp_path / "actors/config.json").read_text())
+    assert kept["training_returns"] == [[100, 12.5], [200, 25.0]]
+    assert {name: len(returns) for name, returns in kept["baseline_returns"].items()} == {"random": 3, "do_nothing": 3}
+    assert all(0 < earned < SPEC.budget for returns in kept["baseline_returns"].values() for earned in returns)
+    assert list(kept["learning_seconds"]) == ["100", "200"]
+    assert kept["sheeprl"] == {"number": 1}
+    for steps, decisions in ((100, 25), (200, 50)):
+        stored = load_file(tmp_path / f"actors/{steps}.safetensors")
+        assert stored.keys() == {"world_model/layer", "actor/layer"}
+        assert (stored["actor/layer"] == decisions).all()
+
+
+def test_dreamer_without_sheeprl_names_the_fix(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sheeprl", None)
+    monkeypatch.setattr(sys, "argv", ["train_dreamer.py", "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="`make dreamer` builds"):
+        train_dreamer.main()
+
+
+def test_agents_that_see_state_say_so():
+    blind = gym.spaces.Box(-1, 1, (2,))
+    for agent in (DoNothingAgent(blind, 5), RandomAgent(blind, 5)):
+        assert not isinstance(agent, PrivilegedAgent)
+    assert isinstance(OracleAgent("reacher", AgentConfig()), PrivilegedAgent)

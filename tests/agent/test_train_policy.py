@@ -1,0 +1,334 @@
+import json
+import sys
+from concurrent.futures import Executor, Future
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from jepa_mpc import envs
+from jepa_mpc.agent import collect as collect_module
+from jepa_mpc.agent import train_policy as train_module
+from jepa_mpc.agent.collect import CollectConfig, collect, find_policy
+from jepa_mpc.agent.sac_policy import PolicyError, load_policy, read_state, sac
+from jepa_mpc.agent.train_policy import PolicyConfig, StateEnv, build_sac, export_actor, train_policy
+from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.world_model.dataset import Dataset
+
+pytest.importorskip("stable_baselines3")
+
+
+class Slider(envs.PixelEnv):
+    """A point on a line that actions push by up to 0.2; the reward is −|x − 0.5|. A turning angle stands beside it."""
+
+    has_reward = True
+    frames = 0
+
+    def __init__(self, size: int = 8, fast_rendering: bool = True):
+        self.action_space = gym.spaces.Box(-2, 1, (1,), np.float32)
+        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.state = np.zeros(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform([-1, -10], [1, 10])
+        return self.render(), {}
+
+    def advance(self, action):
+        self.state = np.array(
+            [np.clip(self.state[0] + 0.2 * float(np.clip(action, -2, 1)[0]), -1, 1), self.state[1] + 1]
+        )
+        return -abs(self.state[0] - 0.5)
+
+    def render(self):
+        Slider.frames += 1
+        return np.full(self.observation_space.shape, 100 * (self.state[0] + 1), np.uint8)
+
+    def get_state(self):
+        return self.state.copy()
+
+    def set_state(self, state):
+        self.state = state.copy()
+
+    set_pose = set_state
+
+    @property
+    def qpos(self):
+        return self.state.copy()
+
+    @property
+    def qvel(self):
+        return np.zeros(1)
+
+    def position(self, geom):
+        return np.zeros(3)
+
+    @property
+    def step_seconds(self):
+        return 0.1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slider():
+    pose = envs.PoseTest((envs.Part((0,)),), tolerance=0.1, unit="m")
+    spec = envs.TaskSpec("slider", Slider, pose, (False, True), 1, "pink", image_size=8, episode_len=20)
+    TASKS["slider"] = spec
+    yield spec
+    del TASKS["slider"]
+
+
+def debug_config(output, **changes):
+    settings = {"num_steps": 400, "random_steps": 100, "save_every": 100, "hidden_sizes": (32, 32), "batch_size": 32}
+    return PolicyConfig(**{"task": "slider", "output": output, **settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_policy(debug_config(tmp_path_factory.mktemp("policy") / "whole"))
+
+
+def test_training_learns_what_the_reward_asks_for(tmp_path, slider):
+    config = debug_config(tmp_path / "run", num_steps=900, updates_per_step=1, learning_rate=3e-3)
+    Slider.frames = 0
+    _, info = load_policy(train_policy(config), "slider")
+    num_episodes = 5 + 46 + 2 * config.report_episodes  # of measuring, of training with the last reset, of the report
+    assert Slider.frames == num_episodes  # nothing is rendered but where an episode begins
+    # From a start that is uniform over the line, at 0.4 a step to the left and 0.2 to the right, nothing does better.
+    best = -np.mean(
+        [np.maximum(0, abs(x - 0.5) - (0.2 if x < 0.5 else 0.4) * np.arange(1, 21)).sum() for x in np.linspace(-1, 1)]
+    )
+    assert info.random_return.high < -10
+    assert info.greedy_return.low > best - 0.2 * (best - info.random_return.mean)
+    assert info.greedy_return.n == info.random_return.n == 20
+    assert (info.num_steps, info.task, info.angles) == (900, "slider", slider.angles)
+
+
+class Killed(BaseException):
+    """Ends a training as a kill would: nothing gets to clean up."""
+
+
+@pytest.mark.parametrize(("killed_at", "goes_on_from"), [(3, 0), (14, 10)])
+def test_a_killed_training_goes_on_to_the_same_weights(trained, tmp_path, monkeypatch, killed_at, goes_on_from):
+    config = debug_config(tmp_path / "killed")
+    reset, begun = StateEnv.reset, []
+
+    def reset_until_killed(self, **options):
+        begun.append(self.episode)
+        if len(begun) == killed_at + 1:
+            raise Killed
+        return reset(self, **options)
+
+    monkeypatch.setattr(StateEnv, "reset", reset_until_killed)
+    with pytest.raises(Killed):
+        train_policy(config)
+    assert not (config.output / "config.json").exists()
+    assert_nothing_is_pickled(config.output)
+    killed_at = -1
+    begun.clear()
+    for unpickles in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
+        monkeypatch.setattr(unpickles, None)
+    train_policy(config)
+    assert begun == list(range(goes_on_from, 21))  # the last is never played
+    whole, resumed = (load_file(folder / "actor.safetensors") for folder in (trained, config.output))
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    assert load_policy(config.output, "slider")[1].greedy_return == load_policy(trained, "slider")[1].greedy_return
+
+
+def assert_nothing_is_pickled(folder):
+    for path in folder.iterdir():  # each file is whole in a format that holds no pickles
+        assert path.suffix in (".json", ".safetensors")
+        json.loads(path.read_text()) if path.suffix == ".json" else load_file(path)
+
+
+def test_what_is_left_is_a_small_policy(trained):
+    assert_nothing_is_pickled(trained)
+    assert {path.name for path in trained.iterdir()} == {"actor.safetensors", "config.json", "settings.json"}
+
+
+def test_a_finished_training_is_left_alone(trained):
+    before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+    train_policy(debug_config(trained))
+    assert {path.name: path.stat().st_mtime_ns for path in trained.iterdir()} == before
+
+
+def test_another_configuration_does_not_touch_a_training(trained):
+    with pytest.raises(PolicyError, match="other settings; choose another --output"):
+        train_policy(debug_config(trained, seed=1))
+
+
+def test_a_damaged_state_is_named(tmp_path, monkeypatch):
+    config = debug_config(tmp_path / "run", num_steps=20)
+    monkeypatch.setattr(train_module, "export_actor", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        train_policy(config)
+    (config.output / "state.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(PolicyError, match=r"state\.safetensors is damaged; delete it to start afresh"):
+        train_policy(config)
+
+
+def test_the_file_says_what_stable_baselines_says(trained, slider, tmp_path):
+    info = load_policy(trained, "slider")[1]
+    env = StateEnv(Slider(), slider, seed=0, random_steps=100)
+    learner = build_sac(debug_config(tmp_path), env, slider.episode_len)
+    with torch.no_grad():
+        for parameter in learner.actor.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    train_module.save_policy(tmp_path, export_actor(learner, env.mean, env.std), info)
+    actor, _ = load_policy(tmp_path, "slider")
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(50):
+        env._env.set_state(rng.normal(size=2))
+        theirs = learner.predict(env._observe(), deterministic=True)[0]
+        ours = actor.act(read_state(env._env, slider.angles))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        drawn.append(ours)
+    assert np.std(drawn) > 0.1
+    state = read_state(env._env, slider.angles)
+    torch.manual_seed(0)
+    theirs = [learner.predict(env._observe())[0] for _ in range(2000)]
+    ours = [actor.act(state, rng) for _ in range(2000)]
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.1)
+    assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.1)
+
+
+def test_the_state_shows_angles_as_cosine_and_sine():
+    env = Slider()
+    env.set_state(np.array([0.3, 2.0]))
+    np.testing.assert_allclose(read_state(env, (False, True)), [np.cos(2), np.sin(2), 0.3, 0])
+
+
+def blocks(trained, seed, num_blocks=10):
+    """Actions of an episode, and what the actor would have done most likely."""
+    actor, info = load_policy(trained, "slider")
+    env, rng = Slider(), np.random.default_rng(seed)
+    env.reset(seed=seed)
+    policy = sac(actor, info.angles, env, 5, rng)
+    actions, greedy = [], []
+    for _ in range(num_blocks):
+        for action in policy(None):
+            greedy.append(actor.act(read_state(env, info.angles)))
+            env.advance(action)
+            actions.append(action)
+    return np.stack(actions), np.stack(greedy)
+
+
+def test_data_run_from_nearly_greedy_to_all_noise(tmp_path):
+    # A learner whose actor hardly varies, so that all noise is the policy's.
+    folder = train_policy(debug_config(tmp_path / "run", num_steps=100, random_steps=10))
+    weights = load_file(folder / "actor.safetensors")
+    save_file(weights | {"log_std.bias": np.full(1, -9, np.float32)}, folder / "actor.safetensors")
+    actions, greedy = zip(*(blocks(folder, seed) for seed in range(60)), strict=True)
+    away = [np.median(np.abs(a - g)) for a, g in zip(actions, greedy, strict=True)]
+    assert min(away) < 0.02
+    assert max(away) > 0.4
+    held = np.diff(np.concatenate(actions), axis=0)[:, 0] == 0
+    assert 0.01 < held.mean() < 0.2
+    assert np.concatenate(actions).min() >= -2
+    assert np.concatenate(actions).max() <= 1
+    np.testing.assert_array_equal(actions[3], blocks(folder, 3)[0])
+
+
+def test_collection_uses_it(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(collect_module, "ProcessPoolExecutor", InProcess)
+    output = tmp_path / "d.h5"
+    collect(CollectConfig("slider", "sac", trained, num_episodes=3, output=output, num_processes=1))
+    data = Dataset(output, task="slider")
+    assert data.info.data_policy == "sac"
+    assert data.ep_len.tolist() == [5] * 3
+    collect(CollectConfig("slider", "held", num_episodes=2, output=tmp_path / "held.h5", num_processes=1))
+    assert Dataset(tmp_path / "held.h5").info.data_policy == "held"
+
+
+class InProcess(Executor):
+    """Runs the work at once in this process, where the slider is known."""
+
+    def __init__(self, *args, **options):
+        pass
+
+    def submit(self, function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "message"),
+    [
+        ("sack", None, "unknown policy 'sack'; did you mean sac"),
+        ("zzz", None, "unknown policy 'zzz'; did you mean uniform or pink"),
+        ("pink", "folder", "--policy-path is for --policy sac, not pink"),
+    ],
+)
+def test_other_names_are_refused(name, path, message):
+    with pytest.raises(envs.EnvError, match=message):
+        find_policy(name, "slider", path)
+
+
+def test_a_policy_that_cannot_be_used_says_why(trained, tmp_path):
+    with pytest.raises(PolicyError, match=r"no policy at .*`python agent/train_policy\.py --task slider`"):
+        load_policy(tmp_path, "slider")
+    with pytest.raises(PolicyError, match="trained on task 'slider', not 'reacher'"):
+        load_policy(trained, "reacher")
+    config = json.loads((trained / "config.json").read_text())
+    weights = (trained / "actor.safetensors").read_bytes()
+    for changes, content, message in [
+        ({"format_version": 9}, weights, "has format 9, not 1; train it again"),
+        ({"hidden_sizes": [17, 32]}, weights, r"is damaged \(its weights do not fit"),
+        ({"surprise": 1}, weights, "is damaged"),
+        ({}, weights[:100], "is damaged"),
+        ({}, b"\x80\x04pickle", "is damaged"),
+    ]:
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        (tmp_path / "actor.safetensors").write_bytes(content)
+        with pytest.raises(PolicyError, match=message):
+            load_policy(tmp_path, "slider")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "--num-steps must be at least 1, not 0"),
+        ({"updates_per_step": 0.0}, r"--updates-per-step must be above 0, not 0\.0"),
+        ({"discount": 1.0}, r"--discount must lie between 0 and 1, not 1\.0"),
+        ({"hidden_sizes": ()}, "--hidden-sizes must be one or more layers"),
+        ({"task": "two_room"}, "two_room has no reward to learn from; collect with --policy two_room_walker"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path, changes, message):
+    with pytest.raises(PolicyError, match=message):
+        train_policy(debug_config(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_training_needs_stable_baselines(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    with pytest.raises(PolicyError, match=r"install it with `pip install -e '\.\[rl\]'`"):
+        train_policy(debug_config(tmp_path / "run"))
+    assert blocks(trained, 0, num_blocks=1)[0].shape == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        (
+            collect_module,
+            ["--task", "reacher", "--policy", "sac", "--policy-path", "nowhere"],
+            "error: no policy at nowhere; train it with `python agent/train_policy.py --task reacher`",
+        ),
+        (
+            train_module,
+            ["--task", "two_room"],
+            "error: two_room has no reward to learn from; collect with --policy two_room_walker",
+        ),
+    ],
+)
+def test_the_commands_say_what_is_wrong_in_one_line(tmp_path, monkeypatch, module, options, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", *options])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == message

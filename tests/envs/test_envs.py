@@ -1,0 +1,274 @@
+import re
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from jepa_mpc import envs
+from jepa_mpc.envs import generic, list_tasks
+from jepa_mpc.envs.mujoco_env import suite
+from jepa_mpc.envs.rendering import View
+
+TASKS = envs.task_names()
+# Of the suites' own names, those whose episodes differ in the model, or whose pictures or rewards read stale positions.
+FEW = (
+    *("dmc/cartpole-swingup", "dmc/point_mass-hard", "dmc/manipulator-bring_ball", "dmc/quadruped-escape"),
+    *("dmc/swimmer-swimmer6", "gym/Ant-v5"),
+)
+# Where a shadow fills much of the picture, its edge alone is more than half a level on average.
+COARSER = {"walker": 1.0, "gym/Pusher-v5": 0.7}
+REST = sorted(set(generic.names()) - {*TASKS, *FEW})
+
+
+@pytest.fixture(params=[*TASKS, *FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
+def task(request):
+    return request.param
+
+
+@pytest.fixture(params=TASKS)
+def own_task(request):
+    return request.param
+
+
+def trajectory(env, seed, num_steps=30):
+    rng = np.random.default_rng(seed)
+    picture, _ = env.reset(seed=seed)
+    pictures, poses = [picture], [env.qpos]
+    for _ in range(num_steps):
+        picture, reward, terminated, truncated, _ = env.step(
+            rng.uniform(env.action_space.low, env.action_space.high).astype(np.float32)
+        )
+        assert (type(reward), terminated, truncated) == (float, False, False)
+        pictures.append(picture)
+        poses.append(env.qpos)
+    return np.stack(pictures), np.stack(poses)
+
+
+@pytest.mark.filterwarnings("ignore:.*not having a spec.*")
+def test_passes_gymnasiums_check(task):
+    check_env(envs.make(task))
+
+
+def test_same_seed_same_trajectory_bit_for_bit(task):
+    first, second = trajectory(envs.make(task), seed=3), trajectory(envs.make(task), seed=3)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    assert not np.array_equal(first[1], trajectory(envs.make(task), seed=4)[1])
+
+
+def test_restored_state_gives_the_same_picture_and_the_same_future(task):
+    env, rng = envs.make(task), np.random.default_rng(0)
+    trajectory(env, seed=1)
+    state, picture = env.get_state(), env.render()
+    actions = rng.uniform(env.action_space.low, env.action_space.high, (40, *env.action_space.shape))
+    future = [[env.advance(action), *env.qpos] for action in actions]
+    trajectory(env, seed=2)
+    env.set_state(state)
+    np.testing.assert_array_equal(env.render(), picture)
+    np.testing.assert_array_equal([[env.advance(action), *env.qpos] for action in actions], future)
+
+
+def test_a_second_environment_does_not_change_the_first_ones_pictures(task):
+    alone, _ = trajectory(envs.make(task), seed=5)
+    env, other = envs.make(task), envs.make(task, image_size=96)
+    other.reset(seed=9)
+    together, _ = trajectory(env, seed=5)
+    other.close()
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(trajectory(env, seed=5)[0], alone)
+
+
+def test_step_is_advance_with_a_picture(task):
+    stepped, advanced = envs.make(task), envs.make(task)
+    stepped.reset(seed=0), advanced.reset(seed=0)
+    action = stepped.action_space.high
+    picture, *_ = stepped.step(action)
+    advanced.advance(action)
+    np.testing.assert_array_equal(picture, advanced.render())
+
+
+def test_actions_beyond_the_bounds_are_clipped(task):
+    bounded, beyond = envs.make(task), envs.make(task)
+    bounded.reset(seed=0), beyond.reset(seed=0)
+    bounded.advance(bounded.action_space.high)
+    beyond.advance(bounded.action_space.high * 7)
+    np.testing.assert_array_equal(bounded.qpos, beyond.qpos)
+
+
+def test_set_pose_puts_the_simulation_at_rest(task):
+    env = envs.make(task)
+    env.reset(seed=0)
+    pose = env.qpos
+    env.advance(env.action_space.high)
+    env.set_pose(pose)
+    np.testing.assert_array_equal(env.qpos, pose)
+    assert not env.qvel.any()
+
+
+def test_fast_pictures_are_within_half_a_level_of_the_defaults(own_task):
+    fast, default = envs.make(own_task), envs.make(own_task, fast_rendering=False)
+    differences = []
+    for seed in range(20):
+        pictures = [env.reset(seed=seed)[0].astype(float) for env in (fast, default)]
+        differences.append(np.abs(pictures[0] - pictures[1]).mean())
+    assert np.mean(differences) < COARSER.get(own_task, 0.5)
+
+
+def test_reacher_hides_its_target():
+    # Under one pose, the suite draws a new target at every reset; only a visible one would change the picture.
+    env = envs.make("reacher")
+    pictures = []
+    for seed in range(3):
+        env.reset(seed=seed)
+        env.set_pose([0.5, 1.0])
+        pictures.append(env.render())
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    assert pictures[0].std() > 5
+
+
+@pytest.mark.parametrize(("name", "target"), [("gym/Reacher-v5", slice(2, 4)), ("gym/Pusher-v5", slice(9, 11))])
+def test_targets_that_are_part_of_the_pose_are_hidden_and_free(name, target):
+    env, spec = envs.make(name), envs.get_task(name)
+    env.reset(seed=0)
+    pose, pictures = env.qpos, []
+    moved = pose.copy()
+    moved[target] += 0.1
+    for qpos in (pose, moved):
+        env.set_pose(qpos)
+        pictures.append(env.render())
+    np.testing.assert_array_equal(*pictures)
+    assert spec.pose.success(moved, pose)
+    assert pictures[0].std() > 5
+
+
+def test_a_limit_makes_the_same_action_weaker():
+    calm, strong = (generic.make_env("gym/Reacher-v5", 2, 64, True, action_limit=limit) for limit in (0.2, 1.0))
+    np.testing.assert_allclose(calm.action_space.high, 0.2 * strong.action_space.high)
+    poses = []
+    for env in (calm, strong):
+        env.reset(seed=0)
+        env.advance(np.ones(2))  # clipped to what each may do
+        poses.append(env.qpos[:2])
+    assert (np.abs(poses[0]) < np.abs(poses[1])).all()
+
+
+def test_the_strict_rule_is_half_the_tolerance_or_one_of_its_own():
+    assert envs.get_task("two_room").strict.tolerance == 8
+    cube = envs.get_task("cube")
+    here = np.zeros(21)
+    here[17] = 1
+    turned = here.copy()
+    turned[[17, 20]] = np.cos(np.deg2rad(20) / 2), np.sin(np.deg2rad(20) / 2)
+    assert cube.pose.success(turned, here)
+    assert not cube.strict.success(turned, here)  # 20° where 15 are allowed
+    turned[[17, 20]] = np.cos(np.deg2rad(10) / 2), np.sin(np.deg2rad(10) / 2)
+    assert cube.strict.success(turned, here)
+
+
+@pytest.mark.parametrize(
+    ("pose", "goal", "error"),
+    [
+        ([0.0, 0.0], [0.02, -0.03], 0.03),
+        ([2 * np.pi + 0.01, 0.0], [0.0, 0.0], 0.01),  # the shoulder turns without limit
+        ([np.pi - 0.01, 0.0], [-np.pi + 0.01, 0.0], 0.02),
+        ([0.0, 2 * np.pi], [0.0, 0.0], 2 * np.pi),  # the wrist does not
+    ],
+)
+def test_reacher_error_wraps_the_shoulder_alone(pose, goal, error):
+    spec = envs.get_task("reacher").pose
+    assert spec.error(np.array(pose), np.array(goal)) == pytest.approx(error, abs=1e-12)
+    assert spec.success(np.array(pose), np.array(goal)) == (error < 0.05)
+
+
+def test_rotations_are_compared_by_their_angle():
+    test = envs.PoseTest((envs.Part((1, 2, 3, 4), 2 * np.pi, "rotation"),), 0.02, "of each range")
+    half = np.deg2rad(30) / 2
+    turned = np.array([0, np.cos(half), 0, np.sin(half), 0])
+    assert test.error(turned, np.array([0, 1, 0, 0, 0])) == pytest.approx(30 / 360)
+    assert test.error(turned, -turned) == pytest.approx(0, abs=1e-7)  # one rotation has two quaternions
+
+
+def test_a_pose_is_as_far_off_as_its_worst_part_and_the_rest_is_free():
+    test = envs.PoseTest((envs.Part((1, 2), 2.0), envs.Part((3,), 2.0, "angle")), 1.6, "tolerances")
+    assert test.error(np.array([7.0, 3.0, 4.0, 0.0]), np.zeros(4)) == pytest.approx(2.5)  # a distance of 5
+    assert test.error(np.array([7.0, 0.0, 0.0, 2 * np.pi + 1]), np.zeros(4)) == pytest.approx(0.5)
+    assert not test.success(np.array([0.0, 3.0, 4.0, 0.0]), np.zeros(4))
+    assert test.success(np.array([9.0, 0.0, 3.0, 0.0]), np.zeros(4))
+
+
+def test_a_generic_task_reads_its_test_of_success_off_the_model():
+    cartpole = envs.get_task("dmc/cartpole-swingup")
+    rail, pole = cartpole.pose.parts
+    assert (rail.coordinates, rail.scale, rail.kind) == ((0,), 3.6, "distance")  # from −1.8 to 1.8 m
+    assert (pole.coordinates, pole.scale, pole.kind) == ((1,), 2 * np.pi, "angle")  # turns freely
+    assert cartpole.angles == (False, True)
+    assert cartpole.action_repeat == 4  # control steps of 0.01 s
+    fish = envs.get_task("dmc/fish-swim")
+    assert fish.pose.parts[3].kind == "rotation"
+    assert fish.pose.parts[3].coordinates == (3, 4, 5, 6)
+
+
+def test_every_name_of_the_suites_is_listed():
+    names = generic.names()
+    assert len([name for name in names if name.startswith("dmc/")]) == len(suite.ALL_TASKS)
+    assert {"dmc/ball_in_cup-catch", "gym/Reacher-v5", "gym/HumanoidStandup-v5"} <= set(names)
+    assert not [name for name in names if name.endswith("-v4")]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("recher", r"unknown task 'recher'; did you mean reacher\?"),
+        ("humanoid", r"unknown task 'humanoid'; did you mean dmc/humanoid-\w+"),
+        ("dmc/reacher-eazy", r"did you mean dmc/reacher-easy or"),
+        ("dmc/nothing-at-all", r"unknown task 'dmc/nothing-at-all'; "),
+        ("gym/Reachr-v5", r"did you mean gym/Reacher-v5 or"),
+        ("gym/Reacher-v2", r"Gymnasium cannot make 'Reacher-v2': .*gymnasium-robotics"),
+        ("gym/CartPole-v1", r"CartPole-v1 has discrete actions"),
+        ("gym/Pendulum-v1", r"Pendulum-v1 is no MuJoCo environment \(it has no qpos and qvel"),
+        ("?!", r"unknown task '\?!'; `python envs/list_tasks.py` lists them"),
+    ],
+)
+def test_tasks_that_cannot_be_had_are_refused_in_one_line(name, message):
+    with pytest.raises(envs.EnvError, match=message) as caught:
+        envs.get_task(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_gymnasiums_physics_are_left_as_they_are():
+    ours, theirs = envs.make("gym/HalfCheetah-v5"), gym.make("HalfCheetah-v5").unwrapped
+    ours.reset(seed=0), theirs.reset(seed=0)
+    ours._gym.set_state(theirs.data.qpos, theirs.data.qvel)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 6)).astype(np.float32)
+    for action in actions:
+        reward = ours.advance(action)
+        _, expected, *_ = theirs.step(action)
+        np.testing.assert_array_equal(ours.qpos, theirs.data.qpos)
+        assert reward == expected
+
+
+def test_list_tasks_prints_and_draws(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["list_tasks.py", "--match", "reacher", "--pictures", str(tmp_path)])
+    list_tasks.main()
+    out = capsys.readouterr().out
+    assert re.search(r"reacher +2 × 5 +2 +64×64 +40 +uniform", out)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "reacher.png",
+        "dmc-reacher-easy.png",
+        "dmc-reacher-hard.png",
+    }
+
+
+def test_a_view_of_its_own_looks_from_where_it_says():
+    pictures = {}
+    for name, view in (("above", View((0, 0, 0), 0.6)), ("turned", View((0, 0, 0), 0.6, azimuth=180.0))):
+        env = generic.make_env("gym/Reacher-v5", 2, 64, True, camera=view, hidden_geoms=("target",))
+        env.reset(seed=0)
+        env.set_pose([0.5, 1.0, 0.1, 0.1])
+        pictures[name] = env.render().astype(float)
+    # From above, a quarter turn of the camera is a quarter turn of the picture, but for shading.
+    quarter = np.rot90(pictures["above"], k=-1)
+    assert np.abs(quarter - pictures["turned"]).mean() < 4 < np.abs(pictures["above"] - pictures["turned"]).mean()

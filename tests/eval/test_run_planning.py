@@ -1,0 +1,252 @@
+"""The main command, as a person meets it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from conftest import CHECKPOINT, ROOT
+
+from jepa_mpc import envs
+from jepa_mpc.eval import run_planning
+from jepa_mpc.eval.own_goal import UsageError, load_goal_image
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """Runs the command in this process from a folder of its own; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options):
+        argv = ["run_planning.py", "--task", "reacher", "--checkpoint", str(CHECKPOINT), *map(str, options)]
+        monkeypatch.setattr(sys, "argv", argv)
+        try:
+            run_planning.main()
+            code = 0
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                sys.stderr.write(f"{stop.code}\n")
+            code = stop.code if isinstance(stop.code, int) else 1
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One real run, in a process of its own."""
+    folder = tmp_path_factory.mktemp("run")
+    command = [sys.executable, ROOT / "eval/run_planning.py", "--task", "reacher", "--checkpoint", CHECKPOINT]
+    done = subprocess.run(
+        [*command, "--num-episodes", "5", "--output", folder / "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "out", done.stdout
+
+
+def test_results_hold_what_a_figure_needs(finished):
+    folder, _ = finished
+    results = json.loads((folder / "results.json").read_text())
+    assert results["task"] == "reacher"
+    expected = {"name": "standard", "goal_offset": 25, "budget": 50, "tolerance": 0.05}
+    assert {name: results["protocol"][name] for name in expected} == expected
+    assert results["num_episodes"] == 5
+    assert results["success_rate"] == np.mean([episode["success"] for episode in results["episodes"]])
+    low, high = results["success_interval"]
+    assert 0 <= low <= results["success_rate"] <= high <= 1
+    for rival in ("random", "do_nothing"):
+        assert 0 <= results["baselines"][rival]["success_rate"] <= 1
+    assert 0 < results["decision_ms"]["median"] <= results["decision_ms"]["p95"]
+    assert results["planner"]["num_samples"] > 0
+    assert {"checkpoint", "commit", "command", "seed", "parameters", "machine"} <= set(results)
+    for episode in results["episodes"]:
+        assert {"pair", "success", "steps", "first_hit", "held", "strict", "final_error", "best_error"} < set(episode)
+        assert episode["success"] == (episode["best_error"] < 0.05) == (episode["steps"] is not None)
+
+
+def test_the_bundled_checkpoint_beats_chance(finished):
+    results = json.loads((finished[0] / "results.json").read_text())
+    assert results["success_rate"] >= 0.8
+    assert results["baselines"]["do_nothing"]["success_rate"] <= 0.2
+
+
+def test_pictures_and_videos_show_the_episodes(finished):
+    folder, _ = finished
+    frames = iio.imread(folder / "episodes.mp4")
+    gif = iio.imread(folder / "episodes.gif")
+    assert frames.shape[-1] == gif.shape[-1] == 3
+    assert frames.shape[1:3] == gif.shape[1:3]
+    assert len(frames) == 51 + 15
+    assert frames[0].std() > 20
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1  # something moved
+    assert iio.imread(folder / "latent_distance.png").std() > 5
+
+
+def test_the_table_says_what_results_json_says(finished):
+    folder, table = finished
+    results = json.loads((folder / "results.json").read_text())
+    assert f"{results['success_rate']:.1%}" in table
+    assert f"n = {results['num_episodes']}" in table
+    assert f"median {results['decision_ms']['median']:.1f} ms" in table
+
+
+def test_the_same_seed_gives_the_same_episodes(command, read_results, tmp_path):
+    for name in ("a", "b"):
+        assert command("--num-episodes", 2, "--no-video", "--output", tmp_path / name)[0] == 0
+    assert read_results(tmp_path / "a")["episodes"] == read_results(tmp_path / "b")["episodes"]
+    assert not (tmp_path / "a" / "episodes.mp4").exists()
+
+
+@pytest.mark.parametrize(("protocol", "budget", "held_for"), [("far", 100, 1), ("hold", 50, 5), ("strict", 100, 2)])
+def test_protocols_report_their_own_rule_beside_the_others(command, read_results, tmp_path, protocol, budget, held_for):
+    options = ["--protocol", protocol, "--num-episodes", 3, "--no-video", "--output", tmp_path / "out"]
+    assert command(*options)[0] == 0
+    results = read_results(tmp_path / "out")
+    assert (results["protocol"]["budget"], results["protocol"]["steps"]) == (budget, held_for)
+    assert results["protocol"]["goal_offset"] == (25 if protocol == "hold" else None)
+    assert results["protocol"]["tolerance"] == (0.01 if protocol == "strict" else 0.05)
+    own = {"far": "first_hit", "hold": "held", "strict": "strict"}[protocol]
+    assert results["success_rate"] == results[own][0]
+    assert [e["steps"] for e in results["episodes"]] == [e[own] for e in results["episodes"]]
+    assert results["success_rate"] >= 2 / 3  # what the bundled model does nearly always
+
+
+def test_the_suite_protocol_reports_its_reward(command, read_results, tmp_path):
+    options = ["--protocol", "suite", "--num-episodes", 2, "--budget", 80, "--output", tmp_path / "out"]
+    assert command(*options)[0] == 0
+    results = read_results(tmp_path / "out")
+    assert set(results["suite"]) == {"reacher-easy", "reacher-hard"}
+    for returns in results["suite"].values():
+        assert returns["mean"] == np.mean(returns["returns"])
+        assert 0 <= min(returns["returns"]) <= max(returns["returns"]) <= 160  # 1 for each control step
+    assert results["suite"]["reacher-easy"]["mean"] > 60
+
+
+def test_a_deadline_is_reported(command, read_results, tmp_path):
+    options = ["--deadline-ms", 1e-3, "--num-episodes", 1, "--no-video", "--output", tmp_path / "out"]
+    code, table, _ = command(*options)
+    assert code == 0
+    decision = read_results(tmp_path / "out")["decision_ms"]
+    assert (decision["deadline_ms"], decision["cut_short"], decision["late"]) == (1e-3, 1.0, 1.0)
+    assert "100% of searches cut short" in table
+
+
+def test_a_goal_image_of_ones_own(command, read_results, tmp_path):
+    env = envs.make("reacher", image_size=200)
+    env.reset(seed=0)
+    env.set_pose([1.0, 0.5])
+    iio.imwrite(tmp_path / "goal.png", env.render())
+    code, table, err = command("--goal-image", tmp_path / "goal.png", "--output", tmp_path / "out")
+    assert "warning" not in err
+    results = read_results(tmp_path / "out")
+    assert code == 0
+    assert results["success_rate"] is None
+    assert results["latent_distance"]["nearest"] < 0.5 * results["latent_distance"]["start"]
+    assert "not decided" in table
+    assert iio.imread(tmp_path / "out" / "goal_and_final.png").std() > 5
+
+
+def test_goal_images_are_cut_to_their_centre_and_averaged(tmp_path):
+    picture = np.zeros((64, 128, 3), np.uint8)
+    picture[:, 32:96] = np.arange(64, dtype=np.uint8)[None, :, None]
+    iio.imwrite(tmp_path / "wide.png", picture)
+    np.testing.assert_array_equal(load_goal_image(tmp_path / "wide.png", 64), picture[:, 32:96])
+    checks = np.kron(np.indices((64, 64)).sum(0) % 2 * 200, np.ones((2, 2)))[..., None].repeat(3, -1).astype(np.uint8)
+    iio.imwrite(tmp_path / "large.png", checks)
+    np.testing.assert_array_equal(load_goal_image(tmp_path / "large.png", 64), checks[::2, ::2])
+    iio.imwrite(tmp_path / "grey.png", picture[:, 32:96, 0])
+    np.testing.assert_array_equal(load_goal_image(tmp_path / "grey.png", 64), picture[:, 32:96])
+
+
+def test_goal_images_that_cannot_serve_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no goal image at"):
+        load_goal_image(tmp_path / "none.png", 64)
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(UsageError, match="is no picture that can be read"):
+        load_goal_image(tmp_path / "text.png", 64)
+    with pytest.raises(UsageError, match="is no picture that can be read"):
+        load_goal_image(tmp_path, 64)
+    iio.imwrite(tmp_path / "small.png", np.zeros((63, 80, 3), np.uint8))
+    with pytest.raises(UsageError, match="80×63; a goal image needs at least 64×64"):
+        load_goal_image(tmp_path / "small.png", 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--goal-offset", "200"], "--goal-offset must be below an episode's 200 steps"),
+        (["--goal-offset", "50", "--protocol", "far"], "--goal-offset is for goals of the same episode"),
+        (["--task", "recher"], "unknown task 'recher'; did you mean reacher?"),
+        (["--num-episodes", "0"], "--num-episodes must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--planner", "mppi", "--temperature", "0"], "temperature must be above 0"),
+        (["--checkpoint", "nowhere"], "no checkpoint at nowhere"),
+        (["--goal-image", "nowhere.png"], "no goal image at nowhere.png"),
+        (["--device", "cuda:9"], "device 'cuda:9' is not there"),
+        (["--num-elites", "1000"], "num_elites must lie in"),
+        (["--budget", "0"], "--budget must be at least 1, not 0"),
+        (["--deadline-ms", "-1"], "deadline_ms must be above 0"),
+        (["--horizon", "20"], "this model's predictor sees at most"),
+        (["--output", "file"], "--output file is a file"),
+    ],
+)
+def test_bad_input_gets_one_line_and_a_non_zero_exit(command, tmp_path, options, message):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = command(*options)
+    assert code != 0
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "runs").exists()
+
+
+def spoiled(tmp_path, change):
+    folder = tmp_path / "spoiled"
+    shutil.copytree(CHECKPOINT, folder)
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "walker"}, "was trained on task 'walker', not 'reacher'"),
+        ({"format_version": 0}, "has format 0, this version reads 1"),
+        ({"model": None}, "is damaged"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_get_one_line(command, tmp_path, change, message):
+    folder = spoiled(tmp_path, lambda config: config.update(change))
+    code, _, err = command("--checkpoint", folder)
+    assert (code, err.count("\n")) == (1, 1)
+    assert message in err
+
+
+def test_pictures_of_another_simulator_warn(command, tmp_path):
+    folder = spoiled(tmp_path, lambda config: config["data"].update(simulator="mujoco 9.9.9"))
+    code, _, err = command("--checkpoint", folder, "--num-episodes", 1, "--no-video")
+    assert code == 0
+    assert "warning: checkpoint" in err
+    assert "learned from pictures of mujoco 9.9.9" in err
+
+
+def test_no_opengl_is_said_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import envs; envs.make('reacher').reset()"],
+        env={"PATH": "", "MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa", "LD_LIBRARY_PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 0:
+        pytest.skip("OSMesa is installed here, so OpenGL cannot be made to fail this way")
+    assert "no OpenGL for headless rendering; install it with" in done.stderr.splitlines()[-1]

@@ -1,0 +1,252 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, PlannerConfig, effort, shift
+from jepa_mpc.planners.icem import colouring
+from jepa_mpc.planners.mppi import MPPI
+
+LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5])
+THOROUGH = PlannerConfig(
+    num_samples=400, num_elites=40, num_iterations=25, min_std=0.005, temperature=0.05, num_gradient_steps=200
+)
+
+
+def plan_of(actions):
+    """A plan to start from."""
+    return Plan(actions, torch.zeros(len(actions)), actions[:, None][:, :0], 1)
+
+
+def generators(seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def linear_quadratic(horizon, seed=0):
+    """x' = F x + G u with cost Σ |x − goal|² + 0.1 |u|²: its cost function, and the optimum by least squares."""
+    rng = np.random.default_rng(seed)
+    F, G = np.eye(3) + 0.1 * rng.normal(size=(3, 3)), 0.4 * rng.normal(size=(3, 2))
+    start, goal = rng.normal(size=3) * 0.3, rng.normal(size=3) * 0.3
+    rows = np.zeros((horizon, 3, horizon, 2))
+    for step in range(horizon):
+        for cause in range(step + 1):
+            rows[step, :, cause] = np.linalg.matrix_power(F, step - cause) @ G
+    rest = np.concatenate([goal - np.linalg.matrix_power(F, step + 1) @ start for step in range(horizon)])
+    effort = np.sqrt(0.1) * np.eye(2 * horizon)
+    stacked = np.concatenate([rows.reshape(3 * horizon, 2 * horizon), effort])
+    best = np.linalg.lstsq(stacked, np.concatenate([rest, np.zeros(2 * horizon)]), rcond=None)[0]
+
+    def cost(actions):
+        B, S, H, _ = actions.shape
+        x, total = torch.tensor(start).float().expand(B, S, 3), torch.zeros(B, S)
+        for step in range(H):
+            x = x @ torch.tensor(F.T).float() + actions[:, :, step] @ torch.tensor(G.T).float()
+            total = total + (x - torch.tensor(goal).float()).square().sum(-1)
+            total = total + 0.1 * actions[:, :, step].square().sum(-1)
+        return total
+
+    return cost, torch.tensor(best.reshape(horizon, 2)).float()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_finds_the_analytic_optimum_of_a_linear_quadratic_problem(name):
+    cost, best = linear_quadratic(horizon=4)
+    bound = torch.full((2,), 2.0)
+    assert best.abs().max() < 2
+    plan = PLANNERS[name](THOROUGH, -bound, bound).plan(cost, 4, generators([0, 1]))
+    optimum = cost(best[None, None])[0, 0]
+    start = cost(torch.zeros(1, 1, 4, 2))[0, 0]
+    reached = cost(plan.actions.unsqueeze(1))[:, 0]
+    assert ((reached - optimum) / (start - optimum)).max() < 0.02
+    assert (plan.actions - best).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), horizon=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_bounds_are_kept_in_every_candidate_and_plan(name, seed, batch, horizon):
+    def cost(actions):
+        assert actions.shape == (batch, actions.shape[1], horizon, 2)
+        assert (actions >= LOW).all()
+        assert (actions <= HIGH).all()
+        return -actions.sum((-1, -2))  # pulls toward the upper bound
+
+    config = PlannerConfig(num_samples=30, num_elites=5, init_std=3.0)
+    plan = PLANNERS[name](config, LOW, HIGH).plan(cost, horizon, generators(range(seed, seed + batch)))
+    assert plan.actions.shape == (batch, horizon, 2)
+    assert (plan.actions >= LOW - 1e-6).all()
+    assert (plan.actions <= HIGH + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_cost_that_is_not_finite_ranks_last(name, bad):
+    def cost(actions):
+        first = actions[..., 0, 0]
+        return torch.where(first > 0, bad, (first + 0.5).square())
+
+    config = PlannerConfig(num_samples=200, num_elites=20, num_iterations=8)
+    plan = PLANNERS[name](config, -torch.ones(1), torch.ones(1)).plan(cost, 1, generators([0]))
+    assert plan.actions.item() == pytest.approx(-0.5, abs=0.1)
+    assert torch.isfinite(plan.cost).all()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_survives_costs_that_are_all_bad(name):
+    config = PlannerConfig(num_samples=20, num_elites=5)
+    plan = PLANNERS[name](config, LOW, HIGH).plan(
+        lambda actions: torch.full(actions.shape[:2], float("nan")), 2, generators([0])
+    )
+    assert torch.isfinite(plan.actions).all()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("min_std", [0.01, 0.25])  # the larger is reached by some episodes before others
+def test_an_episode_plans_the_same_alone_as_among_50(name, min_std):
+    cost, _ = linear_quadratic(horizon=3)
+    planner = PLANNERS[name](PlannerConfig(min_std=min_std, num_iterations=6), -torch.ones(2), torch.ones(2))
+    together, seeds = planner.plan(cost, 3, generators(range(50))), (0, 21, 49)
+    again = planner.plan(cost, 3, generators(range(50)), shift(together, 1, torch.zeros(2)))
+    for seed in seeds:
+        alone = planner.plan(cost, 3, generators([seed]))
+        torch.testing.assert_close(together.actions[seed], alone.actions[0], atol=1e-5, rtol=0)
+        alone = planner.plan(cost, 3, generators([seed]), shift(alone, 1, torch.zeros(2)))
+        torch.testing.assert_close(again.actions[seed], alone.actions[0], atol=1e-5, rtol=0)
+    assert not torch.equal(together.actions[0], together.actions[1])
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_warm_start_is_itself_a_candidate(name):
+    seen = []
+    warm = torch.tensor([[[0.3, 0.1], [-0.2, 0.4]]])
+
+    def cost(actions):
+        seen.append(actions)
+        return actions.square().sum((-1, -2))
+
+    PLANNERS[name](PlannerConfig(), LOW, HIGH).plan(cost, 2, generators([0]), plan_of(warm))
+    torch.testing.assert_close(seen[0][:, 0], warm)
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
+def test_a_search_whose_std_has_converged_stops(name):
+    cost, _ = linear_quadratic(horizon=3)
+    wide = PlannerConfig(num_iterations=50, min_std=5.0)
+    assert PLANNERS[name](wide, LOW, HIGH).plan(cost, 3, generators([0, 1])).num_rounds == 1
+    narrow = PlannerConfig(num_iterations=5, min_std=1e-6)
+    assert PLANNERS[name](narrow, LOW, HIGH).plan(cost, 3, generators([0, 1])).num_rounds == 5
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_rounds_that_do_not_fit_before_the_deadline_are_left_out(name):
+    def slow(actions):
+        time.sleep(0.05)
+        return actions.square().sum((-1, -2))
+
+    config = PlannerConfig(num_iterations=40, min_std=1e-6, num_gradient_steps=40)
+    planner = PLANNERS[name](config, LOW, HIGH)
+    begin = time.perf_counter()
+    plan = planner.plan(slow, 2, generators([0]), deadline=begin + 0.3)
+    assert time.perf_counter() - begin < 1.0  # 40 rounds would take 2 s
+    assert 1 <= plan.num_rounds <= 6
+    # No time at all: the plan of before goes on.
+    warm = plan_of(torch.tensor([[[0.3, 0.1], [-0.2, 0.4]]]))
+    late = planner.plan(slow, 2, generators([0]), warm, deadline=time.perf_counter())
+    assert late.num_rounds == 0
+    torch.testing.assert_close(late.actions, warm.actions)
+
+
+def test_icem_carries_its_elites_into_the_next_round_and_search():
+    seen = []
+
+    def cost(actions):
+        seen.append(actions)
+        return actions.square().sum((-1, -2))
+
+    config = PlannerConfig(num_samples=40, num_elites=4, num_iterations=3, sample_decay=2, noise_exponent=1)
+    planner = PLANNERS["icem"](config, LOW, HIGH)
+    plan = planner.plan(cost, 2, generators([0]))
+    assert [actions.shape[1] for actions in seen] == [40, 20 + 4, 10 + 4]
+    best_first = seen[0][0, cost(seen[0])[0].argsort()[:4]]
+    torch.testing.assert_close(seen[1][0, -4:], best_first)
+    everything = torch.cat(seen[:3], dim=1)
+    torch.testing.assert_close(plan.actions[0], everything[0, cost(everything)[0].argmin()])
+    seen.clear()
+    planner.plan(cost, 2, generators([0]), shift(plan, 1, torch.zeros(2)))
+    torch.testing.assert_close(seen[0][:, -4:, 0], plan.elites[:, :, 1])
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 10])
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_coloured_noise_has_unit_variance_and_its_spectrum(num_steps, exponent):
+    filter = colouring(num_steps, exponent)
+    covariance = filter @ filter.T  # of filtered white noise
+    torch.testing.assert_close(covariance.diagonal(), torch.ones(num_steps))
+    power = torch.fft.fft(torch.fft.fft(covariance, dim=0).conj(), dim=1).diagonal().real  # E|FFT|² at each frequency
+    frequency = torch.fft.fftfreq(num_steps).abs()[1:]
+    expected = power[1] * (frequency / frequency[0]) ** -exponent if num_steps > 1 else torch.empty(0)
+    torch.testing.assert_close(power[1:], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_polish_improves_on_cem():
+    cost, best = linear_quadratic(horizon=4)
+    bound = torch.full((2,), 2.0)
+    quick = PlannerConfig(num_gradient_steps=30)
+    costs = {
+        name: cost(PLANNERS[name](quick, -bound, bound).plan(cost, 4, generators(range(20))).actions.unsqueeze(1))
+        for name in ("cem", "cem-gradient")
+    }
+    optimum = cost(best[None, None])[0, 0]
+    assert (costs["cem-gradient"] - optimum).mean() < 0.2 * (costs["cem"] - optimum).mean()
+
+
+def test_mppi_weighs_candidates_by_exp_of_minus_cost_over_temperature():
+    samples = torch.tensor([0.0, 1.0, 3.0]).view(1, 3, 1, 1)
+    costs = torch.tensor([[1.0, 2.0, 6.0]])  # mean 3, std √(14/3)
+    config = PlannerConfig(num_samples=3, num_elites=1, temperature=2.0)
+    mean, std, *_ = MPPI(config, -torch.ones(1), torch.ones(1)).refit(samples, costs)
+    weights = np.exp(-np.array([1.0, 2.0, 6.0]) / np.sqrt(14 / 3) / 2)
+    weights /= weights.sum()
+    expected = weights @ [0, 1, 3]
+    assert mean.item() == pytest.approx(expected, rel=1e-5)
+    assert std.item() == pytest.approx(np.sqrt(weights @ (np.array([0, 1, 3]) - expected) ** 2), rel=1e-5)
+
+
+def test_shift_drops_what_is_done_and_fills_the_end():
+    actions = torch.arange(6.0).view(1, 3, 2)
+    plan = Plan(actions, torch.zeros(1), torch.stack([actions, actions + 10], dim=1), 3)
+    fill = torch.tensor([9.0, 8.0])
+    assert shift(plan, 1, fill).actions.tolist() == [[[2, 3], [4, 5], [9, 8]]]
+    assert shift(plan, 1, fill).elites.tolist() == [[[[2, 3], [4, 5], [9, 8]], [[12, 13], [14, 15], [9, 8]]]]
+    assert shift(plan, 3, fill).actions.tolist() == [[[9, 8]] * 3]
+
+
+def test_objectives_by_hand():
+    distance = torch.tensor([[[5.0, 1.0, 2.0], [1.0, 13.0, 10.0]]])  # (1, 2, 3)
+    by_hand = {"terminal": [2, 10], "minimum": [1, 1], "mean": [8 / 3, 8]}
+    assert set(by_hand) == set(REDUCTIONS)
+    for name, costs in by_hand.items():
+        torch.testing.assert_close(REDUCTIONS[name](distance), torch.tensor([costs], dtype=torch.float32))
+    middle, half_range = torch.tensor([0.0, -0.5]), torch.tensor([1.0, 2.0])
+    actions = torch.tensor([[[1.0, -0.5], [0.0, 1.5]]])  # fractions 1 and 0, 0 and 1
+    torch.testing.assert_close(effort(actions, middle, half_range), torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PlannerConfig(num_elites=65), "num_elites"),
+        (PlannerConfig(num_elites=0), "num_elites"),
+        (PlannerConfig(num_iterations=-1), "num_iterations"),
+        (PlannerConfig(temperature=0), "temperature must be above 0"),
+        (PlannerConfig(init_std=float("nan")), "init_std must be above 0"),
+        (PlannerConfig(sample_decay=0.9), "sample_decay must be at least 1"),
+        (PlannerConfig(noise_exponent=-1), "noise_exponent and num_gradient_steps must be at least 0"),
+    ],
+)
+def test_impossible_settings_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        PLANNERS["cem"](config, LOW, HIGH)

@@ -1,0 +1,116 @@
+import h5py
+import numpy as np
+import pytest
+from conftest import INFO, synthetic_episodes
+
+from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
+
+
+def test_layout_is_the_documented_one(dataset_path):
+    with h5py.File(dataset_path) as file:
+        assert file["pixels"].shape == (20 * 13, 32, 32, 3)
+        assert file["pixels"].dtype == np.uint8
+        assert file["pixels"].chunks == (1, 32, 32, 3)
+        assert file["action"].dtype == np.float32
+        np.testing.assert_array_equal(file["ep_len"], [13] * 20)
+        np.testing.assert_array_equal(file["ep_offset"], 13 * np.arange(20))
+        last = np.isnan(file["action"][:]).all(axis=1)
+        np.testing.assert_array_equal(np.flatnonzero(last), 13 * np.arange(1, 21) - 1)
+        np.testing.assert_allclose(file["observation"], np.hstack([file["qpos"], file["qvel"]]), atol=1e-6)
+        np.testing.assert_array_equal(file["step_idx"][:13], np.arange(13))
+        assert file.attrs["simulator"] == "none"
+
+
+def test_windows_are_consecutive_frames_of_one_training_episode(dataset_path):
+    data = Dataset(dataset_path, held_out_fraction=0.25)
+    assert (len(data.train_episodes), len(data.held_out_episodes)) == (15, 5)
+    pixels, actions = data.windows(data.sample_rows(200, 5, np.random.default_rng(0)))
+    assert pixels.shape == (200, 5, 32, 32, 3)
+    assert actions.shape == (200, 4, 2)
+    assert np.isfinite(actions.numpy()).all()
+    stored = {
+        frame.tobytes() + action.tobytes(): row
+        for row, (frame, action) in enumerate(zip(data.pixels, data.action, strict=True))
+    }
+    for window, acts in zip(pixels.numpy(), actions.numpy(), strict=True):
+        rows = [stored[frame.tobytes() + action.tobytes()] for frame, action in zip(window[:-1], acts, strict=True)]
+        np.testing.assert_array_equal(np.diff(rows), 1)
+        assert rows[0] // 13 == (rows[-1] + 1) // 13 < 15
+
+
+def test_every_window_is_equally_likely(tmp_path):
+    episodes = synthetic_episodes(2, 3) + synthetic_episodes(1, 30) + synthetic_episodes(2, 3)
+    for row, episode in enumerate(episodes):
+        episode.pixels[:, 0, 0, 0], episode.pixels[:, 0, 0, 1] = row, np.arange(len(episode.pixels))
+    write_dataset(tmp_path / "d.h5", episodes, INFO)
+    data = Dataset(tmp_path / "d.h5")  # the last episode is held out
+    pixels, _ = data.windows(data.sample_rows(31 * 400, 4, np.random.default_rng(0)))
+    starts = [tuple(start) for start in pixels[:, 0, 0, 0, :2].numpy()]
+    counts = {start: starts.count(start) for start in set(starts)}
+    assert set(counts) == {(0, 0), (1, 0), (3, 0)} | {(2, step) for step in range(28)}
+    assert max(counts.values()) < 1.3 * 400
+    assert min(counts.values()) > 0.7 * 400
+
+
+def test_windows_longer_than_the_episodes_are_refused(dataset_path):
+    with pytest.raises(DatasetError, match="no training episode has the 14 frames"):
+        Dataset(dataset_path).sample_rows(1, 14, np.random.default_rng(0))
+
+
+def test_action_stats_leave_out_held_out_episodes_and_last_rows(dataset_path):
+    data = Dataset(dataset_path, held_out_fraction=0.25)
+    actions = np.concatenate([data.action[13 * e : 13 * e + 12] for e in range(15)])
+    mean, std = data.action_stats()
+    np.testing.assert_allclose(mean, actions.mean(0), atol=1e-6)
+    np.testing.assert_allclose(std, actions.std(0), atol=1e-5)
+
+
+def test_probe_targets_read_angles_as_cosine_and_sine(dataset_path):
+    data = Dataset(dataset_path)
+    targets, names = data.probe_targets(np.arange(10))
+    assert names == ["qpos0", "cos_qpos1", "sin_qpos1"]
+    np.testing.assert_allclose(targets[:, 0], data.qpos[:10, 0])
+    np.testing.assert_allclose(targets[:, 1] ** 2 + targets[:, 2] ** 2, 1)
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(
+        DatasetError, match=r"no data set at .*; collect one with `python agent/collect.py --task reacher`"
+    ):
+        Dataset(tmp_path / "none.h5", task="reacher")
+
+
+def test_another_tasks_data_are_refused(dataset_path):
+    with pytest.raises(DatasetError, match="was collected on task 'square', not 'reacher'"):
+        Dataset(dataset_path, task="reacher")
+
+
+def test_truncated_and_foreign_files_are_refused(dataset_path, tmp_path):
+    whole = dataset_path.read_bytes()
+    for name, content in {"half": whole[: len(whole) // 2], "text": b"not HDF5", "empty": b""}.items():
+        path = tmp_path / f"{name}.h5"
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match="truncated or no data set"):
+            Dataset(path)
+    short = tmp_path / "short.h5"
+    short.write_bytes(whole)
+    with h5py.File(short, "a") as file:
+        file["pixels"].resize(100, axis=0)
+    with pytest.raises(DatasetError, match="more rows than it has"):
+        Dataset(short)
+
+
+def test_a_data_set_of_one_episode_is_refused(tmp_path):
+    write_dataset(tmp_path / "d.h5", synthetic_episodes(1, 5), INFO)
+    with pytest.raises(DatasetError, match="at least 2"):
+        Dataset(tmp_path / "d.h5")
+
+
+def test_an_unfinished_data_set_never_bears_the_final_name(tmp_path):
+    def episodes():
+        yield synthetic_episodes(1, 5)[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path / "d.h5", episodes(), INFO)
+    assert not (tmp_path / "d.h5").exists()

@@ -1,0 +1,115 @@
+"""Policies on embeddings: what they learn, that files are safe, that a killed training goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import INFO, synthetic_episodes
+
+from jepa_mpc.world_model import optimise, train_latent_policy
+from jepa_mpc.world_model.checkpoint import CheckpointError, weights_digest
+from jepa_mpc.world_model.dataset import Dataset, write_dataset
+from jepa_mpc.world_model.latent_policy import LatentPolicy, LatentPolicyInfo, load_latent_policy, save_latent_policy
+from jepa_mpc.world_model.optimise import LoopConfig, run_phases
+from jepa_mpc.world_model.train_latent_policy import LatentPolicyConfig, policy_phase, sample_goals
+
+REST = {"weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0, "log_every": 100, "report_every": 10**6}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("policy") / "square.h5"
+    write_dataset(path, synthetic_episodes(num_episodes=200, num_blocks=12), INFO)
+    return Dataset(path)
+
+
+def learned(data, folder, kind, num_steps=600):
+    config = LatentPolicyConfig(output=folder, kind=kind, reach=1, num_steps=num_steps, batch_size=128, hidden=64)
+    torch.manual_seed(0)
+    policy = LatentPolicy(2, 2, config.hidden)
+    z = torch.from_numpy(data.qpos).float()  # embeddings whose meaning is known
+    loop = LoopConfig(seed=0, save_every=10**6, **REST)
+    run_phases([policy_phase(config, policy, data, z)], policy, folder, loop)
+    return policy.eval()
+
+
+def test_the_inverse_model_finds_the_action_between_two_embeddings(data, tmp_path):
+    policy = learned(data, tmp_path, "inverse")
+    rng = np.random.default_rng(1)
+    z = torch.from_numpy(rng.uniform(-0.5, 0.5, (200, 2))).float()
+    action = torch.from_numpy(rng.uniform(-0.9, 0.9, (200, 2))).float()
+    with torch.no_grad():
+        found = policy(z, z, z + 0.3 * action)  # an action moves the square by 0.3 of itself
+    assert (found - action).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["inverse", "gcbc"])
+def test_goals_lie_ahead_in_the_same_episode(data, kind, tmp_path):
+    config = LatentPolicyConfig(output=tmp_path, kind=kind, reach=3)
+    rng = np.random.default_rng(0)
+    rows = data.sample_rows(2000, 3, rng)[:, 1]
+    ahead = sample_goals(config, data, rows, rng) - rows
+    left = data.blocks_left(rows)
+    assert (ahead >= 1).all()
+    assert (ahead <= left).all()
+    assert ahead.max() == (3 if kind == "inverse" else 11)
+
+
+def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_path):
+    policy = LatentPolicy(4, 6, 8)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    info = LatentPolicyInfo("inverse", "reacher", 4, 6, 8, 0, 1, 2.0, weights_digest(tmp_path), "def")
+    path = tmp_path / "inverse.safetensors"
+    save_latent_policy(path, policy, info)
+    again, stored = load_latent_policy(path, tmp_path)
+    assert stored == info
+    z = torch.randn(3, 5, 4)
+    torch.testing.assert_close(again(*z), policy(*z), atol=2e-3, rtol=2e-3)
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(CheckpointError, match="another encoder"):
+        load_latent_policy(path, tmp_path)
+    save_latent_policy(path, policy, replace(info, encoder=weights_digest(tmp_path), format_version=9))
+    with pytest.raises(CheckpointError, match="has format 9, this version reads 1"):
+        load_latent_policy(path, tmp_path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_latent_policy(path, tmp_path)
+    with pytest.raises(CheckpointError, match=r"train_latent_policy\.py"):
+        load_latent_policy(tmp_path / "none.safetensors", tmp_path)
+
+
+def test_a_killed_training_goes_on_to_the_same_policy(data, tmp_path, monkeypatch):
+    config = LatentPolicyConfig(output=tmp_path / "whole", num_steps=30, batch_size=16, hidden=8, save_every=10)
+    monkeypatch.setattr(
+        train_latent_policy, "encode_rows", lambda model, data, rows: torch.from_numpy(data.qpos).float()
+    )
+
+    class Model:
+        class config:
+            embed_dim, action_dim = 2, 2
+
+        action_mean, action_std = torch.zeros(2), torch.ones(2)
+
+    monkeypatch.setattr(train_latent_policy, "load_checkpoint", lambda *args, **kw: (Model, None))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints/reacher").mkdir(parents=True)
+    (tmp_path / "checkpoints/reacher/model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(train_latent_policy, "Dataset", lambda *args, **kw: data)
+    whole = load_latent_policy(train_latent_policy.train(config), Path("checkpoints/reacher"))[0]
+
+    save = optimise._save_state
+
+    def killed(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    again = replace(config, output=tmp_path / "killed")
+    monkeypatch.setattr(optimise, "_save_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_latent_policy.train(again)
+    monkeypatch.setattr(optimise, "_save_state", save)
+    resumed = load_latent_policy(train_latent_policy.train(again), Path("checkpoints/reacher"))[0]
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)

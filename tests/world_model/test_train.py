@@ -1,0 +1,384 @@
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import INFO, ROOT, synthetic_episodes
+from safetensors.torch import load_file
+
+from jepa_mpc.world_model import optimise
+from jepa_mpc.world_model import train as train_module
+from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint, train_options
+from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.devices import choose_device
+from jepa_mpc.world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
+from jepa_mpc.world_model.optimise import TrainError
+from jepa_mpc.world_model.phases import recalibrate_batchnorm
+from jepa_mpc.world_model.regularizers import EMAConfig, SIGRegConfig, SimCLRConfig
+from jepa_mpc.world_model.train import parse_config, train
+from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
+
+
+def debug_config(output, dataset_path, **changes):
+    settings = {**PRESETS["debug"], "task": "square", "data": (dataset_path,), "preset": "debug", **changes}
+    return TrainConfig(output=output, precision="float32", device="cpu", **settings)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_path, tmp_path_factory):
+    return train(debug_config(tmp_path_factory.mktemp("run") / "whole", dataset_path))
+
+
+def weights(folder):
+    return load_checkpoint(folder)[0].state_dict()
+
+
+def test_training_learns_to_predict(tmp_path):
+    path = tmp_path / "square.h5"
+    write_dataset(path, synthetic_episodes(num_episodes=100, num_blocks=12), INFO)
+    model, info = load_checkpoint(
+        train(debug_config(tmp_path / "run", path, num_steps=300, predictor_steps=200, learning_rate=3e-3))
+    )
+    data = Dataset(path)
+    rows = data.rows_of(data.held_out_episodes)
+    z = encode_rows(model, data, rows).view(len(data.held_out_episodes), 13, -1)[:, :8]
+    actions = torch.from_numpy(data.action[rows]).view(len(z), 13, -1)[:, :7]
+    error = (model.predict(z[:, :-1], actions) - z[:, 1:]).square().mean()
+    standing_still = (z[:, :-1] - z[:, 1:]).square().mean()
+    assert error < 0.5 * standing_still
+    assert {phase: set(terms) for phase, terms in info.metrics["loss"].items()} == {
+        "joint": {"prediction", "rollout", "sigreg"},
+        "predictor": {"prediction", "rollout"},
+        "reachability": {"reachability"},
+    }
+    assert info.metrics["embedding"]["std"] > 0.3
+
+
+class Killed(BaseException):
+    """Ends a training as a kill would: nothing gets to clean up."""
+
+
+# Draws: 4 batches that calibrate BatchNorm, 30 joint steps, 50 batches that recalibrate it, 20 predictor steps,
+# 20 reachability steps; states are saved every 10 steps.
+@pytest.mark.parametrize("killed_at", [21, 34, 97, 122], ids=["joint", "between", "predictor", "reachability"])
+def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tmp_path, monkeypatch, killed_at):
+    config = debug_config(tmp_path / "killed", dataset_path)
+    draw, calls = Dataset.sample_rows, []
+
+    def draw_until_killed(self, *args):
+        calls.append(1)
+        if len(calls) == killed_at + 1:
+            raise Killed
+        return draw(self, *args)
+
+    monkeypatch.setattr(Dataset, "sample_rows", draw_until_killed)
+    with pytest.raises(Killed):
+        train(config)
+    assert not (config.output / "config.json").exists()
+    monkeypatch.setattr(Dataset, "sample_rows", draw)
+    resumed, whole = weights(train(config)), weights(trained)
+    assert load_checkpoint(config.output)[1].metrics == load_checkpoint(trained)[1].metrics
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+def test_a_damaged_state_falls_back_on_the_one_before_it(trained, dataset_path, tmp_path, monkeypatch, caplog):
+    config, save, saved = debug_config(tmp_path / "run", dataset_path), optimise._save_state, []
+
+    def save_until_killed(*args):
+        save(*args)
+        saved.append(args[3].step)
+        if len(saved) == 4:  # three states of the joint phase, one of the predictor's
+            raise Killed
+
+    monkeypatch.setattr(optimise, "_save_state", save_until_killed)
+    with pytest.raises(Killed):
+        train(config)
+    monkeypatch.setattr(optimise, "_save_state", save)
+    newest = config.output / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    resumed, whole = weights(train(config)), weights(trained)
+    assert "state.safetensors is damaged; the state before it must do" in caplog.text
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(dataset_path, tmp_path):
+    steps = {"--num-steps": 3000, "--predictor-steps": 2000, "--reachability-steps": 2000, "--save-every": 20}
+    options = ["--preset", "debug", "--task", "square", "--data", dataset_path, "--precision", "float32"]
+    command = [sys.executable, ROOT / "world_model/train.py", *options, *(x for pair in steps.items() for x in pair)]
+    command, rng = [*map(str, command), "--device", "cpu", "--output"], np.random.default_rng()
+    killed, state = 0, tmp_path / "killed/state.safetensors"
+    while killed < 20:
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
+        before = state.stat().st_mtime_ns if state.exists() else None
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+            if killed % 5 == 0 and rng.random() < 1e-4:  # some before they have done anything
+                break
+        time.sleep(rng.uniform(0, 0.5))
+        assert process.poll() is None, "finished before it was killed twenty times"
+        process.kill()
+        process.wait()
+        killed += 1
+    for name in ("killed", "whole"):
+        assert subprocess.run([*command, str(tmp_path / name)]).returncode == 0
+    losses, whole = (load_checkpoint(tmp_path / name)[1].metrics["loss"] for name in ("killed", "whole"))
+    for phase, terms in whole.items():
+        assert losses[phase] == pytest.approx(terms, rel=1e-6), phase
+
+
+@pytest.mark.parametrize("means", [{}, {"num_workers": 0, "in_memory": "no"}])
+def test_a_finished_training_is_left_alone_however_it_would_be_done(trained, dataset_path, means):
+    before = (trained / "model.safetensors").read_bytes()
+    train(debug_config(trained, dataset_path, **means))
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_a_training_of_an_older_version_goes_on(trained, dataset_path, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "older")
+    settings = json.loads((folder / "settings.json").read_text())
+    older = {**settings, "output": "elsewhere", "num_workers": 7}  # which were told apart once
+    (folder / "settings.json").write_text(json.dumps(older))
+    assert train(debug_config(folder, dataset_path)) == folder
+
+
+def test_another_configuration_does_not_touch_a_training(trained, dataset_path):
+    with pytest.raises(TrainError, match="other settings; choose another --output"):
+        train(debug_config(trained, dataset_path, seed=1))
+
+
+def test_another_tasks_data_are_refused(dataset_path, tmp_path):
+    with pytest.raises(DatasetError, match="'square', not 'reacher'"):
+        train(debug_config(tmp_path, dataset_path, task="reacher"))
+
+
+def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
+    with pytest.raises(TrainError, match="not finite at step"):
+        train(debug_config(tmp_path, dataset_path, sigreg=SIGRegConfig(weight=float("inf"))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "--num-steps must be at least 1, not 0"),
+        ({"batch_size": 1}, "--batch-size must be at least 2, not 1"),
+        ({"seed": -1}, "--seed must be at least 0, not -1"),
+        ({"ema": EMAConfig(rate=1.5)}, r"--ema\.rate must lie between 0 and 1, not 1\.5"),
+        ({"simclr": SimCLRConfig(temperature=0)}, r"--simclr\.temperature must be above 0, not 0"),
+        ({"num_frames": 1}, r"--num-frames must be at least 2, not 1"),
+    ],
+)
+def test_impossible_settings_are_refused(dataset_path, tmp_path, changes, message):
+    with pytest.raises(TrainError, match=message):
+        train(debug_config(tmp_path / "run", dataset_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_state_is_said_in_one_line(dataset_path, tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(TrainError, match=r"state\.safetensors is damaged; delete it to start afresh"):
+        train(debug_config(tmp_path, dataset_path))
+
+
+def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
+    data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.fill_(5), module.running_var.fill_(50)
+    far_off = model.encode(torch.from_numpy(data.pixels[:32]))
+    recalibrate_batchnorm(model, data)
+    recalibrated = model.encode(torch.from_numpy(data.pixels[:32]))
+    saved = load_checkpoint(trained)[0].encode(torch.from_numpy(data.pixels[:32]))
+    torch.testing.assert_close(recalibrated, saved, atol=5e-3, rtol=0)  # the saved weights are halves
+    assert (far_off - saved).abs().max() > 0.1
+    # The first layer's statistics against the plain average over the training pictures.
+    rows = data.rows_of(data.train_episodes)
+    images = torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    first = model.encoder.layers[0]
+    activations = first[0](images).mean((0, 2, 3))
+    torch.testing.assert_close(first[1].running_mean, activations, atol=0.01, rtol=0.02)
+    assert not model.training
+
+
+def test_half_precision_weights_encode_as_the_trained_ones(trained, dataset_path):
+    data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
+    state = load_file(trained / "state.safetensors")
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, state[f"weights/model.{name}"], atol=1e-4, rtol=1e-3, msg=name)
+    assert np.isfinite(encode_rows(model, data, np.arange(20))).all()
+
+
+def test_encoding_rows_leaves_the_mode_alone(trained, dataset_path):
+    data, (model, _) = Dataset(dataset_path), load_checkpoint(trained)
+    model.train()
+    statistics = model.encoder.layers[0][1].running_mean.clone()
+    encode_rows(model, data, np.arange(20))
+    assert model.training
+    torch.testing.assert_close(model.encoder.layers[0][1].running_mean, statistics)
+
+
+def test_effective_rank_of_known_spectra():
+    g = torch.Generator().manual_seed(0)
+    isotropic = torch.linalg.qr(torch.randn(100, 8, generator=g))[0]
+    isotropic = isotropic - isotropic.mean(0)
+    assert effective_rank(isotropic * 7) == pytest.approx(8, rel=0.02)
+    assert effective_rank(torch.randn(100, 1, generator=g) @ torch.ones(1, 8)) == pytest.approx(1, abs=1e-3)
+    spectrum = torch.tensor([3.0, 1.0])
+    p = spectrum / spectrum.sum()
+    two = torch.linalg.qr(torch.randn(100, 3, generator=g) - 0)[0]
+    two = torch.linalg.qr(two - two.mean(0))[0][:, :2] * spectrum
+    assert effective_rank(two) == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=0.02)
+
+
+def test_linear_probe_r2():
+    g = torch.Generator().manual_seed(0)
+    z, mixing = torch.randn(500, 6, generator=g), torch.randn(6, 2, generator=g)
+    y = (z @ mixing + 3).double()
+    noise = torch.randn(500, 1, generator=g).double()
+    targets = torch.cat([y, y[:, :1] + y[:, :1].std() * noise, noise], dim=1)
+    r2 = linear_probe_r2(z[:400], targets[:400], z[400:], targets[400:])
+    assert r2[0] > 0.999
+    assert r2[1] > 0.999
+    assert r2[2] == pytest.approx(0.5, abs=0.15)  # half its variance is noise
+    assert r2[3] < 0.1
+
+
+def test_report_reads_a_state_that_the_embedding_holds(dataset_path, trained):
+    report = report_embedding(load_checkpoint(trained)[0], Dataset(dataset_path, held_out_fraction=0.25), 5)
+    assert set(report.probe_r2) == {"qpos0", "cos_qpos1", "sin_qpos1"}
+    assert 1 <= report.effective_rank <= 16
+
+
+def damage(folder, name, change):
+    stored = json.loads((folder / "config.json").read_text())
+    change(stored)
+    (folder / "config.json").write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "no checkpoint at"),
+        (lambda f: (f / "model.safetensors").unlink(), "no checkpoint at"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"rubbish"), "is damaged"),
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-50]), "is damaged"),
+        (lambda f: (f / "config.json").write_text("{"), "is damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c.update(format_version=99)), "has format 99, this version reads 1"),
+        (lambda f: damage(f, "config", lambda c: c.update(surprise=1)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"].update(embed_dim=17)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"].update(embed_dim="x")), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"]["encoder"].update(image_size=8)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"]["encoder"].update(kind="vit", num_heads=0)), "is damaged"),
+        (lambda f: damage(f, "config", lambda c: c["model"]["encoder"].update(kind="vit", patch_size=0)), "is damaged"),
+        (
+            lambda f: damage(f, "config", lambda c: c.update(task="walker")),
+            "was trained on task 'walker', not 'square'",
+        ),
+    ],
+)
+def test_bad_checkpoints_are_refused_in_one_line(trained, tmp_path, spoil, message):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(folder, task="square")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_says_where_it_came_from(trained):
+    _, info = load_checkpoint(trained)
+    assert info.simulator == "none"
+    assert info.data["num_episodes"] == 20
+    assert info.training["num_steps"] == 30
+    assert info.learning_seconds > 0
+    card = (trained / "card.md").read_text()
+    assert card.startswith("# square\n")
+    assert "| data | 20 episodes under the policy 'uniform', seed 0, none; blocks of 1 steps |" in card
+    assert "steps: 30 of encoder and predictor, 20 of the predictor alone, 20 of the reachability metric" in card
+    assert "| collapse | none noticed |" in card
+
+
+def test_a_cards_command_gives_the_settings_that_it_was_trained_with(trained, monkeypatch):
+    _, info = load_checkpoint(trained)
+    command = re.search(r"`python (world_model/train.py .*?)`", (trained / "card.md").read_text())[1]
+    monkeypatch.setattr(sys, "argv", command.split())
+    again = json.loads(json.dumps(dataclasses.asdict(train_module.parse_config()), default=str))
+    assert {**info.training, "device": "auto"} == {name: again[name] for name in info.training}
+
+
+def test_devices(monkeypatch):
+    assert choose_device("cpu") == torch.device("cpu")
+    for name in ("cuda:7", "tpu", "nonsense"):
+        with pytest.raises(ValueError, match=f"device '{name}' is not there; this machine has: .*cpu"):
+            choose_device(name)
+
+
+def leaves(settings, prefix=""):
+    nested = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    flat = {prefix + name: value for name, value in settings.items() if name not in nested}
+    for name, value in nested.items():
+        flat |= leaves(value, f"{prefix}{name}.")
+    return flat
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json")), ids=str)
+def test_the_command_that_makes_a_bundled_checkpoint_again_asks_for_its_settings(folder, monkeypatch):
+    training = json.loads((folder / "config.json").read_text())["training"]
+    options = shlex.split(train_options(training))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--output", "again", "--task", training["task"], *options])
+    asked = leaves(json.loads(json.dumps(dataclasses.asdict(parse_config()), default=str)))
+    stored = {name: value for name, value in leaves(training).items() if name != "device"}
+    assert {name: asked[name] for name in stored} == stored  # options that came later are at their defaults
+
+
+def test_presets_yield_to_options(monkeypatch):
+    argv = ["train.py", "--output", "x", "--preset", "debug", "--num-steps", "7", "--encoder.kind", "vit"]
+    monkeypatch.setattr(sys, "argv", argv)
+    config = train_module.parse_config()
+    assert (config.preset, config.num_steps, config.batch_size) == ("debug", 7, PRESETS["debug"]["batch_size"])
+    assert config.encoder == dataclasses.replace(PRESETS["debug"]["encoder"], kind="vit")
+
+
+def test_the_command_refuses_missing_data_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "world_model/train.py", "--task", "reacher", "--output", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no data set at data/reacher.h5; collect one with")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["none", "ema", "moco", "kl", "pldm"])
+def test_a_training_with_another_remedy_resumes_to_the_same_weights(dataset_path, tmp_path, monkeypatch, name):
+    settings = {"regularizer": name, "predictor_steps": 0, "reachability_steps": 0}
+    whole = weights(train(debug_config(tmp_path / "whole", dataset_path, **settings)))
+    config = debug_config(tmp_path / "killed", dataset_path, **settings)
+    draw, calls = Dataset.sample_rows, []
+
+    def draw_until_killed(self, *args):
+        calls.append(1)
+        if len(calls) == 4 + 15:
+            raise Killed
+        return draw(self, *args)
+
+    monkeypatch.setattr(Dataset, "sample_rows", draw_until_killed)
+    with pytest.raises(Killed):
+        train(config)
+    monkeypatch.setattr(Dataset, "sample_rows", draw)
+    resumed = weights(train(config))
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=key)
