@@ -29,9 +29,9 @@ from tqdm import tqdm
 from jepa_mpc import envs
 from jepa_mpc.agent import sac_policy
 from jepa_mpc.agent.policies import POLICIES, MakePolicy, Policy
+from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.registry import simulator_version
 from jepa_mpc.world_model.dataset import Compression, DatasetInfo, Episode, write_dataset
-from jepa_mpc.world_model.distributed import num_ranks, process_group, rank, wait_for_all
 
 EPISODES_PER_CHUNK = 20
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, effort, shift
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.devices import has_bfloat16
 from jepa_mpc.world_model.jepa import JEPA
 from jepa_mpc.world_model.latent_policy import LatentPolicy, load_latent_policy
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 
 from jepa_mpc.agent.policies import Policy, pink, scripted
 from jepa_mpc.envs import PixelEnv
+from jepa_mpc.errors import UserError
 
 FORMAT_VERSION = 1
 STATE_LIMIT = 10.0  # a normalised coordinate beyond it says no more than that it is large
@@ -27,7 +28,7 @@ _LOG_STD_RANGE = (-20.0, 2.0)
 _HOLD_CHANCE = 0.01  # of a step outside a held action to begin one
 
 
-class PolicyError(Exception):
+class PolicyError(UserError):
     """A policy that cannot be trained or used; the message is one line that names the fix."""
 
 

@@ -7,8 +7,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.errors import UserError
 
-class EnvError(Exception):
+
+class EnvError(UserError):
     """An environment that cannot be made; the message is one line that names the fix."""
 
 

@@ -9,10 +9,11 @@ from PIL import Image, UnidentifiedImageError
 
 from jepa_mpc import envs
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 
 
-class UsageError(Exception):
+class UsageError(UserError):
     """Options that cannot be served; the message is one line that names the fix."""
 
 

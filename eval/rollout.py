@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.baselines import Agent, PrivilegedAgent
+from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.eval.goal_tasks import GoalTasks
 from jepa_mpc.eval.protocols import HOLD_STEPS, Protocol, first_kept
-from jepa_mpc.world_model.distributed import gather_lists, num_ranks, rank
 
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 

@@ -23,6 +23,8 @@ from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
 from jepa_mpc.agent.baselines import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
+from jepa_mpc.devices import choose_device
+from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.envs.registry import simulator_version
 from jepa_mpc.eval import report
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
@@ -31,8 +33,6 @@ from jepa_mpc.eval.own_goal import UsageError, load_goal_image, plan_to_picture
 from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
 from jepa_mpc.eval.rollout import BATCH_SIZE, run_episodes, time_decisions
 from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
-from jepa_mpc.world_model.devices import choose_device
-from jepa_mpc.world_model.distributed import process_group, rank
 
 NUM_VIDEO_EPISODES = 4
 NUM_TIMED_DECISIONS = 100

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.train_config import TrainConfig
 
@@ -31,7 +32,7 @@ _PHASES = {
 }
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message is one line that names the fix."""
 
 

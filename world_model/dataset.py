@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.frames import Frames
 
 FORMAT_VERSION = 1
@@ -35,7 +36,7 @@ InMemory = Literal["auto", "yes", "no"]
 Compression = Literal["none", "lzf", "gzip"]
 
 
-class DatasetError(Exception):
+class DatasetError(UserError):
     """A data set that cannot be used; the message is one line that names the fix."""
 
 

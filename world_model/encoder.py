@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.world_model.distributed import BatchNorm
+from jepa_mpc.batchnorm import BatchNorm
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from jepa_mpc.world_model.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
+from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
+from jepa_mpc.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ Load = Callable[[np.random.Generator], Any]  # a step's batch, which may be draw
 StepLoss = Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]  # its number and batch to loss and named terms
 
 
-class TrainError(Exception):
+class TrainError(UserError):
     """A training that cannot start or go on; the message is one line that names the fix."""
 
 

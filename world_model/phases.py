@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.devices import has_bfloat16
+from jepa_mpc.distributed import gather, num_ranks, rank, share, sum_over_ranks
 from jepa_mpc.world_model.collapse import CollapseGuard
 from jepa_mpc.world_model.dataset import Dataset
-from jepa_mpc.world_model.devices import has_bfloat16
 from jepa_mpc.world_model.diagnostics import encode_rows, report_embedding
-from jepa_mpc.world_model.distributed import gather, num_ranks, rank, share, sum_over_ranks
 from jepa_mpc.world_model.jepa import JEPA
 from jepa_mpc.world_model.optimise import Phase, StepLoss
 from jepa_mpc.world_model.reachability import Reachability, reachability_loss

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa_mpc.world_model.distributed import BatchNorm
+from jepa_mpc.batchnorm import BatchNorm
 
 
 @dataclass(frozen=True)

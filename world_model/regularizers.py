@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa_mpc.world_model.distributed import num_ranks, rank
+from jepa_mpc.distributed import num_ranks, rank
 from jepa_mpc.world_model.jepa import JEPA
 from jepa_mpc.world_model.sigreg import SIGReg
 

@@ -10,7 +10,7 @@ before they are compared, and all project on the same directions, so that N is t
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.world_model.distributed import mean_over_ranks, num_ranks
+from jepa_mpc.distributed import mean_over_ranks, num_ranks
 
 
 class SIGReg(nn.Module):

@@ -21,12 +21,12 @@ import torch
 import tyro
 from torch import nn
 
+from jepa_mpc.devices import choose_device
+from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
 from jepa_mpc.world_model.collapse import CollapseGuard
 from jepa_mpc.world_model.dataset import Dataset, DatasetError
-from jepa_mpc.world_model.devices import choose_device
 from jepa_mpc.world_model.diagnostics import report_embedding
-from jepa_mpc.world_model.distributed import num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.world_model.frames import Frames
 from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.optimise import LoopConfig, TrainError, run_phases

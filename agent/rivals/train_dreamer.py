@@ -20,16 +20,17 @@ from safetensors.torch import save_file
 
 from jepa_mpc import envs
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv, RewardName
+from jepa_mpc.devices import choose_device
 from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.checkpoint import git_commit
-from jepa_mpc.world_model.devices import choose_device
 
 PARTS = ("world_model", "actor")  # of a checkpoint, to act with
 BASELINE_EPISODES = 100
 BASELINE_SEED = 2**31 - 1  # none that the training's own count up to
 
 
-class DreamerError(Exception):
+class DreamerError(UserError):
     """A Dreamer that cannot be trained or used; the message is one line that names the fix."""
 
 

@@ -13,11 +13,11 @@ import torch
 from conftest import INFO, ROOT, synthetic_episodes
 from safetensors.torch import load_file
 
+from jepa_mpc.devices import choose_device
 from jepa_mpc.world_model import optimise
 from jepa_mpc.world_model import train as train_module
 from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint, train_options
 from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
-from jepa_mpc.world_model.devices import choose_device
 from jepa_mpc.world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.optimise import TrainError
 from jepa_mpc.world_model.phases import recalibrate_batchnorm

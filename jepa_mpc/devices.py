@@ -4,9 +4,11 @@ import os
 
 import torch
 
+from jepa_mpc.errors import UserError
+
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" the best there is; ValueError if it is not there.
+    """The device of that name, or for "auto" the best there is; `UserError` if it is not there.
 
     Of several processes on a machine each gets a GPU of its own.
     """
@@ -21,7 +23,7 @@ def choose_device(name: str) -> torch.device:
         device = None
     if device is None or not available.get(device.type) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
         there = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise ValueError(f"device {name!r} is not there; this machine has: {there}")
+        raise UserError(f"device {name!r} is not there; this machine has: {there}")
     return device
 
 

@@ -1,0 +1,173 @@
+"""One command, `jepa-mpc`: how a command begins, reads its options, and ends.
+
+A command is a module with `main(args)`, imported when it is called, so that help and mistakes are answered at once. The
+same module is a script: `python eval/run_planning.py` is `jepa-mpc plan`.
+"""
+
+import difflib
+import importlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.places import HOME_VARIABLE
+
+T = TypeVar("T")
+
+
+class Command(NamedTuple):
+    """What stands behind a word or two of the command line."""
+
+    module: str
+    summary: str
+    resumes: bool = False  # started again after an interruption, it goes on where it was
+    of_a_task: bool = False  # has --task, which is looked up before anything heavy is imported
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "from nothing to a robot that plans": {
+        "tasks": Command("envs.list_tasks", "List the tasks there are, or show one of them."),
+        "collect": Command("agent.collect", "Collect a data set of reward-free episodes.", True, True),
+        "train": Command("world_model.train", "Train a world model from a data set.", True, True),
+        "plan": Command("eval.run_planning", "Plan to goals given as pictures, and measure success.", False, True),
+    },
+    "policies, to collect data or to propose plans": {
+        "train-sac": Command("agent.data_policies.train_sac", "Train SAC from state and reward.", True, True),
+        "train-latent-policy": Command(
+            "world_model.latent_policy.train", "Train a policy on a world model's embeddings.", True, True
+        ),
+    },
+    "figures beside each other": {
+        "benchmark tasks": Command("eval.tables.tasks", "Measure bundled checkpoints on held-out pairs.", True),
+        "benchmark agents": Command("eval.tables.agents", "Measure every agent on one task's pairs.", True, True),
+        "benchmark planners": Command("eval.tables.planners", "Measure success against decision time.", True, True),
+        "benchmark collapse": Command("eval.collapse.study", "Train every remedy against collapse.", True, True),
+        "train-her": Command("agent.rivals.her", "Train a rival: SAC with hindsight, from state.", False, True),
+        "train-dreamer": Command("agent.rivals.train_dreamer", "Train a rival: DreamerV3.", True, True),
+    },
+    "speed": {
+        "speed planning": Command("eval.speed.planning", "Time a decision and its parts, against the floor."),
+        "speed data": Command("eval.speed.data", "Time reading windows from files and from memory."),
+        "speed training": Command("eval.speed.training", "Time training by processes, threads and precision."),
+        "speed rendering": Command("eval.speed.rendering", "Time pictures against the simulator's defaults."),
+    },
+    "models and data of others": {
+        "convert lewm": Command("world_model.convert.lewm_release", "Read or write a LeWorldModel release."),
+        "convert minari": Command("world_model.convert.minari", "Write a data set for Minari.", False, True),
+    },
+}
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+def main() -> NoReturn:
+    """Runs `jepa-mpc`."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())  # noqa: T201
+        sys.exit(0)
+    if words[0] == "--version":
+        from jepa_mpc.provenance import version
+
+        print(version("jepa-mpc"))  # noqa: T201
+        sys.exit(0)
+    for count in (2, 1):
+        if (name := " ".join(words[:count])) in COMMANDS:
+            run(name, words[count:])
+    family = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if family and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(overview(family))  # noqa: T201
+        sys.exit(0 if len(words) > 1 else 2)
+    asked = " ".join(words[: 2 if family else 1])
+    near = difflib.get_close_matches(asked, family or COMMANDS, n=2) or family
+    hint = f"did you mean {' or '.join(near)}?" if near else "`jepa-mpc --help` lists them"
+    print(f"error: unknown command {asked!r}; {hint}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def overview(names: Sequence[str] = ()) -> str:
+    """Returns the commands of those names, or all, a line each, under the headings of their groups."""
+    lines = ["usage: jepa-mpc COMMAND [OPTIONS]", ""]
+    for title, group in GROUPS.items():
+        shown = {name: command for name, command in group.items() if not names or name in names}
+        if shown:
+            lines += [f"{title}:", *(f"  {name:<20} {command.summary}" for name, command in shown.items()), ""]
+    lines += [
+        "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
+        f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
+    ]
+    return "\n".join(lines)
+
+
+def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits: with 1 after a mistake that is one line, with 130 after Ctrl-C."""
+    command = COMMANDS[name]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is cleared away
+    try:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+        options = _take_home(list(sys.argv[1:] if args is None else args))
+        if command.of_a_task and (task := option_value(options, "--task")):
+            importlib.import_module("jepa_mpc.envs.registry").get_task(task)
+        importlib.import_module(f"jepa_mpc.{command.module}").main(options)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as error:
+        message = str(error) if isinstance(error, UserError) else _describe(error)
+        sys.exit(f"error: {message}")
+    except KeyboardInterrupt:
+        hint = "; the same command goes on from here" if command.resumes else ""
+        print(f"interrupted{hint}", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    sys.exit(0)
+
+
+def parse(kind: type[T], args: Sequence[str], default: T | None = None) -> T:
+    """Returns a command's settings from its options, held against their ranges."""
+    import tyro
+
+    from jepa_mpc.settings import checked
+
+    return checked(tyro.cli(kind, args=args, default=default))  # type: ignore[return-value]
+
+
+def option_value(args: Sequence[str], option: str) -> str | None:
+    """Returns what an option is set to, before the others are looked at; None if it is not given."""
+    value = None
+    for position, word in enumerate(args):
+        if word == option and position + 1 < len(args):
+            value = args[position + 1]
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def choose(args: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Takes options that choose a class of settings by name, such as --planner, out of the words.
+
+    Returns the other words, and what each option's registry has under the name given.
+    """
+    words, chosen = list(args), {}
+    for option, registry in options.items():
+        if (name := option_value(words, option)) is not None:
+            chosen[option] = registry[name]
+            at = next(i for i, word in enumerate(words) if word == option or word.startswith(f"{option}="))
+            del words[at : at + (1 if "=" in words[at] else 2)]
+    return words, chosen
+
+
+def _take_home(words: list[str]) -> list[str]:
+    if (place := option_value(words, "--home")) is not None:
+        os.environ[HOME_VARIABLE] = place
+        at = next(i for i, word in enumerate(words) if word == "--home" or word.startswith("--home="))
+        del words[at : at + (1 if "=" in words[at] else 2)]
+    return words
+
+
+def _describe(error: OSError) -> str:
+    path = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or reason(error)}{path}"

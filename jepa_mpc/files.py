@@ -1,0 +1,137 @@
+"""Files that are there whole or not at all, and folders that belong to one piece of work.
+
+A scratch file has a random name that ends in `.unfinished`; what a killed process left of them in a folder is removed
+when the folder is claimed again.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jepa_mpc.errors import UserError, reason
+
+log = logging.getLogger(__name__)
+
+_SCRATCH = ".unfinished"
+_CLAIM = "settings.json"
+_LOCK, _HOLDER = ".lock", ".holder"
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a scratch path to write to, which becomes `path` once the block ends well: flushed, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=_SCRATCH, prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        os.chmod(scratch, 0o666 & ~_umask())  # mkstemp's own is for secrets
+        yield scratch
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Writes a file, which is there whole or not at all."""
+    with whole(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, fix: str) -> Any:
+    """Returns what a JSON file holds. Raises `UserError`, with the fix, if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {path}; {fix}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}); {fix}") from error
+
+
+def refuse_existing(path: Path, option: str = "--output") -> None:
+    """Raises `UserError` if something is at a path that is to be written; nothing is ever overwritten unasked."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists already; delete it or choose another {option}")
+
+
+def require_writable(path: Path, option: str = "--output") -> None:
+    """Raises `UserError` if a file could not be written at a path, before the work that would be lost."""
+    parent = next(each for each in path.absolute().parents if each.exists())
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{option} {path} cannot be written: {parent} is not a folder that one may write to")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> Iterator[None]:
+    """Makes a folder this work's own while the block lasts, and remembers its settings in `settings.json`.
+
+    Raises `UserError` if another process is at work there, or if the folder holds work of other settings: it names
+    what differs, but for `free` ones, which do not change what comes out.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = (folder / _HOLDER).read_text().strip() if (folder / _HOLDER).exists() else "?"
+        raise UserError(f"process {holder} is at work in {folder}; wait for it or choose another --output") from error
+    try:
+        (folder / _HOLDER).write_text(f"{os.getpid()}\n")
+        for left in folder.glob(f".*{_SCRATCH}"):
+            left.unlink(missing_ok=True)
+        hold_settings(folder, settings, free)
+        yield
+    finally:
+        (folder / _HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def hold_settings(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    """Compares settings with the folder's own, and writes them there."""
+    path = folder / _CLAIM
+    wanted = json.loads(json.dumps({name: value for name, value in settings.items() if name not in free}))
+    if path.exists():
+        try:
+            stored = json.loads(path.read_text())
+        except (OSError, ValueError):
+            log.warning("%s is damaged; it is written again", path)
+            stored = wanted
+        stored = {name: value for name, value in stored.items() if name not in free}
+        if differing := [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]:
+            name = differing[0]
+            rest = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+            raise UserError(
+                f"{folder} holds work with other settings: {name} is {stored.get(name)} there and {wanted.get(name)} "
+                f"now{rest}; choose another --output"
+            )
+    write_json(path, wanted)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; raises `UserError` where a file is in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder} cannot be a folder: there is a file of that name; name another") from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,84 @@
+"""Where things lie: bundled checkpoints beside the code, what commands make under one home.
+
+The home is `$JEPA_MPC_HOME`, which every command's `--home` sets; else the checkout, where one may
+write to it; else the user's folder for data. Nothing depends on the folder that one stands in.
+"""
+
+import os
+from pathlib import Path
+
+from jepa_mpc.errors import UserError
+
+HOME_VARIABLE = "JEPA_MPC_HOME"
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = _PACKAGE.parent  # of a wheel: site-packages
+
+
+def checkout() -> Path | None:
+    """Returns the checkout's root, or None if this is an installed wheel."""
+    return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
+
+
+def home() -> Path:
+    """Returns the folder under which data, runs and caches lie."""
+    if given := os.environ.get(HOME_VARIABLE):
+        return Path(given).expanduser()
+    root = checkout()
+    if root is not None and os.access(root, os.W_OK):
+        return root
+    from platformdirs import user_data_path
+
+    return user_data_path("jepa-mpc", appauthor=False)
+
+
+def dataset(task: str) -> Path:
+    """Returns where a task's data set lies unless another place is named."""
+    return home() / "data" / f"{_folders(task)}.h5"
+
+
+def goal_pairs() -> Path:
+    """Returns the folder of stored start and goal pairs."""
+    return home() / "data" / "goal_tasks"
+
+
+def runs(*parts: str) -> Path:
+    """Returns a place under the folder of runs."""
+    return home().joinpath("runs", *map(_folders, parts))
+
+
+def bundled_checkpoints() -> Path:
+    """Returns the folder of the checkpoints that come with the code."""
+    root = checkout()
+    return (_PACKAGE if root is None else root) / "checkpoints"
+
+
+def bundled_tasks() -> list[str]:
+    """Returns the tasks that have a bundled checkpoint."""
+    folder = bundled_checkpoints()
+    return sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("config.json"))
+
+
+def checkpoint(name: Path | str) -> Path:
+    """Returns a checkpoint's folder: a path, or the name of a task whose checkpoint is bundled.
+
+    Raises `UserError` if there is neither.
+    """
+    path = Path(name).expanduser()
+    bundled = bundled_checkpoints() / _folders(str(name))
+    if (path / "config.json").is_file() or not (bundled / "config.json").is_file():
+        if path.is_dir():
+            return path
+        raise UserError(
+            f"no checkpoint at {path}; train one with `jepa-mpc train`, or name a bundled one: "
+            f"{', '.join(bundled_tasks()) or 'there are none'}"
+        )
+    return bundled
+
+
+def slug(task: str) -> str:
+    """Returns a task's name as part of a file name."""
+    return task.replace("/", "-").replace(":", "-")
+
+
+def _folders(name: str) -> str:
+    return name.replace(":", "/")

@@ -1,0 +1,60 @@
+"""What it takes to make a figure again: commit, command, date and machine."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent  # the checkout, where this is one
+
+
+def version(package: str) -> str:
+    """Returns a package's installed version, or "not installed"."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def simulator_version() -> str:
+    """Returns the version that decides what pictures look like; data sets and checkpoints carry it."""
+    return f"mujoco {version('mujoco')}"
+
+
+def git_commit() -> str:
+    """Returns the checkout's commit, `-dirty` if the tree differs from it; outside a checkout the package's version."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        if (ROOT / ".git").exists():
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return f"version {version('jepa-mpc')}"
+
+
+def command_line() -> str:
+    """Returns the running command as one would type it, without this machine's paths to the program."""
+    program, *options = sys.argv
+    if Path(program).name in ("jepa-mpc", "__main__.py"):
+        return shlex.join(["jepa-mpc", *options])
+    script = Path(os.path.relpath(program, ROOT)) if Path(program).resolve().is_relative_to(ROOT) else Path(program)
+    return shlex.join(["python", str(script), *options])
+
+
+def provenance() -> dict[str, Any]:
+    """Returns what stands in every result."""
+    return {
+        "commit": git_commit(),
+        "command": command_line(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": {
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "simulator": simulator_version(),
+        },
+    }

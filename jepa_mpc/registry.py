@@ -1,0 +1,98 @@
+"""Things that are chosen by name: tasks, planners, objectives, data policies, regularisers, rivals.
+
+What is registered has a name. A stranger's is registered in a file of their own, or named `module:attribute` where a
+name is asked for; the module is then imported, from the folder one stands in too. Installed packages may list modules
+to import under the entry-point group `jepa_mpc`.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from jepa_mpc.errors import UserError
+
+T = TypeVar("T")
+
+
+def load(reference: str) -> object:
+    """Imports what `module:attribute` names; raises `UserError` if it is not there."""
+    module_name, _, attribute = reference.partition(":")
+    if "" not in sys.path:  # the folder one stands in; scripts leave it out
+        sys.path.append("")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # something that the module itself imports
+        raise UserError(f"no module {module_name!r} for {reference!r}; give it as it is imported from here") from error
+    if not hasattr(module, attribute):
+        raise UserError(f"module {module_name!r} has no {attribute!r}; correct {reference!r}")
+    return getattr(module, attribute)
+
+
+class Registry(Generic[T]):
+    """Values of one kind by name, in the order in which they were registered.
+
+    Args:
+        kind: what a value is called in messages, such as "planner".
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._values: dict[str, T | str] = {}
+
+    def register(self, name: str, value: T | str) -> None:
+        """Adds a value, or `module:attribute`, which is imported when it is asked for.
+
+        Raises `UserError` if another has that name.
+        """
+        if self._values.setdefault(name, value) != value:
+            raise UserError(f"there is a {self.kind} {name!r} already; choose another name")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __getitem__(self, name: str) -> T:
+        """Returns the value of that name; raises `UserError`, which suggests the nearest, if there is none."""
+        if name not in self._values and ":" in name:
+            attribute = name.partition(":")[2]
+            registered_before = attribute in self._values
+            self._values[name] = self._load(name, attribute, registered_before)
+        elif name not in self._values:
+            for entry in importlib.metadata.entry_points(group="jepa_mpc"):
+                entry.load()
+        if name not in self._values:
+            raise UserError(self.unknown(name, list(self)))
+        value = self._values[name]
+        if isinstance(value, str):
+            value = self._values[name] = load(value)  # type: ignore[assignment]
+        return value  # type: ignore[return-value]
+
+    def name_of(self, value: T) -> str:
+        """Returns the name of a value that is registered, else how to import it."""
+        for name in self._values:
+            if self._values[name] is value or (isinstance(self._values[name], str) and self[name] is value):
+                return name
+        return f"{value.__module__}:{value.__qualname__}"  # type: ignore[attr-defined]
+
+    def unknown(self, name: str, known: list[str]) -> str:
+        """Returns the line that refuses a name."""
+        near = difflib.get_close_matches(name, known, n=3) or [each for each in known if name and name in each][:3]
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        return f"unknown {self.kind} {name!r}; {hint}"
+
+    def _load(self, name: str, attribute: str, registered_before: bool) -> T:
+        """Imports a module, and takes what it registers under that name, or else its attribute of that name."""
+        module_name = name.partition(":")[0]
+        try:
+            return load(name)  # type: ignore[return-value]
+        except UserError:
+            if module_name in sys.modules and attribute in self._values and not registered_before:
+                return self[attribute]
+            raise

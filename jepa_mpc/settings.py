@@ -1,0 +1,195 @@
+"""Settings: ranges that stand beside the defaults, and dataclasses that read themselves back from JSON.
+
+    num_steps: Count = 2000
+    learning_rate: Positive = 1e-3
+
+`checked` holds settings against their annotations, `read` makes them of JSON, `to_json` the reverse. All three know
+nested dataclasses, and settings that are chosen by name: a base class with a registry in `choices`, whose JSON says
+which one under "name".
+"""
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+
+from jepa_mpc.errors import UserError
+from jepa_mpc.registry import Registry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, within reach unless `open`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+
+    def refuses(self, value: float) -> str:
+        """Returns what a number must be, or nothing if it is."""
+        if not math.isfinite(value):
+            return "be a finite number"
+        inside = self.low < value < self.high if self.open else self.low <= value <= self.high
+        if inside:
+            return ""
+        if self.high == math.inf or (value <= self.low and self.high >= 1e6):
+            return f"be {'above' if self.open else 'at least'} {self.low:g}"
+        return f"lie between {self.low:g} and {self.high:g}" if self.open else f"be {self.low:g} to {self.high:g}"
+
+
+Count = Annotated[int, Range(1, 10**12)]
+Natural = Annotated[int, Range(0, 10**12)]
+Seed = Annotated[int, Range(0, 2**31 - 1)]
+Positive = Annotated[float, Range(0, open=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1, open=True)]
+
+
+class Refused(UserError):
+    """A value that its annotation does not allow; `path` leads to it."""
+
+    def __init__(self, path: Sequence[str], reason: str):
+        super().__init__(f"{'.'.join(path) or 'it'} {reason}")
+        self.path, self.reason = tuple(path), reason
+
+
+def checked(config: T) -> T:
+    """Returns the settings, with `~` in paths expanded. Raises `UserError`, which names the option, on one that is out
+    of its range or of another type.
+    """
+    try:
+        return convert(type(config), config)
+    except Refused as error:
+        raise UserError(f"--{'.'.join(error.path).replace('_', '-')} {error.reason}") from error
+
+
+def read(cls: type[T], stored: Any, where: object) -> T:
+    """Returns the dataclass that JSON holds. Raises `UserError`, which names `where` and the field, on anything else:
+    unknown and missing names, other types, values out of range.
+    """
+    try:
+        return convert(cls, stored)
+    except Refused as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def to_json(value: Any) -> Any:
+    """Returns what JSON can hold of settings: dataclasses become objects, tuples lists, paths text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        choice = {"name": value.choices.name_of(type(value))} if isinstance(value, Choice) else {}
+        return choice | {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings of which there are several classes, told apart by the names of a registry."""
+
+    choices: ClassVar[Registry[Any]]
+
+
+def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
+    """Returns the value as its annotation wants it; raises `Refused`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        result = convert(args[0], value, path)
+        for bounds in (each for each in args[1:] if isinstance(each, Range)):
+            if refusal := bounds.refuses(result):
+                raise Refused(path, f"must {refusal}, not {result}")
+        return result
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, path)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise Refused(path, f"must be {' or '.join(map(str, args))}, not {value!r}")
+    if origin in (tuple, list):
+        return _convert_sequence(origin, args, value, path)
+    if origin is dict and isinstance(value, dict):
+        return {convert(args[0], key, path): convert(args[1], each, (*path, str(key))) for key, each in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(kind, value, path)
+    if hasattr(kind, "_fields") and isinstance(value, list | tuple):  # a NamedTuple
+        return kind(*_convert_sequence(tuple, tuple(typing.get_type_hints(kind).values()), value, path))
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise Refused(path, f"must be a finite number, not {value}")
+        return float(value)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is int):
+        return value
+    if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers
+        return int(value)
+    raise Refused(path, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
+
+
+def _convert_union(kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    refusals = []
+    for kind in (kind for kind in kinds if kind is not type(None)):
+        try:
+            return convert(kind, value, path)
+        except Refused as error:
+            refusals.append(error)
+    raise refusals[-1]
+
+
+def _convert_sequence(origin: type, kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
+    if not isinstance(value, list | tuple):
+        raise Refused(path, f"must be a list, not {value!r}")
+    if origin is list or (len(kinds) == 2 and kinds[1] is Ellipsis):
+        kinds = [kinds[0]] * len(value)
+    if len(kinds) != len(value):
+        raise Refused(path, f"must have {len(kinds)} entries, not {len(value)}")
+    return origin(convert(kind, each, path) for kind, each in zip(kinds, value, strict=True))
+
+
+def _convert_dataclass(kind: Any, value: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(value, kind):
+        kind, given = type(value), {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, dict):
+        given = dict(value)
+        if issubclass(kind, Choice):
+            kind = _chosen(kind, given.pop("name", None), path)
+    else:
+        raise Refused(path, f"must be {kind.__name__}, not {value!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := given.keys() - fields.keys():
+        raise Refused((*path, min(unknown)), "is unknown")
+    needed = {name for name, field in fields.items() if _has_no_default(field)}
+    if missing := needed - given.keys():
+        raise Refused((*path, min(missing)), "is missing")
+    hints = _hints(kind)
+    inside = {name: path if getattr(hints[name], "inline", False) else (*path, name) for name in given}
+    return kind(**{name: convert(hints[name], each, inside[name]) for name, each in given.items()})
+
+
+def _chosen(kind: type[Choice], name: Any, path: tuple[str, ...]) -> Any:
+    try:
+        return kind.choices[str(name)]
+    except UserError as error:
+        raise Refused((*path, "name"), f"is no {kind.choices.kind}: {error}") from error
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)

@@ -1,0 +1,76 @@
+"""Names find what is registered, what a stranger's module registers, and what it just defines."""
+
+import sys
+
+import pytest
+
+from jepa_mpc.errors import UserError
+from jepa_mpc.registry import Registry
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A stranger's module in the folder that one stands in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "strangers_module.py").write_text(
+        "import builtins\nbuiltins.strangers_registry.register('by_name', 7)\ndefined = 8\n"
+    )
+    yield "strangers_module"
+    sys.modules.pop("strangers_module", None)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    registry = Registry("planner")
+    monkeypatch.setattr("builtins.strangers_registry", registry, raising=False)
+    registry.register("cem", 1)
+    registry.register("mppi", 2)
+    return registry
+
+
+def test_names_find_values_in_their_order(registry):
+    assert list(registry) == ["cem", "mppi"]
+    assert registry["mppi"] == 2
+    assert "cem" in registry
+    assert "icem" not in registry
+    assert registry.name_of(2) == "mppi"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("mpi", "did you mean mppi"), ("xyzw", "there are: cem, mppi")])
+def test_unknown_names_get_a_hint(registry, name, hint):
+    with pytest.raises(UserError, match=f"unknown planner '{name}'; {hint}"):
+        registry[name]
+
+
+def test_a_name_is_given_once(registry):
+    registry.register("cem", 1)
+    with pytest.raises(UserError, match="there is a planner 'cem' already"):
+        registry.register("cem", 3)
+    assert registry["cem"] == 1
+
+
+def test_strangers_come_by_module_and_name(registry, module):
+    assert registry[f"{module}:by_name"] == 7
+    assert registry["by_name"] == 7
+    assert registry[f"{module}:defined"] == 8
+
+
+def test_references_are_imported_when_asked_for(registry):
+    registry.register("join", "os.path:join")
+    assert registry["join"]("a", "b") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("no_such_module:x", "no module 'no_such_module'"), ("strangers_module:x", "module 'strangers_module' has no 'x'")],
+)
+def test_what_is_not_there_is_one_line(registry, module, name, line):
+    with pytest.raises(UserError, match=line):
+        registry[name]
+
+
+def test_a_strangers_own_mistake_is_not_ours(registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_module.py").write_text("import no_such_thing_at_all\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_thing_at_all"):
+        registry["broken_module:x"]
