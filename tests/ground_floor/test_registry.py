@@ -62,7 +62,7 @@ def test_references_are_imported_when_asked_for(registry):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("no_such_module:x", "no module 'no_such_module'"), ("strangers_module:x", "module 'strangers_module' has no 'x'")],
+    [("no_such_module:x", "no module 'no_such_module'"), ("strangers_module:x", "'strangers_module' has no 'x'")],
 )
 def test_what_is_not_there_is_one_line(registry, module, name, line):
     with pytest.raises(UserError, match=line):

@@ -61,7 +61,7 @@ class Settings:
     pair: tuple[int, str] = (1, "a")
     kind: Literal["a", "b"] = "a"
     output: Path = Path("here")
-    rate: Rate = Rate(0.5, 2)
+    rate: Rate = field(default_factory=lambda: Rate(0.5, 2))
     table: dict[str, float] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
     agent: Inline = field(default_factory=Inline)
