@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import envs
-from jepa_mpc.agent import sac_policy
-from jepa_mpc.agent.policies import POLICIES, MakePolicy, Policy
+from jepa_mpc.agent.data_policies import sac as sac_policy
+from jepa_mpc.agent.data_policies.basic import POLICIES, MakePolicy, Policy
 from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.registry import simulator_version
-from jepa_mpc.world_model.dataset import Compression, DatasetInfo, Episode, write_dataset
+from jepa_mpc.world_model.data.dataset import Compression, DatasetInfo, Episode, write_dataset
 
 EPISODES_PER_CHUNK = 20
 
@@ -43,7 +43,7 @@ class CollectConfig:
     task: str = "reacher"
     """Task in the registry."""
     policy: str | None = None
-    """How to act: a name in `agent/policies.py`, or sac; the task's own unless given."""
+    """How to act: a name in `agent/data_policies/basic.py`, or sac; the task's own unless given."""
     policy_path: Path | None = None
     """Folder of the sac policy; `runs/policies/<task>` unless given."""
     num_episodes: int = 2000

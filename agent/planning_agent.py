@@ -15,8 +15,8 @@ from jepa_mpc.agent.agent_config import AgentConfig, config_for
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, effort, shift
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.jepa import JEPA
-from jepa_mpc.world_model.latent_policy import LatentPolicy, load_latent_policy
+from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
+from jepa_mpc.world_model.model.jepa import JEPA
 
 BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log.md)
 

@@ -62,13 +62,13 @@ def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: boo
     library, _, rest = name.partition("/")
     options |= {"action_repeat": action_repeat, "image_size": image_size, "fast_rendering": fast_rendering}
     if library == "dmc":
-        from jepa_mpc.envs.dmc import DMControlEnv
+        from jepa_mpc.envs.suites.dmc import DMControlEnv
 
         domain, _, task = rest.partition("-")
         return DMControlEnv(domain, task, **options)
     import gymnasium as gym
 
-    from jepa_mpc.envs.gymnasium_mujoco import GymnasiumEnv
+    from jepa_mpc.envs.suites.gymnasium_mujoco import GymnasiumEnv
 
     try:
         with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 dm_control's defaults spend most of a 64×64 frame on a 2048² shadow map, finely sliced capsules and a buffer of
 640×480 pixels. Shrinking all three, while keeping shadows, reflections and multisampling, moves the mean pixel by
-less than 0.5/255 at several times the speed (`python envs/benchmark_rendering.py` measures both). Robots of very
+less than 0.5/255 at several times the speed (`python eval/speed/rendering.py` measures both). Robots of very
 many mesh faces are drawn with fewer.
 """
 

@@ -74,7 +74,7 @@ class TaskSpec:
     pose: PoseTest
     angles: tuple[bool, ...]  # per coordinate of qpos: an angle, so probes read its cosine and sine
     action_repeat: int  # control steps that one environment step lasts
-    data_policy: str  # a name in agent/policies.py
+    data_policy: str  # a name in agent/data_policies/basic.py
     image_size: int = 64
     action_block: int = 5  # environment steps, with distinct actions, that one model step lasts
     episode_len: int = 200  # length of a collected episode

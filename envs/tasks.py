@@ -18,31 +18,31 @@ _TURN = 2 * math.pi
 
 
 def _reacher(difficulty: str, image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs import reacher
+    from jepa_mpc.envs.suites import reacher
 
     return reacher.make(difficulty, image_size, fast_rendering, action_repeat=2)
 
 
 def _reacher_pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
-    from jepa_mpc.envs import reacher
+    from jepa_mpc.envs.suites import reacher
 
     return reacher.pose_on_target(env)
 
 
 def _two_room(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.two_room import TwoRoomEnv
+    from jepa_mpc.envs.suites.two_room import TwoRoomEnv
 
     return TwoRoomEnv(image_size)
 
 
 def _push_t(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.push_t import PushTEnv
+    from jepa_mpc.envs.suites.push_t import PushTEnv
 
     return PushTEnv(image_size)
 
 
 def _cube(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.ogbench_cube import OGBenchCubeEnv
+    from jepa_mpc.envs.suites.ogbench_cube import OGBenchCubeEnv
 
     return OGBenchCubeEnv(image_size=image_size, fast_rendering=fast_rendering)
 

@@ -11,12 +11,12 @@ import sys
 import tyro
 
 from jepa_mpc import envs
+from jepa_mpc.agent.data_policies.sac import PolicyError
 from jepa_mpc.agent.rivals.train_dreamer import DreamerError
-from jepa_mpc.agent.sac_policy import PolicyError
-from jepa_mpc.eval.agent_table import write_agent_table
-from jepa_mpc.eval.benchmark_config import BenchmarkConfig
-from jepa_mpc.eval.own_goal import UsageError
-from jepa_mpc.eval.task_table import write_task_table
+from jepa_mpc.eval.picture_goal import UsageError
+from jepa_mpc.eval.tables.agents import write_agent_table
+from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
+from jepa_mpc.eval.tables.tasks import write_task_table
 from jepa_mpc.world_model.checkpoint import CheckpointError
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.collect import episode_rng
-from jepa_mpc.agent.policies import POLICIES
+from jepa_mpc.agent.data_policies.basic import POLICIES
 from jepa_mpc.envs.registry import simulator_version
 
 

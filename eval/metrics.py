@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest, ttest_1samp
 
-from jepa_mpc.eval.rollout import EpisodeRecord
+from jepa_mpc.eval.trial import EpisodeRecord
 
 
 class Rate(NamedTuple):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
-from jepa_mpc.agent.baselines import Agent, DoNothingAgent, RandomAgent
+from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
@@ -29,9 +29,9 @@ from jepa_mpc.envs.registry import simulator_version
 from jepa_mpc.eval import report
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
-from jepa_mpc.eval.own_goal import UsageError, load_goal_image, plan_to_picture
+from jepa_mpc.eval.picture_goal import UsageError, load_goal_image, plan_to_picture
 from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
-from jepa_mpc.eval.rollout import BATCH_SIZE, run_episodes, time_decisions
+from jepa_mpc.eval.trial import BATCH_SIZE, run_episodes, time_decisions
 from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
 
 NUM_VIDEO_EPISODES = 4

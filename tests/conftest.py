@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jepa_mpc.world_model.dataset import DatasetInfo, Episode, write_dataset
+from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, write_dataset
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "reacher"

@@ -16,9 +16,9 @@ COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.spl
 # What makes a command small enough for a test; everything else of it runs as it stands.
 SMALL = {
     "agent/collect.py": ["--num-episodes", "40"],
-    "agent/train_policy.py": ["--num-steps", "400", "--random-steps", "200", "--report-episodes", "2"],
+    "agent/data_policies/train_sac.py": ["--num-steps", "400", "--random-steps", "200", "--report-episodes", "2"],
     "world_model/train.py": ["--preset", "debug", "--num-frames", "8"],
-    "world_model/benchmark_data.py": [
+    "eval/speed/data.py": [
         "--num-episodes",
         "20",
         "--num-batches",
@@ -31,11 +31,11 @@ SMALL = {
     "eval/run_planning.py": ["--num-episodes", "2", "--no-video"],
     "eval/benchmark.py": ["--tasks", "two_room", "--num-episodes", "1"],
     "eval/benchmark.py --agents": ["--agents", "do_nothing", "--num-episodes", "1"],
-    "eval/collapse_study.py": ["--preset", "debug"],
-    "eval/pareto.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
-    "eval/benchmark_planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
+    "eval/collapse/study.py": ["--preset", "debug"],
+    "eval/tables/planners.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
+    "eval/speed/planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
     "envs/list_tasks.py": ["--match", "point_mass"],
-    "envs/benchmark_rendering.py": ["--num-frames", "3", "--num-rounds", "1"],
+    "eval/speed/rendering.py": ["--num-frames", "3", "--num-rounds", "1"],
 }
 
 

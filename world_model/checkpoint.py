@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.train_config import TrainConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.training.config import TrainConfig
 
 FORMAT_VERSION = 1
 _PHASES = {

@@ -24,13 +24,15 @@ from torch import nn
 from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, git_commit, save_checkpoint
-from jepa_mpc.world_model.collapse import CollapseGuard
-from jepa_mpc.world_model.dataset import Dataset, DatasetError
-from jepa_mpc.world_model.diagnostics import report_embedding
-from jepa_mpc.world_model.frames import Frames
-from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.optimise import LoopConfig, TrainError, run_phases
-from jepa_mpc.world_model.phases import (
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetError
+from jepa_mpc.world_model.data.frames import Frames
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.regularizers.base import REGULARIZERS, Regularizer
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
+from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.diagnostics import report_embedding
+from jepa_mpc.world_model.training.loop import LoopConfig, TrainError, run_phases
+from jepa_mpc.world_model.training.phases import (
     CALIBRATION_BATCH,
     FrozenEmbeddings,
     Watch,
@@ -39,8 +41,6 @@ from jepa_mpc.world_model.phases import (
     reachability_phase,
     recalibrate_batchnorm,
 )
-from jepa_mpc.world_model.regularizers import REGULARIZERS, Regularizer
-from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.policies import POLICIES
+from jepa_mpc.agent.data_policies.basic import POLICIES
 
 
 def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.collect import episode_rng
+from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, PolicyError, normalise, read_state
+from jepa_mpc.agent.data_policies.train_sac import export_actor, measure_states
 from jepa_mpc.agent.rivals.goals import draw_pose
-from jepa_mpc.agent.sac_policy import STATE_LIMIT, Actor, PolicyError, normalise, read_state
-from jepa_mpc.agent.train_policy import export_actor, measure_states
 from jepa_mpc.world_model.checkpoint import git_commit
 
 

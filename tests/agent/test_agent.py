@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
-from jepa_mpc.agent.baselines import DoNothingAgent, RandomAgent
+from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.eval import run_planning
 from jepa_mpc.planners import PLANNERS, PlannerConfig
-from jepa_mpc.world_model.encoder import EncoderConfig
-from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.predictor import PredictorConfig
+from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.predictor import PredictorConfig
 
 SPACE = gym.spaces.Box(np.array([-1, -2], np.float32), np.array([1, 0.5], np.float32))
 BLOCK = 3

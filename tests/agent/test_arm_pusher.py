@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jepa_mpc.agent.arm_pusher import CENTRE, SHOULDER, arm_pusher, leads_inward, read_hand, read_object
+from jepa_mpc.agent.data_policies.pusher_v5 import CENTRE, SHOULDER, arm_pusher, leads_inward, read_hand, read_object
 from jepa_mpc.envs import registry
 
 NUM_EPISODES = 40

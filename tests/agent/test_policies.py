@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_mpc import envs
-from jepa_mpc.agent.policies import POLICIES, coloured_noise, scripted
-from jepa_mpc.envs import two_room
+from jepa_mpc.agent.data_policies.basic import POLICIES, coloured_noise, scripted
+from jepa_mpc.envs.suites import two_room
 
 
 def actions_of(name, env, num_blocks=60, block=5, seed=0):

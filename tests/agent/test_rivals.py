@@ -14,13 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.agent.baselines import DoNothingAgent, PrivilegedAgent, RandomAgent
+from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.agent.rivals import dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.protocols import PROTOCOLS
-from jepa_mpc.eval.rollout import run_episodes
+from jepa_mpc.eval.trial import run_episodes
 from jepa_mpc.planners import PlannerConfig
 
 SPEC = envs.get_task("reacher")

@@ -10,12 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
-from jepa_mpc.agent import train_policy as train_module
 from jepa_mpc.agent.collect import CollectConfig, collect, find_policy
-from jepa_mpc.agent.sac_policy import PolicyError, load_policy, read_state, sac
-from jepa_mpc.agent.train_policy import PolicyConfig, StateEnv, build_sac, export_actor, train_policy
+from jepa_mpc.agent.data_policies import train_sac as train_module
+from jepa_mpc.agent.data_policies.sac import PolicyError, load_policy, read_state, sac
+from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, build_sac, export_actor, train_policy
 from jepa_mpc.envs.tasks import TASKS
-from jepa_mpc.world_model.dataset import Dataset
+from jepa_mpc.world_model.data.dataset import Dataset
 
 pytest.importorskip("stable_baselines3")
 
@@ -317,7 +317,7 @@ def test_only_training_needs_stable_baselines(trained, tmp_path, monkeypatch):
         (
             collect_module,
             ["--task", "reacher", "--policy", "sac", "--policy-path", "nowhere"],
-            "error: no policy at nowhere; train it with `python agent/train_policy.py --task reacher`",
+            "error: no policy at nowhere; train it with `python agent/data_policies/train_sac.py --task reacher`",
         ),
         (
             train_module,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jepa_mpc import envs
-from jepa_mpc.agent.cube_oracle import controller, cube_oracle
+from jepa_mpc.agent.data_policies.cube import controller, cube_oracle
 from jepa_mpc.envs import rendering
-from jepa_mpc.envs.ogbench_cube import CUBE, OGBenchCubeEnv, mujoco
+from jepa_mpc.envs.suites.ogbench_cube import CUBE, OGBenchCubeEnv, mujoco
 
 NOTHING = np.zeros(5, np.float32)
 LIFTED = 0.06  # metres, of the cube's middle

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from conftest import ROOT
 
-from jepa_mpc.eval import agent_table
-from jepa_mpc.eval.agent_table import share, write_agent_table
 from jepa_mpc.eval.benchmark import main
-from jepa_mpc.eval.benchmark_config import BenchmarkConfig
-from jepa_mpc.eval.contenders import CONTENDERS
+from jepa_mpc.eval.tables import agents as agent_table
+from jepa_mpc.eval.tables.agents import share, write_agent_table
+from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
+from jepa_mpc.eval.tables.contenders import CONTENDERS
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT
 
 from jepa_mpc import envs
-from jepa_mpc.eval import task_table as benchmark
 from jepa_mpc.eval.benchmark import main
-from jepa_mpc.eval.benchmark_config import BenchmarkConfig
-from jepa_mpc.eval.task_table import FURTHER, PUBLISHED, Row, bundled, rows_of
+from jepa_mpc.eval.tables import tasks as benchmark
+from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
+from jepa_mpc.eval.tables.tasks import FURTHER, PUBLISHED, Row, bundled, rows_of
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import torch
 from conftest import CHECKPOINT
 
 from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.eval import benchmark_planning, pareto
-from jepa_mpc.eval.benchmark_planning import PAPER_MODEL, Stopwatch, Subject, count_multiply_adds
+from jepa_mpc.eval.speed import planning as benchmark_planning
+from jepa_mpc.eval.speed.planning import PAPER_MODEL, Stopwatch, Subject, count_multiply_adds
+from jepa_mpc.eval.tables import planners as pareto
 from jepa_mpc.planners import PlannerConfig
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.jepa import JEPA
+from jepa_mpc.world_model.model.jepa import JEPA
 
 
 def test_multiply_adds_of_a_decision_equal_hand_arithmetic():

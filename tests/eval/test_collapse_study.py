@@ -8,14 +8,14 @@ import pytest
 from conftest import ROOT
 
 from jepa_mpc.agent.collect import CollectConfig, collect
-from jepa_mpc.eval import collapse_study
-from jepa_mpc.eval.collapse_plots import principal_plane, turned
-from jepa_mpc.eval.collapse_report import num_hyperparameters, read_curves, tables
-from jepa_mpc.eval.collapse_study import StudyConfig, Variant, measure, train_config, variants
+from jepa_mpc.eval.collapse import study as collapse_study
+from jepa_mpc.eval.collapse.plots import principal_plane, turned
+from jepa_mpc.eval.collapse.report import num_hyperparameters, read_curves, tables
+from jepa_mpc.eval.collapse.study import StudyConfig, Variant, measure, train_config, variants
 from jepa_mpc.eval.metrics import rate
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.dataset import Dataset
-from jepa_mpc.world_model.diagnostics import encode_rows
+from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.training.diagnostics import encode_rows
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from jepa_mpc import envs
-from jepa_mpc.agent.baselines import DoNothingAgent, RandomAgent
+from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, sample_pair, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
 from jepa_mpc.eval.protocols import PROTOCOLS, first_kept
-from jepa_mpc.eval.rollout import EpisodeRecord, run_episodes, time_decisions
+from jepa_mpc.eval.trial import EpisodeRecord, run_episodes, time_decisions
 
 SPEC, STANDARD = envs.get_task("reacher"), PROTOCOLS["standard"]
 

@@ -12,7 +12,7 @@ from conftest import CHECKPOINT, ROOT
 
 from jepa_mpc import envs
 from jepa_mpc.eval import run_planning
-from jepa_mpc.eval.own_goal import UsageError, load_goal_image
+from jepa_mpc.eval.picture_goal import UsageError, load_goal_image
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from test_train import debug_config
 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.collapse import CollapseGuard
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import INFO, synthetic_episodes
 
-from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 
 
 def test_layout_is_the_documented_one(dataset_path):

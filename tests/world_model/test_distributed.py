@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, num_ranks, process_group, rank
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.collapse import CollapseGuard
-from jepa_mpc.world_model.dataset import Dataset, write_dataset
-from jepa_mpc.world_model.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
-from jepa_mpc.world_model.regularizers import REGULARIZERS
+from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
+from jepa_mpc.world_model.regularizers.base import REGULARIZERS
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import _build
-from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
 
 
 def torchrun(*command, num_processes=2):

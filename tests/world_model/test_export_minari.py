@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import INFO, synthetic_episodes
 
-from jepa_mpc.world_model.dataset import write_dataset
-from jepa_mpc.world_model.export_minari import main
+from jepa_mpc.world_model.convert.minari import main
+from jepa_mpc.world_model.data.dataset import write_dataset
 
 
 def test_episodes_come_back_from_minari(tmp_path, monkeypatch, capsys):

@@ -7,10 +7,10 @@ import torch
 from conftest import INFO, synthetic_episodes
 from test_train import debug_config
 
-from jepa_mpc.world_model import frames
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
-from jepa_mpc.world_model.frames import Frames
+from jepa_mpc.world_model.data import frames
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.train import train
 
 

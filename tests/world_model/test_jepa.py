@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jepa_mpc.world_model.encoder import EncoderConfig, build_encoder
-from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.predictor import PredictorConfig
+from jepa_mpc.world_model.model.encoder import EncoderConfig, build_encoder
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.predictor import PredictorConfig
 
 
 def untrained(kind="conv", seed=0, **predictor) -> JEPA:

@@ -8,12 +8,18 @@ import pytest
 import torch
 from conftest import INFO, synthetic_episodes
 
-from jepa_mpc.world_model import optimise, train_latent_policy
 from jepa_mpc.world_model.checkpoint import CheckpointError, weights_digest
-from jepa_mpc.world_model.dataset import Dataset, write_dataset
-from jepa_mpc.world_model.latent_policy import LatentPolicy, LatentPolicyInfo, load_latent_policy, save_latent_policy
-from jepa_mpc.world_model.optimise import LoopConfig, run_phases
-from jepa_mpc.world_model.train_latent_policy import LatentPolicyConfig, policy_phase, sample_goals
+from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
+from jepa_mpc.world_model.latent_policy import train as train_latent_policy
+from jepa_mpc.world_model.latent_policy.policy import (
+    LatentPolicy,
+    LatentPolicyInfo,
+    load_latent_policy,
+    save_latent_policy,
+)
+from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig, policy_phase, sample_goals
+from jepa_mpc.world_model.training import loop as optimise
+from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
 REST = {"weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0, "log_every": 100, "report_every": 10**6}
 

@@ -16,14 +16,14 @@ from test_train import debug_config
 
 from jepa_mpc.agent.agent_config import PAPER_CONFIG
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.world_model import phases
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.collapse import CollapseGuard
-from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
-from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.lewm_release import from_release, to_release
+from jepa_mpc.world_model.convert.lewm_release import from_release, to_release
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import _build, train
-from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training import phases
+from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 
 LENGTHS = [30, 17, 41, 26, 33]
 
@@ -174,7 +174,7 @@ def test_a_release_comes_back_as_it_was(release):
 
 
 def run(*options):
-    command = [sys.executable, ROOT / "world_model/lewm_release.py", *map(str, options)]
+    command = [sys.executable, ROOT / "world_model/convert/lewm_release.py", *map(str, options)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

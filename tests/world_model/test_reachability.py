@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_mpc.world_model.reachability import Reachability, ReachabilityConfig, reachability_loss
+from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig, reachability_loss
 
 
 class Identity(Reachability):

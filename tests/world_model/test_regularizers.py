@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
-from jepa_mpc.world_model.encoder import EncoderConfig
-from jepa_mpc.world_model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.predictor import PredictorConfig
-from jepa_mpc.world_model.regularizers import (
+from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.predictor import PredictorConfig
+from jepa_mpc.world_model.regularizers.base import (
     REGULARIZERS,
     Latents,
     RegularizerName,
@@ -21,7 +21,7 @@ from jepa_mpc.world_model.regularizers import (
     nt_xent,
     variance_hinge,
 )
-from jepa_mpc.world_model.train_config import TrainConfig
+from jepa_mpc.world_model.training.config import TrainConfig
 
 NAMES = get_args(RegularizerName)
 B, T, A, D = 6, 4, 2, 8

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from jepa_mpc.world_model.sigreg import SIGReg
+from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 
 def reference(x: np.ndarray, knots: int) -> float:

@@ -14,16 +14,16 @@ from conftest import INFO, ROOT, synthetic_episodes
 from safetensors.torch import load_file
 
 from jepa_mpc.devices import choose_device
-from jepa_mpc.world_model import optimise
 from jepa_mpc.world_model import train as train_module
 from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint, train_options
-from jepa_mpc.world_model.dataset import Dataset, DatasetError, write_dataset
-from jepa_mpc.world_model.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
-from jepa_mpc.world_model.optimise import TrainError
-from jepa_mpc.world_model.phases import recalibrate_batchnorm
-from jepa_mpc.world_model.regularizers import EMAConfig, SIGRegConfig, SimCLRConfig
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.regularizers.base import EMAConfig, SIGRegConfig, SimCLRConfig
 from jepa_mpc.world_model.train import parse_config, train
-from jepa_mpc.world_model.train_config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training import loop as optimise
+from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
+from jepa_mpc.world_model.training.loop import TrainError
+from jepa_mpc.world_model.training.phases import recalibrate_batchnorm
 
 
 def debug_config(output, dataset_path, **changes):

@@ -85,7 +85,7 @@ def compare_readers() -> None:
     """Asserts that their reader and ours draw the same windows of our files, by rows and by blocks of rows."""
     from conftest import INFO, synthetic_episodes
 
-    from jepa_mpc.world_model.dataset import Dataset, write_dataset
+    from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 
     theirs = importlib.import_module("stable_worldmodel.data.formats.hdf5")
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +149,7 @@ def our_futures(model: Any, size: dict[str, Any]) -> Tensor:
 def main() -> None:
     import transformers
 
-    from jepa_mpc.world_model.lewm_release import from_release, new_name, to_release
+    from jepa_mpc.world_model.convert.lewm_release import from_release, new_name, to_release
 
     their_packages(tyro.cli(GoldenConfig).checkout)
     compare_readers()

@@ -1,0 +1,56 @@
+"""Agents without a model, which show what a figure is worth. Same surface as `PlanningAgent`."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_mpc.agent.data_policies.basic import uniform_actions
+
+
+class Agent(Protocol):
+    """What a rollout needs of an agent. Nothing here tells it whether it has succeeded."""
+
+    action_block: int  # environment steps that it answers a picture with
+
+    def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
+        """Begins B episodes toward goal pictures (B, H, W, 3)."""
+
+    def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The next block (B, block, A) for pictures (B, H, W, 3)."""
+
+
+@runtime_checkable
+class PrivilegedAgent(Agent, Protocol):
+    """An agent that is shown the simulator's state: not a rival, but what the rest can be compared with."""
+
+    def look(self, states: NDArray[np.float64], goal_states: NDArray[np.float64]) -> None:
+        """Before every answer, the states (B, S) of now and of the goals."""
+
+
+class RandomAgent:
+    """Uniform actions, as in data collection."""
+
+    def __init__(self, action_space: gym.spaces.Box, action_block: int):
+        self._space, self.action_block = action_space, action_block
+
+    def reset(self, goals, seeds):
+        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+
+    def act(self, pictures):
+        return np.stack([uniform_actions(self._space, self.action_block, rng) for rng in self._rngs])
+
+
+class DoNothingAgent:
+    """Zero actions."""
+
+    def __init__(self, action_space: gym.spaces.Box, action_block: int):
+        self.action_block, self._shape = action_block, action_space.shape
+
+    def reset(self, goals, seeds):
+        pass
+
+    def act(self, pictures):
+        return np.zeros((len(pictures), self.action_block, *self._shape), np.float32)

@@ -1,0 +1,288 @@
+"""HDF5 data sets: what is in a file, writing it, and drawing windows of one or several.
+
+One row per action block (columns as le-wm and stable-worldmodel name them); episodes lie one after another:
+
+    pixels       (N, H, W, 3) uint8    the picture at the start of the block
+    action       (N, A) float32        the block's actions, one after another (A = action dim × block);
+                                       NaN on an episode's last row, from which nothing was done
+    observation  (N, Q + V) float32    qpos and qvel side by side
+    qpos, qvel   (N, Q), (N, V) float64
+    ep_idx, step_idx  (N,) int64       episode, and environment step within it
+    ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
+
+State columns serve reports (linear probes), never learning. The attributes say where the data came from. Files of
+le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jepa_mpc.errors import UserError
+from jepa_mpc.world_model.data.frames import Frames
+
+FORMAT_VERSION = 1
+_ROW_COLUMNS = ("pixels", "action", "observation", "qpos", "qvel", "ep_idx", "step_idx")
+FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
+_STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
+InMemory = Literal["auto", "yes", "no"]
+Compression = Literal["none", "lzf", "gzip"]
+
+
+class DatasetError(UserError):
+    """A data set that cannot be used; the message is one line that names the fix."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Where the data came from: the file's attributes."""
+
+    task: str
+    seed: int
+    data_policy: str
+    simulator: str  # pictures differ between versions of the simulator
+    action_block: int
+    action_repeat: int
+    angles: tuple[bool, ...]  # per coordinate of qpos: an angle, which probes read as cosine and sine
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One trajectory of T blocks: T + 1 pictures (T+1, H, W, 3), actions (T, A), qpos and qvel (T+1, ·)."""
+
+    pixels: NDArray[np.uint8]
+    action: NDArray[np.float32]
+    qpos: NDArray[np.float64]
+    qvel: NDArray[np.float64]
+
+
+def write_dataset(
+    path: Path, episodes: Iterable[Episode], info: DatasetInfo, compression: Compression = "none"
+) -> None:
+    """Writes the episodes to `path`, which appears only once it is whole; pictures may be compressed, each alone."""
+    unfinished = path.with_suffix(".unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(unfinished, "w") as file:
+        lengths: list[int] = []
+        for index, episode in enumerate(episodes):
+            rows = len(episode.pixels)
+            last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
+            columns = {
+                "pixels": episode.pixels,
+                "action": np.concatenate([episode.action, last]),
+                "observation": np.concatenate([episode.qpos, episode.qvel], axis=1).astype(np.float32),
+                "qpos": episode.qpos,
+                "qvel": episode.qvel,
+                "ep_idx": np.full(rows, index),
+                "step_idx": np.arange(rows) * info.action_block,
+            }
+            for name, values in columns.items():
+                if name not in file:
+                    chunk = (1 if name == "pixels" else 4096, *values.shape[1:])
+                    file.create_dataset(
+                        name,
+                        (0, *values.shape[1:]),
+                        values.dtype,
+                        maxshape=(None, *values.shape[1:]),
+                        chunks=chunk,
+                        compression=None if name != "pixels" or compression == "none" else compression,
+                    )
+                column = file[name]
+                column.resize(len(column) + rows, axis=0)
+                column[-rows:] = values
+            lengths.append(rows)
+        file["ep_len"] = np.array(lengths, np.int64)
+        file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
+        for name, value in vars(info).items():
+            file.attrs[name] = value
+    os.replace(unfinished, path)
+
+
+class Dataset:
+    """The episodes of one or several files, with a split of whole ones into training and held-out.
+
+    Pictures are in memory, or stay in the files; all else is in memory, some hundred bytes a row.
+
+    Args:
+        path: a file, or several that make one data set.
+        task: the one that it must be of.
+        held_out_fraction: of the episodes, at the end.
+        in_memory: whether pictures are; auto: if they take less than half of the memory.
+        frameskip: rows in a block; unless given, 1, and 5 for files without attributes, as their authors have it.
+    """
+
+    pixels: NDArray[np.uint8] | Frames
+    stride: int  # rows from one frame of a window to the next
+
+    def __init__(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        task: str | None = None,
+        held_out_fraction: float = 0.05,
+        in_memory: InMemory = "auto",
+        frameskip: int | None = None,
+    ):
+        """Raises `DatasetError` if a file is missing, damaged, truncated, or of another task."""
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        parts = [_read(Path(each), task) for each in paths]
+        self.info = _same_info([info for _, info in parts], paths)
+        columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in ("action", "qpos", "ep_len")}
+        self.stride = frameskip or (1 if self.info.action_block else FRAMESKIP)
+        self.info = replace(self.info, action_block=self.stride * (self.info.action_block or 1))
+        self.action: NDArray[np.float32] = _blocks(columns["action"], columns["ep_len"], self.stride)
+        self.qpos: NDArray[np.float64] = columns["qpos"]
+        self.ep_len: NDArray[np.int64] = columns["ep_len"]
+        self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
+        try:
+            frames = Frames([Path(each) for each in paths])
+        except ValueError as error:
+            raise DatasetError(f"{', '.join(map(str, paths))}: {error}") from error
+        fits = np.prod(frames.shape, dtype=np.int64) < _memory() / 2
+        self.pixels = frames
+        if in_memory == "yes" or (in_memory == "auto" and fits):
+            self.pixels = frames[:]
+            frames.close()
+        num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
+        if num_held_out >= len(self.ep_len):
+            raise DatasetError(
+                f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s) in all; at least 2 are needed"
+            )
+        self.train_episodes = np.arange(len(self.ep_len) - num_held_out)
+        self.held_out_episodes = np.arange(len(self.ep_len) - num_held_out, len(self.ep_len))
+
+    def action_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and std (A,) of the training actions."""
+        rows = self.action[: self.ep_offset[self.held_out_episodes[0]]]
+        rows = rows[~np.isnan(rows).any(axis=1)]
+        return rows.mean(0), rows.std(0) + np.float32(1e-6)
+
+    def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Rows (B, T) of windows of T frames, uniform over all windows of the training episodes."""
+        num_starts = np.maximum(self.ep_len[self.train_episodes] - (num_frames - 1) * self.stride, 0)
+        ends = np.cumsum(num_starts)
+        if ends[-1] == 0:
+            raise DatasetError(f"no training episode has the {num_frames} frames that a window needs")
+        draw = rng.integers(ends[-1], size=batch_size)  # uniform over all windows, whatever the episodes' lengths
+        episode = np.searchsorted(ends, draw, side="right")
+        start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
+        return start[:, None] + self.stride * np.arange(num_frames)
+
+    def windows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """At rows (B, T), pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
+        return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
+
+    def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """For each row (B,) one some whole blocks later in the same episode, or itself, uniformly."""
+        return rows + self.stride * rng.integers(0, self.blocks_left(rows) + 1)
+
+    def blocks_left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each row (B,) how many whole blocks follow in its episode."""
+        last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
+        return (last - rows) // self.stride
+
+    def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows (N,) of whole episodes."""
+        spans = [np.arange(self.ep_offset[e], self.ep_offset[e] + self.ep_len[e]) for e in episodes]
+        return np.concatenate(spans)
+
+    def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
+        """State to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
+        targets, names = [], []
+        for coordinate, is_angle in enumerate(self.info.angles):
+            value = self.qpos[rows, coordinate]
+            if is_angle:
+                targets += [np.cos(value), np.sin(value)]
+                names += [f"cos_qpos{coordinate}", f"sin_qpos{coordinate}"]
+            else:
+                targets.append(value)
+                names.append(f"qpos{coordinate}")
+        return np.stack(targets, axis=1) if targets else np.empty((len(rows), 0)), names
+
+
+def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int) -> NDArray[np.float32]:
+    """The actions (N, A · stride) of the block that begins at each row, NaN where the episode ends before it."""
+    if stride == 1:
+        return action
+    N, A = action.shape
+    blocks = np.full((N, stride * A), np.nan, np.float32)
+    if stride <= N:
+        windows = np.lib.stride_tricks.sliding_window_view(action, stride, axis=0)  # (N - stride + 1, A, stride)
+        blocks[: len(windows)] = windows.transpose(0, 2, 1).reshape(len(windows), -1)
+    left = np.repeat(np.cumsum(ep_len), ep_len) - np.arange(N)  # rows from here to the episode's end
+    blocks[left <= stride] = np.nan
+    return blocks
+
+
+def _memory() -> int:
+    """Bytes of memory for each of the processes that torchrun starts on this machine."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetInfo:
+    """What the files say of themselves, the first one's seed for all."""
+    for path, info in zip(paths, infos, strict=True):
+        if replace(info, seed=infos[0].seed) != infos[0]:
+            differing = [name for name, value in vars(infos[0]).items() if value != getattr(info, name)]
+            raise DatasetError(f"{path} differs from {paths[0]} in {', '.join(differing)}; train on each by itself")
+    return infos[0]
+
+
+def _read_foreign(file: h5py.File, path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
+    """The columns of a file of le-wm or stable-worldmodel, which does not say what task it is of."""
+    ep_len, rows = file["ep_len"][:].astype(np.int64), len(file["pixels"])
+    if ep_len.sum() != rows or (file["ep_offset"][:] != np.cumsum(ep_len) - ep_len).any():
+        raise DatasetError(f"{path} is truncated, or its episodes do not lie one after another; write it again")
+    if file["action"].ndim != 2 or len(file["action"]) != rows:
+        raise DatasetError(f"{path}: actions must be ({rows}, A), as many as pictures, not {file['action'].shape}")
+    state = next((file[name][:].astype(np.float64) for name in _STATES if name in file), np.empty((rows, 0)))
+    state = state.reshape(rows, -1)
+    columns = {"action": file["action"][:].astype(np.float32), "qpos": state, "ep_len": ep_len}
+    return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, (False,) * state.shape[1])
+
+
+def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
+    """All columns but the pictures, and where the data came from."""
+    collect = "`python agent/collect.py --task " + (task or "TASK") + "`"
+    if not path.is_file():
+        raise DatasetError(f"no data set at {path}; collect one with {collect}")
+    try:
+        with h5py.File(path, "r") as file:
+            if "format_version" not in file.attrs and {"pixels", "action", "ep_len"} <= set(file):
+                return _read_foreign(file, path, task)
+            attrs = dict(file.attrs)
+            info = DatasetInfo(
+                task=str(attrs["task"]),
+                seed=int(attrs["seed"]),
+                data_policy=str(attrs["data_policy"]),
+                simulator=str(attrs["simulator"]),
+                action_block=int(attrs["action_block"]),
+                action_repeat=int(attrs["action_repeat"]),
+                angles=tuple(bool(angle) for angle in attrs["angles"]),
+                format_version=int(attrs["format_version"]),
+            )
+            if info.format_version != FORMAT_VERSION:
+                raise DatasetError(
+                    f"{path} has data format {info.format_version}, this version reads {FORMAT_VERSION}; "
+                    f"collect it again with {collect}"
+                )
+            if task is not None and info.task != task:
+                raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
+            lengths = {name: len(file[name]) for name in _ROW_COLUMNS}
+            columns = {name: file[name][:] for name in ("action", "qpos", "ep_len", "ep_offset")}
+    except (OSError, KeyError, ValueError) as error:
+        raise DatasetError(f"{path} is truncated or no data set ({error}); collect it again with {collect}") from error
+    if any(length != columns["ep_len"].sum() for length in lengths.values()):
+        raise DatasetError(
+            f"{path} is truncated: its episodes name more rows than it has; collect it again with {collect}"
+        )
+    return columns, info

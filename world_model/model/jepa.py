@@ -1,0 +1,130 @@
+"""The joint-embedding predictive architecture: encode pictures, predict embeddings, score the predictions.
+
+Notable: there is no decoder; what keeps the embeddings from collapsing is not here, but in `regularizers.py`. Pictures
+and actions are normalised inside, so callers pass raw uint8 pictures and actions in the environment's own units.
+Source: LeWorldModel, arXiv 2603.19312.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jepa_mpc.world_model.model.encoder import EncoderConfig, build_encoder, build_projector
+from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
+from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
+from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
+
+
+@dataclass(frozen=True)
+class JEPAConfig:
+    action_dim: int
+    """A: one action's dimensions times the action block."""
+    embed_dim: int = 64
+    projector_hidden: int = 512
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    reachability: ReachabilityConfig | None = None
+    """None: without a reachability metric."""
+    spherical: bool = False
+    """Embeddings are scaled to length √D, as losses on cosines see them."""
+    projector_activation: Literal["relu", "gelu"] = "relu"
+
+
+class Predictions(NamedTuple):
+    """One-step predictions (B, T-1, D), and two scalars: their mean squared error and that of an open-loop rollout."""
+
+    predicted: Tensor
+    one_step: Tensor
+    rollout: Tensor
+
+
+class JEPA(nn.Module):
+    """Encoder, projector, predictor and reachability metric with the normalisers that they were trained under."""
+
+    action_mean: Tensor
+    action_std: Tensor
+
+    def __init__(self, config: JEPAConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config.encoder)
+        self.projector = build_projector(
+            self.encoder.num_features, config.projector_hidden, config.embed_dim, config.projector_activation
+        )
+        predictor = Predictor if config.predictor.kind == "residual" else LeWMPredictor
+        self.predictor = predictor(config.predictor, config.embed_dim, config.action_dim)
+        self.reachability = Reachability(config.reachability, config.embed_dim) if config.reachability else None
+        self.register_buffer("action_mean", torch.zeros(config.action_dim))
+        self.register_buffer("action_std", torch.ones(config.action_dim))
+
+    def encode(self, pixels: Tensor, encoder: nn.Module | None = None, projector: nn.Module | None = None) -> Tensor:
+        """Pictures (..., H, W, 3) uint8 to embeddings (..., D); through another encoder and projector if given."""
+        size = self.config.encoder.image_size
+        if pixels.shape[-3:] != (size, size, 3):
+            raise ValueError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
+        lead = pixels.shape[:-3]
+        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
+        features = (encoder or self.encoder)(images.float() / 127.5 - 1)
+        z = (projector or self.projector)(features).float()
+        if self.config.spherical:
+            z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
+        return z.view(*lead, -1)
+
+    def predict(self, z: Tensor, actions: Tensor) -> Tensor:
+        """One step ahead at every time: z (B, T, D), actions (B, T, A) to the embeddings after them (B, T, D)."""
+        return self.predictor(z, self._condition(actions))
+
+    def rollout(self, z_history: Tensor, past_actions: Tensor | None, actions: Tensor) -> Tensor:
+        """Open-loop futures of S action sequences.
+
+        Args:
+            z_history: (B, h, D) embeddings of real pictures, oldest first.
+            past_actions: (B, h - 1, A) blocks between them; None when h is 1.
+            actions: (B, S, H, A) candidate blocks from the last picture on.
+
+        Returns:
+            (B, S, H, D) predicted embeddings after each block.
+        """
+        B, S, H, A = actions.shape
+        num_past = z_history.shape[1] - 1
+        cache = self.predictor.new_cache(num_past + H)
+        if num_past:  # the history is shared: its keys and values are computed once for all samples
+            assert past_actions is not None
+            self.predictor(z_history[:, :-1], self._condition(past_actions), cache)
+            cache = cache.repeat(S)
+        modulation = self._condition(actions.reshape(B * S, H, A))
+        z = z_history[:, -1:].repeat_interleave(S, dim=0)
+        future = []
+        for step in range(H):
+            z = self.predictor(z, tuple(layer[:, step : step + 1] for layer in modulation), cache)
+            future.append(z)
+        return torch.cat(future, dim=1).view(B, S, H, -1)
+
+    @staticmethod
+    def latent_distance(z: Tensor, z_goal: Tensor) -> Tensor:
+        """Euclidean distance (...) between embeddings (..., D), which may broadcast."""
+        return (z - z_goal).norm(dim=-1)
+
+    def score_predictions(self, z: Tensor, target: Tensor, actions: Tensor, num_context: int) -> Predictions:
+        """Predictions one step ahead and of an open-loop rollout that sees `num_context` frames, with their errors.
+
+        z (B, T, D) are embeddings of windows, target (B, T, D) those to be predicted, actions (B, T-1, A) the blocks
+        between them.
+        """
+        context, rest = z[:, :num_context], actions[:, num_context - 1 :]
+        rollout = self.rollout(context, actions[:, : num_context - 1], rest.unsqueeze(1)).squeeze(1)
+        predicted = self.predict(z[:, :-1], actions)
+        return Predictions(
+            predicted, F.mse_loss(predicted, target[:, 1:]), F.mse_loss(rollout, target[:, num_context:])
+        )
+
+    def normalise_actions(self, actions: Tensor) -> Tensor:
+        """Action blocks (..., A) in units of the training data's mean and std."""
+        return (actions - self.action_mean) / self.action_std
+
+    def _condition(self, actions: Tensor) -> Modulation:
+        return self.predictor.condition(self.normalise_actions(actions))

@@ -1,0 +1,201 @@
+"""The phases of a training: encoder and predictor together, then on frozen embeddings the predictor alone, then the
+reachability metric.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jepa_mpc.devices import has_bfloat16
+from jepa_mpc.distributed import gather, num_ranks, rank, share, sum_over_ranks
+from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss
+from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
+from jepa_mpc.world_model.training.config import TrainConfig
+from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
+from jepa_mpc.world_model.training.loop import Phase, StepLoss
+
+CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from
+Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50) -> None:
+    """Replaces BatchNorm's running statistics with plain averages over training pictures under the final weights.
+
+    Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145).
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    rng, device = np.random.default_rng(0), model.action_mean.device
+    model.train()
+    for _ in range(num_batches):
+        pixels, _ = data.windows(share(data.sample_rows(CALIBRATION_BATCH, 1, rng)))
+        model.encode(pixels.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def _num_context(config: TrainConfig, num_frames: int, rng: np.random.Generator) -> int:
+    """How many real frames of a window an open-loop rollout starts from."""
+    return int(rng.integers(1, min(config.max_context, num_frames - 1) + 1))
+
+
+def joint_phase(
+    config: TrainConfig,
+    model: JEPA,
+    regularizer: Regularizer,
+    guard: CollapseGuard,
+    data: Dataset,
+    watch: Watch | None = None,
+) -> Phase:
+    """Encoder and predictor together, held from collapse by the regulariser; `watch` is called with every report."""
+    device = model.action_mean.device
+    half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    def load(rng: np.random.Generator) -> tuple[int, Tensor, Tensor, int]:
+        noise_seed = int(rng.integers(2**62))
+        rows = share(data.sample_rows(config.batch_size, config.num_frames, rng))
+        return noise_seed, *data.windows(rows), _num_context(config, config.num_frames, rng)
+
+    def step_loss(step: int, batch: tuple[int, Tensor, Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        noise_seed, pixels, actions, num_context = batch
+        pixels, actions = pixels.to(device), actions.to(device)
+        generator = torch.Generator(device).manual_seed(noise_seed)
+        with autocast:
+            latents = regularizer.embed(model, pixels, generator)
+            scores = model.score_predictions(latents.z, latents.target, actions, num_context)
+        seen = latents, scores.predicted, model.normalise_actions(actions)
+        if regularizer.compares_samples:
+            seen = Latents(*map(gather, latents)), gather(seen[1]), gather(seen[2])
+        penalties = regularizer(*seen, generator)
+        if step % config.log_every == 0:
+            guard.see(step, gather(latents.mean.detach()).flatten(0, 1))
+        loss = scores.one_step
+        if config.rollout_weight:  # otherwise nothing need flow back through the rollout
+            loss = loss + config.rollout_weight * scores.rollout
+        for name, penalty in penalties.items():
+            loss = loss + regularizer.weights[name] * penalty
+        return loss, {"prediction": scores.one_step, "rollout": scores.rollout, **penalties}
+
+    def begin() -> StepLoss:
+        model.train()
+        regularizer.train()
+        return step_loss
+
+    def report(step: int) -> dict[str, float]:
+        measured = report_embedding(model, data, num_frames=config.report_frames)
+        if watch is not None:
+            watch(model, data, step)
+        probes = {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
+        rest = {"std": measured.std, "effective_rank": measured.effective_rank, "sigreg": measured.sigreg}
+        return {f"embedding/{name}": value for name, value in rest.items()} | probes
+
+    trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
+    return Phase(
+        "joint",
+        config.num_steps,
+        config.learning_rate,
+        trained,
+        load,
+        begin,
+        report,
+        after_step=lambda: regularizer.follow(model),
+    )
+
+
+class FrozenEmbeddings:
+    """The data set's embeddings `z` (N, D) and actions (N, A) under the final encoder, on the model's device."""
+
+    z: Tensor
+    action: Tensor
+
+    def __init__(self, model: JEPA, data: Dataset):
+        self._model, self._data, self._done = model, data, False
+
+    def prepare(self) -> None:
+        """Encodes all pictures, the first time that it is called; the model is left in evaluation mode."""
+        if self._done:
+            return
+        device = self._model.action_mean.device
+        recalibrate_batchnorm(self._model, self._data)
+        z = torch.zeros(len(self._data.action), self._model.config.embed_dim, device=device)
+        mine = np.arange(rank(), len(z), num_ranks())
+        z[mine] = encode_rows(self._model, self._data, mine).to(device)
+        self.z = sum_over_ranks(z)
+        self.action = torch.from_numpy(self._data.action).to(device)
+        self._done = True
+
+
+def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: FrozenEmbeddings) -> Phase:
+    """The predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
+
+    def load(rng: np.random.Generator) -> tuple[Tensor, int]:
+        num_frames = config.predictor_num_frames
+        rows = share(data.sample_rows(config.predictor_batch_size, num_frames, rng))
+        return torch.from_numpy(rows), _num_context(config, num_frames, rng)
+
+    def step_loss(step: int, batch: tuple[Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        rows, num_context = batch
+        z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
+        _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
+        return one_step + config.rollout_weight * rollout, {"prediction": one_step, "rollout": rollout}
+
+    def begin() -> StepLoss:
+        frozen.prepare()
+        model.eval().predictor.train()
+        return step_loss
+
+    return Phase(
+        "predictor", config.predictor_steps, config.predictor_learning_rate, model.predictor, load, begin, use_muon=True
+    )
+
+
+def reachability_phase(
+    config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: FrozenEmbeddings
+) -> Phase:
+    """The reachability metric on frozen embeddings."""
+    metric = model.reachability
+    assert metric is not None
+
+    def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        rows = data.sample_rows(config.reachability_batch_size, 3, rng)
+        goal = data.sample_future(rows[:, 1], rng)
+        mine = share(rows)
+        return *mine.T, np.roll(goal, -rank() * len(mine))  # all goals, this rank's first
+
+    def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        before, now, after, goal = batch
+        z = frozen.z
+        is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
+        embedded = (z[before], z[now], z[after], z[goal])
+        loss = reachability_loss(metric, target, *embedded, is_goal, config.discount, config.expectile)
+        return loss, {"reachability": loss}
+
+    @torch.no_grad()
+    def follow() -> None:
+        for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
+            slow.lerp_(fast, config.target_rate)
+
+    def begin() -> StepLoss:
+        frozen.prepare()
+        return step_loss
+
+    return Phase(
+        "reachability",
+        config.reachability_steps,
+        config.reachability_learning_rate,
+        metric,
+        load,
+        begin,
+        after_step=follow,
+    )
