@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from jepa_mpc.errors import UserError, reason
@@ -106,6 +107,8 @@ def overview(names: Sequence[str] = ()) -> str:
 def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits: with 1 after a mistake that is one line, with 130 after Ctrl-C."""
     command = COMMANDS[name]
+    if (Path(sys.path[0]) / Path(sys.argv[0]).name).is_file() and args is None:
+        del sys.path[0]  # a script's own folder, whose modules would stand before others of their names
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is cleared away
     try:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
