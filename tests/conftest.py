@@ -1,10 +1,15 @@
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, write_dataset
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "reacher"
@@ -45,3 +50,22 @@ def dataset_path(tmp_path_factory):
 @pytest.fixture
 def read_results():
     return lambda folder: json.loads((folder / "results.json").read_text())
+
+
+class Clock:
+    """Goes on by a tick a look, and by what a test adds to it; never by itself."""
+
+    def __init__(self):
+        self.seconds, self.tick = 1000.0, 0.0
+
+    def __call__(self):
+        self.seconds += self.tick
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stands in for `time.perf_counter`, so that no machine is too slow or too busy for a test."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT
+from watching import assert_asked_the_pairs, watch_agents
 
+from jepa_mpc import envs
 from jepa_mpc.eval.benchmark import main
 from jepa_mpc.eval.tables import agents as agent_table
 from jepa_mpc.eval.tables.agents import share, write_agent_table
@@ -37,6 +39,7 @@ def test_an_interrupted_benchmark_goes_on_and_gives_the_same_table(place, monkey
         measure(name, seed, config)
 
     monkeypatch.setattr(agent_table, "measure", interrupted)
+    seen = watch_agents(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         write_agent_table(config)
     monkeypatch.setattr(
@@ -47,6 +50,10 @@ def test_an_interrupted_benchmark_goes_on_and_gives_the_same_table(place, monkey
     assert measured == ["random", "jepa", "do_nothing"]
     assert write_agent_table(config).read_text() == first
     assert len(measured) == 3
+    env, spec = envs.make("two_room"), envs.get_task("two_room")
+    assert_asked_the_pairs(seen, env, spec, place, seed=0, num_pairs=3)
+    seen = {name: asked[1:] for name, asked in seen.items()}
+    assert_asked_the_pairs(seen, env, spec, place, seed=0, num_pairs=3, far=True)
     assert (path.parent / "success.png").stat().st_size > 10_000
 
     for line in re.findall(r"^\| `.*$", first, re.M):

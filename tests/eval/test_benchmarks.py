@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CHECKPOINT
+from watching import assert_asked_the_pairs, watch_agents
 
+from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.eval.speed import planning as benchmark_planning
 from jepa_mpc.eval.speed.planning import PAPER_MODEL, Stopwatch, Subject, count_multiply_adds
 from jepa_mpc.eval.tables import planners as pareto
@@ -61,16 +64,17 @@ def test_bfloat16_products_predict_nearly_the_same():
     assert ((rounded - exact).norm(dim=-1) < 0.05 * moved).all()
 
 
-def test_a_stopwatch_adds_up_what_is_spent_inside():
+def test_a_stopwatch_adds_up_what_is_spent_inside(clock):
     class Worker:
-        def work(self, x):
-            return x + 1
+        def work(self, seconds):
+            clock.seconds += seconds
+            return seconds + 1
 
     worker, watch = Worker(), Stopwatch()
     watch.watch(worker, "work", "working")
+    clock.seconds += 100.0  # outside
     assert [worker.work(1), worker.work(2)] == [2, 3]
-    assert list(watch.seconds) == ["working"]
-    assert 0 < watch.seconds["working"] < 1
+    assert watch.seconds == {"working": 3.0}
 
 
 def run(module, monkeypatch, *options):
@@ -78,16 +82,23 @@ def run(module, monkeypatch, *options):
     module.main()
 
 
-def test_the_planning_benchmark_splits_and_compares(monkeypatch, tmp_path, capsys):
-    options = ["--checkpoint", CHECKPOINT, "--num-decisions", 3, "--paper-decisions", 0]
+def test_the_planning_benchmark_splits_and_compares(monkeypatch, tmp_path, capsys, clock):
+    clock.tick = 1e-3  # what a look at the clock takes, and nothing else does: encode, sampling and rollout last one
+    options = ["--checkpoint", CHECKPOINT, "--num-decisions", 1, "--paper-decisions", 0]
     run(benchmark_planning, monkeypatch, *options, "--output", tmp_path / "out.json")
     results = json.loads((tmp_path / "out.json").read_text())
     assert [row["batch_size"] for row in results["decisions"]] == [1, 50, 1]
     for row in results["decisions"]:
         parts = [row[f"{part}_ms"] for part in ("encode", "rollout", "sampling", "rest")]
-        assert sum(parts) == pytest.approx(row["median_ms"], rel=0.3)
-        assert row["times_floor"] > 1
-        assert row["floor_ms"] == pytest.approx(row["multiply_adds"] / row["machine_gmacs"] / 1e6, rel=0.5)
+        assert parts[:3] == pytest.approx([1, row["rounds"], row["rounds"]])
+        assert parts[3] > row["rounds"]  # every round looks at the clock itself
+        assert sum(parts) == pytest.approx(row["median_ms"])
+        assert row["median_ms"] == row["p95_ms"]
+        assert row["machine_gmacs"] == pytest.approx(1024**3 / 1e6)  # one product of 1024² matrices in a tick
+        assert row["floor_ms"] == pytest.approx(row["multiply_adds"] / 1024**3)
+        assert row["times_floor"] == pytest.approx(row["median_ms"] / row["floor_ms"])
+    one, fifty, paper = (row["multiply_adds"] for row in results["decisions"])
+    assert fifty == 50 * one < 50 * paper
     assert "bundled" in capsys.readouterr().out
 
 
@@ -101,8 +112,15 @@ def test_the_pareto_run_measures_each_setting_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     few = [pair for pair in pareto.settings() if pair[0] in ("icem-reachability-small", "cem-latent-small")]
     monkeypatch.setattr(pareto, "settings", lambda: few)
-    options = ["--checkpoint", CHECKPOINT, "--num-episodes", 2, "--budget", 10, "--timed-decisions", 3]
+    options = ["--checkpoint", CHECKPOINT, "--num-episodes", 2, "--seed", 3, "--budget", 10, "--timed-decisions", 3]
+    seen = watch_agents(monkeypatch)
     run(pareto, monkeypatch, *options)
+    asked, env, spec = seen["PlanningAgent"], envs.make("reacher"), envs.get_task("reacher")
+    whole = [one for one in asked if len(one[1]) == 2]  # the rest are timed, one by one
+    assert len(whole) == len(few)
+    for one in whole:
+        by_setting = {"PlanningAgent": [one]}
+        assert_asked_the_pairs(by_setting, env, spec, tmp_path, seed=3, num_pairs=2, far=True, kinds=[PlanningAgent])
     first = json.loads((tmp_path / "runs/pareto/pareto.json").read_text())
     assert {row["name"] for row in first["rows"]} == {name for name, _ in few}
     assert all(row["decision_ms"]["median"] > 0 for row in first["rows"])

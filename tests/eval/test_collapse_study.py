@@ -6,8 +6,12 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from conftest import ROOT
+from watching import assert_asked_the_pairs, watch_agents
 
+from jepa_mpc import envs
+from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.collect import CollectConfig, collect
+from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.eval.collapse import study as collapse_study
 from jepa_mpc.eval.collapse.plots import principal_plane, turned
 from jepa_mpc.eval.collapse.report import num_hyperparameters, read_curves, tables
@@ -50,12 +54,15 @@ def test_a_variant_scales_one_option_and_nothing_else(study):
         assert getattr(scaled, field) == getattr(plain, field)
 
 
-def test_a_training_is_measured_once_and_keeps_its_latents(study, here, monkeypatch):
+def test_a_training_is_measured_once_and_keeps_its_latents(study, here, monkeypatch, tmp_path):
+    seen = watch_agents(monkeypatch)
     row = measure(study, Variant("none"))
     folder = study.output / "runs" / "none-seed0"
     model, info = load_checkpoint(folder)
     assert row["embedding"] == info.metrics["embedding"]
     assert len(row["success"]["planning"]) == 3
+    env, spec = envs.make("reacher"), envs.get_task("reacher")
+    assert_asked_the_pairs(seen, env, spec, tmp_path / "pairs", seed=0, num_pairs=3, kinds=[PlanningAgent])
     data = Dataset(study.data)
     last = np.load(folder / "latents" / "000020.npy")
     first = np.load(folder / "latents" / "000000.npy")
@@ -88,7 +95,11 @@ def test_an_interrupted_study_goes_on_and_comes_to_the_same(study, here, monkeyp
             for row in json.loads((output / "collapse.json").read_text())["rows"]
         ]
 
+    seen = watch_agents(monkeypatch)
     whole = run(tmp_path / "whole")
+    env, spec = envs.make("reacher"), envs.get_task("reacher")
+    baselines = [RandomAgent, DoNothingAgent]
+    assert_asked_the_pairs(seen, env, spec, tmp_path / "pairs", seed=0, num_pairs=3, kinds=baselines)
     cut = tmp_path / "cut"
     run(cut)
     first_results = (cut / "runs/none-seed0/result.json").read_bytes()

@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jepa_mpc import envs
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
+from jepa_mpc.agent.collect import find_policy, run_episode
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, sample_pair, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
 from jepa_mpc.eval.protocols import PROTOCOLS, first_kept
 from jepa_mpc.eval.trial import EpisodeRecord, run_episodes, time_decisions
+from jepa_mpc.seeds import episode_rng
 
 SPEC, STANDARD = envs.get_task("reacher"), PROTOCOLS["standard"]
 
@@ -19,6 +23,37 @@ def env():
 @pytest.fixture(scope="module")
 def tasks(env, tmp_path_factory):
     return goal_tasks(env, SPEC, 11, 6, tmp_path_factory.mktemp("goals"))
+
+
+class Watched:
+    """The simulator, and all that happens in it: states and poses of every episode, from the reset on."""
+
+    def __init__(self, env):
+        self._env, self.episodes = env, []
+
+    def __getattr__(self, name):
+        return getattr(self._env, name)
+
+    def reset(self, **options):
+        seen = self._env.reset(**options)
+        self.episodes.append([(self._env.get_state(), self._env.qpos)])
+        return seen
+
+    def advance(self, action):
+        reward = self._env.advance(action)
+        self.episodes[-1].append((self._env.get_state(), self._env.qpos))
+        return reward
+
+    def place_of(self, what, value):
+        """The episode and the step of a state (0) or a pose (1), which happened once."""
+        found = [
+            (index, step)
+            for index, episode in enumerate(self.episodes)
+            for step, seen in enumerate(episode)
+            if np.array_equal(seen[what], value)
+        ]
+        assert len(found) == 1
+        return found[0]
 
 
 def test_pairs_start_unsolved_and_show_their_goal(env, tasks):
@@ -53,7 +88,72 @@ def test_other_seeds_give_other_pairs(env, tasks):
     assert not np.array_equal(other.start_state[0], tasks.start_state[0])
 
 
-def test_far_goals_are_poses_at_rest_of_another_episode(env, tmp_path):
+def test_goals_lie_ahead_in_the_episode_of_the_start(env):
+    starts = []
+    for index in range(12):
+        watched = Watched(env)
+        pair = sample_pair(watched, SPEC, 11, index, far=False)
+        episode, start = watched.place_of(0, pair.start_state[0])
+        assert watched.place_of(0, pair.goal_state[0]) == (episode, start + SPEC.goal_offset)
+        assert len(watched.episodes[episode]) == SPEC.episode_len + 1
+        starts.append(start)
+    assert np.histogram(starts, 3, (0, SPEC.episode_len - SPEC.goal_offset))[0].min() > 0  # from all over the episode
+
+
+def test_far_goals_are_poses_of_another_episode(env):
+    starts, goals = [], []
+    for index in range(6):
+        watched = Watched(env)
+        pair = sample_pair(watched, SPEC, 11, index, far=True)
+        episode, start = watched.place_of(0, pair.start_state[0])
+        other, goal = watched.place_of(1, pair.goal_qpos[0])
+        assert episode != other
+        starts.append(start)
+        goals.append(goal)
+    assert min(np.ptp(starts), np.ptp(goals)) > 50
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_solved_pairs_are_left_out(env, far):
+    """Also where most are: of a tolerance so wide that few poses are far enough apart."""
+    wide = replace(SPEC, pose=replace(SPEC.pose, tolerance=1.5))
+    for index in range(8):
+        pair = sample_pair(env, wide, 11, index, far)
+        env.set_state(pair.start_state[0])
+        assert not wide.pose.success(env.qpos, pair.goal_qpos[0])
+
+
+def test_no_pair_is_of_an_episode_that_was_collected(env):
+    """The same seeds and indices, but streams of random numbers of their own."""
+    policy = find_policy(SPEC.data_policy, SPEC.name)
+
+    def collected(seed, index):
+        rng = episode_rng("collect", seed, index)
+        return run_episode(env, policy(env, SPEC.action_block, rng), 1, rng).qpos[0]
+
+    trained_on = {tuple(collected(seed, index)) for seed in (0, 11) for index in range(20)}
+    watched, short = Watched(env), replace(SPEC, episode_len=30)
+    for index in range(20):
+        sample_pair(watched, short, 11, index, far=index % 2 == 1)
+    for suite_task in SPEC.suite:
+        suite_tasks(watched, suite_task, 11, 20)
+    held_out = {tuple(episode[0][1]) for episode in watched.episodes}
+    assert len(trained_on) == 40
+    assert len(held_out) >= 70
+    assert not trained_on & held_out
+
+
+def test_pairs_are_of_the_tasks_own_data_policy():
+    spec, env = envs.get_task("two_room"), envs.make("two_room")
+    rng = episode_rng("goal", 11, 0)
+    policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
+    expected = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step=True).qpos
+    watched = Watched(env)
+    sample_pair(watched, spec, 11, 0, far=False)
+    np.testing.assert_array_equal([pose for _, pose in watched.episodes[0]], expected)
+
+
+def test_far_goals_are_at_rest(env, tmp_path):
     far = goal_tasks(env, SPEC, 11, 6, tmp_path, far=True)
     for i in range(6):
         env.set_state(far.start_state[i])
@@ -166,13 +266,24 @@ def test_an_episode_does_not_depend_on_the_others(env, tasks):
     assert run_episodes(agent, **run, batch_size=2)[0] == together
 
 
-def test_doing_nothing_stays_about_where_it_is(env, tasks):
-    records, _ = run_episodes(
-        DoNothingAgent(env.action_space, SPEC.action_block),
-        env=env, spec=SPEC, tasks=tasks, protocol=STANDARD, seed=0, budget=20, description="",
-    )  # fmt: skip
+def test_doing_nothing_stays_where_it_is_and_random_actions_do_not(env, tasks):
+    poses, starts = tasks.goal_qpos[::-1], []
+    for pose in poses:
+        env.set_pose(pose)
+        starts.append(env.get_state())
+    at_rest = replace(tasks, start_state=np.stack(starts))
+    run = {"env": env, "spec": SPEC, "tasks": at_rest, "protocol": STANDARD, "seed": 0, "budget": 20, "description": ""}
+    records, traces = run_episodes(DoNothingAgent(env.action_space, SPEC.action_block), **run)
     assert [record.pair for record in records] == list(range(6))
-    assert all(record.best_error <= record.final_error for record in records)
+    for record, trace, pose, goal in zip(records, traces, poses, tasks.goal_qpos, strict=True):
+        assert len(trace.states) == 21
+        env.set_state(trace.states[-1])
+        np.testing.assert_allclose(env.qpos, pose, atol=1e-9)
+        assert record.best_error == pytest.approx(SPEC.pose.error(pose, goal))
+        assert record.final_error == pytest.approx(SPEC.pose.error(pose, goal))
+    for trace, pose in zip(run_episodes(RandomAgent(env.action_space, 5), **run)[1], poses, strict=True):
+        env.set_state(trace.states[-1])
+        assert np.abs(env.qpos - pose).max() > 0.01
 
 
 def test_decisions_are_timed_one_by_one(env, tasks):

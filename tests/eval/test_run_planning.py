@@ -9,6 +9,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from conftest import CHECKPOINT, ROOT
+from watching import KINDS, assert_asked_the_pairs, watch_agents
 
 from jepa_mpc import envs
 from jepa_mpc.eval import run_planning
@@ -116,6 +117,29 @@ def test_protocols_report_their_own_rule_beside_the_others(command, read_results
     assert results["success_rate"] == results[own][0]
     assert [e["steps"] for e in results["episodes"]] == [e[own] for e in results["episodes"]]
     assert results["success_rate"] >= 2 / 3  # what the bundled model does nearly always
+
+
+@pytest.mark.parametrize("protocol", ["standard", "far"])
+def test_every_agent_is_asked_the_same_pairs(command, tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
+    seen = watch_agents(monkeypatch)
+    options = ["--protocol", protocol, "--num-episodes", 3, "--seed", 7, "--budget", 5, "--no-video"]
+    assert command(*options, "--output", tmp_path / "out")[0] == 0
+    env, spec = envs.make("reacher"), envs.get_task("reacher")
+    assert_asked_the_pairs(seen, env, spec, tmp_path, seed=7, num_pairs=3, far=protocol == "far")
+
+
+def test_every_agent_is_asked_the_same_suite_episodes(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
+    seen = watch_agents(monkeypatch)
+    options = ["--protocol", "suite", "--num-episodes", 2, "--seed", 7, "--budget", 5, "--output", tmp_path / "out"]
+    assert command(*options)[0] == 0
+    ours, *others = (seen[kind.__name__][:2] for kind in KINDS)  # of the easy task and of the hard one
+    for theirs in others:
+        for asked, expected in zip(theirs, ours, strict=True):
+            for part in range(3):
+                np.testing.assert_array_equal(asked[part], expected[part])
+    assert not np.array_equal(ours[0][0], ours[1][0])
 
 
 def test_the_suite_protocol_reports_its_reward(command, read_results, tmp_path):
