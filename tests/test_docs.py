@@ -10,6 +10,7 @@ from conftest import ROOT
 from jepa_mpc import envs
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.eval import metrics
 
 RESULTS = (ROOT / "docs/results.md").read_text()
 PAGES = [
@@ -113,6 +114,19 @@ def of_rendering(results, row):
     }
 
 
+def of_distance(row):
+    """What a row of cube pairs between two distances, in cm, must say."""
+    figures = [int(figure) / 100 for figure in re.findall(r"\d+", row["the cube must go"])]
+    low, high = figures if len(figures) == 2 else (*figures, 9.0)
+    cells = [row["the cube must go"]]
+    for protocol in ("standard", "far"):
+        distance = stored("results/tasks/cube-distance.json")[protocol]
+        episodes = stored(f"results/tasks/cube-{protocol}.json")["episodes"]
+        reached = [episode["success"] for episode in episodes if low <= distance[episode["pair"]] < high]
+        cells.append(f"{interval(*metrics.rate(sum(reached), len(reached)))}, n = {len(reached)}")
+    return dict(zip(row, cells, strict=True))
+
+
 def expected(row):
     """What the row must say by column; None if it belongs to a table without figures of ours."""
     if "run" in row:
@@ -122,6 +136,8 @@ def expected(row):
         return {**of_kind(results, row), "run": row["run"]}
     if "pictures a second" in row:
         return of_rendering(stored("results/rendering.json"), row)
+    if "the cube must go" in row:
+        return of_distance(row)
     if row.get("ours, %"):
         link = re.fullmatch(r"\[.*\]\((.*)\)", row["ours, %"])[1]
         return {**row, "ours, %": f"[{100 * stored(link)['success_rate']:.1f}]({link})"}
