@@ -21,6 +21,7 @@ from jepa_mpc.world_model.regularizers.base import (
     nt_xent,
     variance_hinge,
 )
+from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 from jepa_mpc.world_model.training.config import TrainConfig
 
 NAMES = get_args(RegularizerName)
@@ -83,22 +84,42 @@ def test_losses_on_cosines_see_a_sphere(name):
         torch.testing.assert_close(z.norm(dim=-1), torch.full((B, T), D**0.5))
 
 
-def test_on_the_sphere_the_squared_error_is_byols_loss():
-    z, target = (F.normalize(torch.randn(50, D), dim=-1) * D**0.5 for _ in range(2))
-    cosine = F.cosine_similarity(z, target, dim=-1)
-    torch.testing.assert_close(F.mse_loss(z, target), (2 - 2 * cosine).mean())
+@pytest.mark.parametrize("name", ["ema", "simclr", "moco"])
+def test_on_the_sphere_the_squared_error_is_byols_loss(name):
+    """Of a predictor that says that nothing moves, whose predictions are embeddings and so lie on the sphere."""
+    regularizer, model = build(name)
+    torch.nn.init.zeros_(model.predictor.output.weight)
+    latents, scores, _ = run(regularizer, model)
+    cosine = F.cosine_similarity(latents.z[:, :-1], latents.target[:, 1:], dim=-1)
+    torch.testing.assert_close(scores.one_step, (2 - 2 * cosine).mean())
+    assert 0.01 < scores.one_step < 4
 
 
-def test_a_slow_copy_follows_at_its_rate():
-    regularizer, model = build("ema", rate=0.1)
-    before = [p.clone() for p in regularizer.encoder.parameters()]
-    with torch.no_grad():
-        for parameter in model.encoder.parameters():
-            parameter.add_(1)
-    regularizer.follow(model)
-    for slow, old in zip(regularizer.encoder.parameters(), before, strict=True):
-        torch.testing.assert_close(slow, old + 0.1)
+@pytest.mark.parametrize("name", ["ema", "moco"])
+def test_a_slow_copy_follows_at_its_rate(name):
+    regularizer, model = build(name, rate=0.1)
+    for slow, fast in ((regularizer.encoder, model.encoder), (regularizer.projector, model.projector)):
+        before = [p.clone() for p in slow.parameters()]
+        with torch.no_grad():
+            for parameter in fast.parameters():
+                parameter.add_(1)
+        regularizer.follow(model)
+        for now, old in zip(slow.parameters(), before, strict=True):
+            torch.testing.assert_close(now, old + 0.1)
     assert not any(parameter.requires_grad for parameter in regularizer.parameters())
+
+
+def test_targets_come_from_the_slow_copy():
+    regularizer, model = build("ema")
+    before = run(regularizer, model)[0]
+    with torch.no_grad():
+        model.projector[-1].weight.mul_(-1)
+    after = run(regularizer, model)[0]
+    torch.testing.assert_close(after.target, before.target)
+    assert (after.z - before.z).abs().max() > 0.1
+    with torch.no_grad():
+        next(regularizer.encoder.parameters()).mul_(-1)
+    assert (run(regularizer, model)[0].target - before.target).abs().max() > 0.01
 
 
 def test_at_the_start_the_slow_copy_is_the_encoder():
@@ -228,6 +249,19 @@ def test_sigreg_scores_each_time_step_apart():
     together = regularizer(Latents(z, z, z), z[:, 1:], None, torch.Generator().manual_seed(3))["sigreg"]
     apart = [regularizer.sigreg(z[:, t], torch.Generator().manual_seed(3)) for t in range(T)]
     torch.testing.assert_close(together, torch.stack(apart).mean())
+
+
+def test_sigreg_has_as_many_directions_and_knots_as_are_asked_for():
+    regularizer, _ = build("sigreg", num_proj=40, knots=6)
+    z, generator = torch.randn(B, T, D), torch.Generator().manual_seed(3)
+    found = regularizer(Latents(z, z, z), z[:, 1:], None, generator)["sigreg"]
+    torch.testing.assert_close(found, SIGReg(num_proj=40, knots=6)(z.transpose(0, 1), again(3)))
+    for other in ({"num_proj": 6, "knots": 40}, {"num_proj": 40, "knots": 17}, {"num_proj": 256, "knots": 6}):
+        assert not torch.isclose(found, SIGReg(**other)(z.transpose(0, 1), again(3)), rtol=1e-4)
+
+
+def again(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def test_sigreg_can_ask_besides_that_embeddings_tell_the_action():

@@ -61,6 +61,17 @@ def test_gradient_flows_to_embeddings():
     assert torch.autograd.gradcheck(lambda z: sigreg.statistic(z @ directions).mean(), z)
 
 
+def test_projections_are_on_unit_directions_in_full_precision():
+    z = 3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(1)) + 1
+    found = SIGReg(num_proj=7, knots=9)(z, torch.Generator().manual_seed(0))
+    directions = torch.randn(4, 7, generator=torch.Generator().manual_seed(0)).numpy()
+    directions /= np.sqrt((directions**2).sum(0))
+    expected = np.mean([reference(x, 9) for x in (z.numpy() @ directions).T])
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(SIGReg(num_proj=7, knots=9)(z, torch.Generator().manual_seed(0)), found)
+
+
 def test_groups_are_scored_apart_and_averaged():
     z = torch.randn(3, 50, 4)
     z[1] += 2

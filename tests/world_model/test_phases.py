@@ -1,0 +1,382 @@
+"""What every step of a training is made of, by hand: its loss and gradients, what follows it, what is reported."""
+
+import copy
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import INFO, synthetic_episodes
+
+from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
+from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.predictor import PredictorConfig
+from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
+from jepa_mpc.world_model.regularizers.base import (
+    REGULARIZERS,
+    covariance,
+    info_nce,
+    kl_to_standard_normal,
+    nt_xent,
+    variance_hinge,
+)
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
+from jepa_mpc.world_model.training.config import TrainConfig
+from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2
+from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
+
+
+class Recording(Dataset):
+    """A data set that remembers what was last drawn from it."""
+
+    def sample_rows(self, *args):
+        self.rows = super().sample_rows(*args)
+        return self.rows
+
+    def sample_future(self, rows, rng):
+        self.goals = super().sample_future(rows, rng)
+        return self.goals
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("phases") / "square.h5"
+    recorded = synthetic_episodes(num_episodes=30, num_blocks=6)
+    small = [dataclasses.replace(each, pixels=each.pixels[:, 2::4, 2::4]) for each in recorded]
+    write_dataset(path, small, INFO)
+    return Recording(path, held_out_fraction=0.1)
+
+
+def settings(**changes):
+    small = {"batch_size": 5, "num_frames": 4, "predictor_batch_size": 6, "predictor_num_frames": 5}
+    return TrainConfig(output=None, **{"precision": "float32", **small, **changes})
+
+
+def model_for(config):
+    """A small model no weight of which is zero, with action normalisers that do something."""
+    torch.manual_seed(0)
+    model = JEPA(
+        JEPAConfig(
+            2,
+            config.embed_dim,
+            16,
+            EncoderConfig(image_size=8, channels=(4, 4)),
+            PredictorConfig(width=16, depth=1, num_heads=2, dropout=config.predictor.dropout),
+            ReachabilityConfig(hidden=16, metric_dim=4, velocity=True),
+            spherical=REGULARIZERS[config.regularizer].spherical,
+        )
+    )
+    for parameter in model.predictor.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.action_mean.copy_(torch.tensor([0.2, -0.3]))
+    model.action_std.copy_(torch.tensor([0.5, 2.0]))
+    return model
+
+
+def joint(data, name, options=None, watch=None, **changes):
+    """A joint phase with its model and regulariser."""
+    config = settings(regularizer=name, **changes)
+    model = model_for(config)
+    own = getattr(config, name, None)
+    regularizer = REGULARIZERS[name](dataclasses.replace(own, **options) if options else own, model)
+    guard = CollapseGuard()
+    return joint_phase(config, model, regularizer, guard, data, watch), model, regularizer, guard
+
+
+def rolled_out(model, z, actions, num_context):
+    """The futures of an open loop that sees `num_context` frames, one prediction at a time."""
+    window = z[:, :num_context]
+    while window.shape[1] <= actions.shape[1]:
+        window = torch.cat([window, model.predict(window, actions[:, : window.shape[1]])[:, -1:]], dim=1)
+    return window[:, num_context:]
+
+
+def epps_pulley(x, knots):
+    """The statistic of N numbers, over the whole symmetric line."""
+    t = torch.linspace(-3, 3, 2 * knots - 1)
+    gauss, phase = torch.exp(-(t**2) / 2), x[:, None] * t
+    distance = (phase.cos().mean(0) - gauss) ** 2 + phase.sin().mean(0) ** 2
+    return len(x) * torch.trapezoid(distance * gauss, t)
+
+
+def told(inverse, z, actions):
+    """How badly an inverse model tells the actions, step by step."""
+    steps = (inverse.layers(torch.cat(pair, dim=1)) for pair in itertools.pairwise(z.unbind(1)))
+    return torch.stack([F.mse_loss(said, done) for said, done in zip(steps, actions.unbind(1), strict=True)]).mean()
+
+
+def learning(model, regularizer):
+    """What the joint phase trains, by part and name."""
+    parts = {"encoder": model.encoder, "projector": model.projector, "predictor": model.predictor}
+    parts["its own"] = regularizer
+    return {f"{part} {name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+
+
+# Each remedy's options, none of them 0 or 1, and the weights that its penalties should then have.
+REMEDIES = {
+    "none": ({}, {}),
+    "ema": ({}, {}),
+    "vicreg": ({"variance_weight": 0.3, "covariance_weight": 0.6}, {"variance": 0.3, "covariance": 0.6}),
+    "simclr": ({"weight": 0.3, "temperature": 0.4}, {"contrast": 0.3}),
+    "moco": ({"weight": 0.3, "temperature": 0.4, "queue_size": 40}, {"contrast": 0.3}),
+    "kl": ({"weight": 0.3}, {"kl": 0.3}),
+    "pldm": (
+        {"variance_weight": 0.3, "covariance_weight": 0.6, "temporal_weight": 0.4, "inverse_weight": 0.7},
+        {"variance": 0.3, "covariance": 0.6, "temporal": 0.4, "inverse": 0.7},
+    ),
+    "sigreg": ({"weight": 0.3, "num_proj": 3, "knots": 9, "inverse_weight": 0.6}, {"sigreg": 0.3, "inverse": 0.6}),
+}
+
+
+def penalties_by_hand(name, regularizer, z, target, predicted, actions):
+    steps, flat, pairs = z.unbind(1), z.flatten(0, 1), (predicted.flatten(0, 1), target[:, 1:].flatten(0, 1))
+    return {
+        "none": dict,
+        "ema": dict,
+        "vicreg": lambda: {"variance": variance_hinge(flat), "covariance": covariance(flat)},
+        "simclr": lambda: {"contrast": nt_xent(*pairs, 0.4)},
+        "moco": lambda: {"contrast": info_nce(*pairs, regularizer.queue, 0.4)},
+        "kl": lambda: {"kl": kl_to_standard_normal(z, regularizer.log_var(z))},
+        "pldm": lambda: {
+            "variance": torch.stack([variance_hinge(step) for step in steps]).mean(),
+            "covariance": torch.stack([covariance(step) for step in steps]).mean() / (z.shape[2] - 1),
+            "temporal": torch.stack([F.mse_loss(*pair) for pair in itertools.pairwise(steps)]).mean(),
+            "inverse": told(regularizer.inverse, z, actions),
+        },
+        # On one dimension every direction is the line itself, whatever is drawn.
+        "sigreg": lambda: {
+            "sigreg": torch.stack([epps_pulley(step[:, 0], 9) for step in steps]).mean(),
+            "inverse": told(regularizer.inverse, z, actions),
+        },
+    }[name]()
+
+
+def test_every_remedy_has_its_loss_written_out_here():
+    assert set(REMEDIES) == set(REGULARIZERS)
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_a_joint_steps_loss_and_gradients_are_its_terms_by_their_weights(data, name):
+    options, weights = REMEDIES[name]
+    embed_dim = 1 if name == "sigreg" else 6
+    phase, model, regularizer, _ = joint(data, name, options, rollout_weight=0.7, max_context=1, embed_dim=embed_dim)
+    if name == "kl":  # so little noise that the draw is its mean
+        torch.nn.init.zeros_(regularizer.log_var.weight)
+        torch.nn.init.constant_(regularizer.log_var.bias, -40.0)
+    if name in ("ema", "moco"):  # a slow copy that differs from what it copies
+        with torch.no_grad():
+            regularizer.projector[-1].weight.mul_(0.5)
+    by_hand, copied = copy.deepcopy((model.train(), regularizer))
+    step_loss, batch = phase.begin(), phase.load(np.random.default_rng(3))
+    loss, terms = step_loss(1, batch)
+    loss.backward()
+
+    pixels, actions = data.windows(data.rows)
+    assert pixels.shape == (5, 4, 8, 8, 3)
+    z = target = by_hand.encode(pixels)
+    if name in ("ema", "moco"):
+        target = by_hand.encode(pixels, copied.encoder, copied.projector).detach()
+    predicted = by_hand.predict(z[:, :-1], actions)
+    normalised = (actions - torch.tensor([0.2, -0.3])) / torch.tensor([0.5, 2.0])
+    expected = {
+        "prediction": F.mse_loss(predicted, target[:, 1:]),
+        "rollout": F.mse_loss(rolled_out(by_hand, z, actions, 1), target[:, 1:]),
+        **penalties_by_hand(name, copied, z, target, predicted, normalised),
+    }
+    assert set(terms) == set(expected)
+    for term, value in expected.items():
+        torch.testing.assert_close(terms[term], value, rtol=1e-4, atol=1e-6, msg=term)
+    whole = sum({"prediction": 1, "rollout": 0.7, **weights}[term] * value for term, value in expected.items())
+    torch.testing.assert_close(loss, whole, rtol=1e-4, atol=1e-6)
+    whole.backward()
+    ours, theirs = learning(model, regularizer), learning(by_hand, copied)
+    assert {id(p) for p in phase.trained.parameters()} == {id(p) for p in ours.values()}
+    for name, parameter in ours.items():
+        if theirs[name].grad is None:
+            assert parameter.grad is None, name
+        else:
+            torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_without_a_weight_on_the_rollout_the_loss_is_lewms_two_terms(data):
+    phase, _, _, _ = joint(data, "sigreg", {"weight": 0.3}, rollout_weight=0.0)
+    loss, terms = phase.begin()(1, phase.load(np.random.default_rng(3)))
+    torch.testing.assert_close(loss, terms["prediction"] + 0.3 * terms["sigreg"])
+    assert terms["rollout"] > 0
+
+
+@pytest.mark.parametrize("make", [lambda data, **kw: joint(data, "none", **kw)[:2], None], ids=["joint", "predictor"])
+def test_rollouts_start_from_one_frame_to_as_many_as_are_allowed(data, make):
+    seen = set()
+    phase, model = (make or alone)(data, max_context=3, num_frames=4, predictor_num_frames=4)
+    step_loss = phase.begin()
+    for seed in range(8):
+        _, terms = step_loss(1, phase.load(np.random.default_rng(seed)))
+        pixels, actions = data.windows(data.rows)
+        with torch.no_grad():
+            z = model.encode(pixels)
+            errors = [F.mse_loss(rolled_out(model, z, actions, k), z[:, k:]) for k in (1, 2, 3)]
+        (starts,) = np.nonzero(np.isclose(errors, terms["rollout"].item(), rtol=1e-4))
+        seen |= {*starts.tolist()}
+    assert seen == {0, 1, 2}
+
+
+def test_a_window_of_two_frames_leaves_one_to_start_from(data):
+    phase, _, _, _ = joint(data, "none", max_context=3, num_frames=2)
+    for seed in range(5):
+        _, terms = phase.begin()(1, phase.load(np.random.default_rng(seed)))
+        torch.testing.assert_close(terms["rollout"], terms["prediction"])
+
+
+def test_the_guard_sees_the_batches_that_are_logged(data):
+    phase, model, _, guard = joint(data, "none", log_every=20)
+    step_loss, batch = phase.begin(), phase.load(np.random.default_rng(0))
+    step_loss(19, batch)
+    assert guard.now.isnan().all()
+    step_loss(20, batch)
+    with torch.no_grad():
+        z = model.encode(data.windows(data.rows)[0]).flatten(0, 1)
+    torch.testing.assert_close(guard.now, torch.tensor([z.std(0).mean().item(), effective_rank(z)]))
+    assert guard.last_step == 20
+
+
+def test_products_of_half_precision_are_asked_for(data):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        phase, _, _, _ = joint(data, "sigreg", precision=precision)
+        losses[precision], _ = phase.begin()(1, phase.load(np.random.default_rng(0)))
+    assert losses["bfloat16"] != losses["float32"]
+    torch.testing.assert_close(losses["bfloat16"], losses["float32"], rtol=0.05, atol=0)
+
+
+def test_a_report_is_on_held_out_pictures_alone_and_leaves_training_on(data):
+    watched = []
+    phase, model, _, _ = joint(data, "none", watch=lambda *seen: watched.append(seen), report_frames=10**6)
+    phase.begin()
+    reported = phase.report(40)
+    assert model.training
+    assert watched == [(model, data, 40)]
+    train, held_out = (data.rows_of(episodes) for episodes in (data.train_episodes, data.held_out_episodes))
+    assert len(held_out) == 3 * 7
+    model.eval()
+    with torch.no_grad():
+        z, fitted_on = (model.encode(torch.from_numpy(data.pixels[rows])) for rows in (held_out, train))
+    assert reported["embedding/std"] == pytest.approx(z.std(0).mean().item(), rel=1e-4)
+    assert reported["embedding/effective_rank"] == pytest.approx(effective_rank(z), rel=1e-4)
+    y, names = data.probe_targets(held_out)
+    r2 = linear_probe_r2(fitted_on, torch.from_numpy(data.probe_targets(train)[0]), z, torch.from_numpy(y))
+    assert [reported[f"probe_r2/{name}"] for name in names] == pytest.approx(r2.tolist(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ema", "moco"])
+def test_slow_copies_follow_after_every_joint_step(data, name):
+    phase, model, regularizer, _ = joint(data, name, {"rate": 0.25})
+    slow = torch.nn.ModuleList([regularizer.encoder, regularizer.projector])
+    before = copy.deepcopy(slow)
+    with torch.no_grad():
+        for parameter in itertools.chain(model.encoder.parameters(), model.projector.parameters()):
+            parameter.add_(1)
+    phase.after_step()
+    for now, old in zip(slow.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(now, old + 0.25)
+
+
+def alone(data, **changes):
+    """A predictor's phase and its model, whose BatchNorm stays as it is."""
+    config = settings(**changes)
+    model = model_for(config).eval()
+    with torch.no_grad():
+        z = model.encode(torch.from_numpy(data.pixels[:]))
+    frozen = SimpleNamespace(z=z, action=torch.from_numpy(data.action), prepare=model.train)
+    return predictor_phase(config, model, data, frozen), model
+
+
+def test_a_step_of_the_predictor_alone_is_on_the_final_encoders_embeddings(data):
+    phase, model = alone(data, rollout_weight=0.7, max_context=1)
+    step_loss, batch = phase.begin(), phase.load(np.random.default_rng(3))
+    assert not model.encoder.training
+    assert not model.projector.training
+    assert model.predictor.training
+    assert {id(p) for p in phase.trained.parameters()} == {id(p) for p in model.predictor.parameters()}
+    loss, terms = step_loss(1, batch)
+    pixels, actions = data.windows(data.rows)
+    assert pixels.shape[:2] == (6, 5)
+    with torch.no_grad():
+        z = model.encode(pixels)
+        one_step = F.mse_loss(model.predict(z[:, :-1], actions), z[:, 1:])
+        rollout = F.mse_loss(rolled_out(model, z, actions, 1), z[:, 1:])
+    torch.testing.assert_close(terms["prediction"], one_step, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(terms["rollout"], rollout, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss, one_step + 0.7 * rollout, rtol=1e-4, atol=1e-6)
+    loss.backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for p in model.predictor.parameters())
+
+
+def reaching(data, **changes):
+    """A phase of the metric with metric, slow copy and embeddings, which are noise."""
+    config = settings(reachability_batch_size=200, discount=0.6, expectile=0.8, target_rate=0.25, **changes)
+    torch.manual_seed(0)
+    metric, target = (Reachability(ReachabilityConfig(hidden=16, metric_dim=4, velocity=True), 6) for _ in range(2))
+    frozen = SimpleNamespace(z=torch.randn(len(data.action), 6), prepare=lambda: None)
+    phase = reachability_phase(config, SimpleNamespace(reachability=metric), target, data, frozen)
+    return phase, metric, target, frozen.z
+
+
+def test_a_step_of_the_metric_by_hand(data):
+    phase, metric, target, z = reaching(data)
+    step_loss, batch = phase.begin(), phase.load(np.random.default_rng(3))
+    by_hand = copy.deepcopy(metric)
+    loss, terms = step_loss(1, batch)
+    loss.backward()
+    (before, now, after), goal = data.rows.T, data.goals
+    assert len(goal) == 200
+    episode = np.arange(len(z)) // 7
+    np.testing.assert_array_equal(episode[goal], episode[now])
+    assert (goal >= now).all()
+    assert (goal == now).any()  # an arrival, which is zero blocks away
+    assert (goal > now + 1).any()
+    distance = by_hand(z[now][:, None], z[before][:, None], z[goal])
+    with torch.no_grad():
+        ahead = 1 + 0.6 * target(z[after][:, None], z[now][:, None], z[goal])
+    blocks = torch.where(torch.from_numpy(now[:, None] == goal), 0.0, ahead)
+    too_far = (distance - blocks).clamp_min(0).square()
+    too_near = (blocks - distance).clamp_min(0).square()
+    weighted = 0.8 * too_far + 0.2 * too_near
+    expected = (weighted.diagonal().mean() + weighted.mean()) / 2
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(terms["reachability"], expected, rtol=1e-4, atol=0)
+    expected.backward()
+    for ours, theirs in zip(metric.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    assert all(p.grad is None for p in target.parameters())
+    assert {id(p) for p in phase.trained.parameters()} == {id(p) for p in metric.parameters()}
+
+
+def test_the_metrics_slow_copy_goes_a_part_of_the_way(data):
+    phase, metric, target, _ = reaching(data)
+    before = [p.clone() for p in target.parameters()]
+    phase.after_step()
+    for slow, old, fast in zip(target.parameters(), before, metric.parameters(), strict=True):
+        torch.testing.assert_close(slow, 0.75 * old + 0.25 * fast)
+
+
+def test_frozen_embeddings_are_the_encoders_own_after_recalibration(data):
+    model = model_for(settings())
+    before = model.encoder.layers[0][1].running_mean.clone()
+    frozen = FrozenEmbeddings(model.train(), data)
+    frozen.prepare()
+    assert not model.training
+    assert not torch.equal(model.encoder.layers[0][1].running_mean, before)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen.z, model.encode(torch.from_numpy(data.pixels[:])), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(frozen.action, data.action)
+    z = frozen.z.clone()
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1)
+    frozen.prepare()  # once is enough, for the encoder has come to rest
+    torch.testing.assert_close(frozen.z, z, rtol=0, atol=0)
