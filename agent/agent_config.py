@@ -1,9 +1,11 @@
-"""How the agent plans: the settings, and those of the tasks for which the defaults do not do."""
+"""How the agent plans."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from jepa_mpc.envs.task import TaskSpec
 from jepa_mpc.planners import PlannerConfig
+from jepa_mpc.settings import read
 
 PlannerName = Literal["cem", "icem", "mppi", "gradient", "cem-gradient"]
 ObjectiveName = Literal["reachability", "latent"]
@@ -54,26 +56,10 @@ PAPER_CONFIG = AgentConfig(
     search=PlannerConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0, min_std=1e-9),
 )
 
-_CONFIGS = {
-    # Blocks of 25 numbers want more samples; effort would hold the gripper half open.
-    "cube": AgentConfig(effort_weight=0.0, search=PlannerConfig(num_samples=256, num_iterations=6, num_elites=16)),
-    # The same; the block is moved in passing, so the nearest of the blocks ahead counts, and pushes are held.
-    "push_t": AgentConfig(
-        objective="latent",
-        reduction="minimum",
-        effort_weight=0.1,
-        horizon=5,
-        search=PlannerConfig(num_samples=256, num_iterations=6, num_elites=16, noise_exponent=1.0),
-    ),
-    # Where force is scarce, what pays off shows later.
-    "pendulum": AgentConfig(horizon=5),
-    "point_mass": AgentConfig(horizon=5),
-    # Of seven torques, a search finds few that push anything; the policy has seen many that did.
-    "gym/Pusher-v5": AgentConfig(warm_start="gcbc", search=PlannerConfig(num_iterations=0)),
-    "cartpole": AgentConfig(horizon=6, effort_weight=0.0, search=PlannerConfig(num_samples=128, num_iterations=4)),
-}
 
-
-def config_for(task: str) -> AgentConfig:
-    """The settings that a task is planned with unless others are given."""
-    return _CONFIGS.get(task, AgentConfig())
+def config_for(spec: TaskSpec) -> AgentConfig:
+    """Returns the settings that a task is planned with unless others are given."""
+    planner = {"name": AgentConfig.planner, **spec.planning.get("planner", {})}
+    name = planner.pop("name")
+    settings = {**spec.planning, "planner": name, "search": planner}
+    return read(AgentConfig, settings, f"the planning of task {spec.name}")

@@ -30,7 +30,7 @@ from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import sac as sac_policy
 from jepa_mpc.agent.data_policies.basic import POLICIES, MakePolicy, Policy
 from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
-from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.data.dataset import Compression, DatasetInfo, Episode, write_dataset
 
 EPISODES_PER_CHUNK = 20

@@ -86,9 +86,10 @@ class PlanningAgent:
     def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
         """The agent of a checkpoint, for the task that it was trained on, planned the task's own way by default."""
         model, info = load_checkpoint(checkpoint, device=device)
-        env, config = envs.make(info.task), config or config_for(info.task)
+        env, spec = envs.make(info.task), envs.get_task(info.task)
+        config = config or config_for(spec)
         proposer = load_proposer(Path(checkpoint), config, device)
-        return cls(model, env.action_space, envs.get_task(info.task).action_block, config, proposer)
+        return cls(model, env.action_space, spec.action_block, config, proposer)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3), encoded once, and a seed for each episode's search."""

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from jepa_mpc.envs.base import EnvError
-from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco, suite
+from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 from jepa_mpc.envs.task import Part, PoseTest, TaskSpec
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
@@ -21,28 +21,9 @@ _HINGE, _SLIDE, _BALL, _FREE = (
 )
 
 
-def names() -> list[str]:
-    """Every name that `spec` takes."""
-    import gymnasium as gym
-
-    suite_names = [f"dmc/{domain}-{task}" for domain, task in suite.ALL_TASKS]
-    newest: dict[str, int] = {}  # older versions are other robots' retired models
-    for entry in gym.registry.values():
-        if "mujoco" in str(entry.entry_point) and entry.version is not None:
-            newest[entry.name] = max(entry.version, newest.get(entry.name, 0))
-    return sorted(suite_names) + sorted(f"gym/{name}-v{version}" for name, version in newest.items())
-
-
-def exists(name: str) -> bool:
-    """Whether there is a task of that name; of Gymnasium's, those count too that others have registered."""
-    import gymnasium as gym
-
-    return name in names() or (name.startswith("gym/") and name.removeprefix("gym/") in gym.registry)
-
-
 @functools.cache
 def spec(name: str) -> TaskSpec:
-    """The task of that name, with what its model says of it. Raises `EnvError` if it cannot be one."""
+    """Returns the task of that name, with what its model says of it. Raises `EnvError` if it cannot be one."""
     env = make_env(name, 1, 64, True)
     pose, angles = read_pose(env.model)
     action_repeat = max(1, round(STEP_SECONDS / env.control_seconds))

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from tqdm import tqdm
 
 from jepa_mpc import envs
-from jepa_mpc.envs import generic
+from jepa_mpc.envs.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def main() -> None:
     table = Table(
         name_column, "actions × block", "coordinates", "picture", "step, ms", "data policy", "checkpoint", box=None
     )
-    names = [name for name in dict.fromkeys([*envs.task_names(), *generic.names()]) if config.match in name]
+    names = [name for name in TASKS if config.match in name]
     for name in tqdm(names, leave=False):
         spec = envs.get_task(name)
         env = envs.make(name)

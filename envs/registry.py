@@ -1,40 +1,84 @@
-"""Every task under one name. Tasks with settings of their own stand in the table of `envs/tasks.py`; any other MuJoCo
-task of the control suite or of Gymnasium goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`).
+"""Every task under one name, looked up without importing a simulator.
+
+Tasks with settings of their own stand in `envs/tasks.py`; any other MuJoCo task of the control suite or of Gymnasium
+goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is registered, or goes by
+`module:attribute`: a `TaskSpec`, or a function without arguments that returns one.
 """
 
-import difflib
-import importlib.metadata
+import functools
+from collections.abc import Callable
+from dataclasses import replace
 
 from jepa_mpc.envs.base import EnvError, PixelEnv
 from jepa_mpc.envs.task import TaskSpec
-from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.envs.tasks import OWN_TASKS
+from jepa_mpc.registry import Registry
+
+TASKS: Registry[TaskSpec | Callable[[], TaskSpec]] = Registry("task", listed_by="jepa-mpc tasks")
+
+# dm_control's and Gymnasium's own MuJoCo tasks: importing both to ask them would take a second.
+_DM_CONTROL = """
+acrobot-swingup acrobot-swingup_sparse ball_in_cup-catch cartpole-balance cartpole-balance_sparse cartpole-swingup
+cartpole-swingup_sparse cartpole-three_poles cartpole-two_poles cheetah-run dog-fetch dog-run dog-stand dog-trot
+dog-walk finger-spin finger-turn_easy finger-turn_hard fish-swim fish-upright hopper-hop hopper-stand humanoid-run
+humanoid-run_pure_state humanoid-stand humanoid-walk humanoid_CMU-run humanoid_CMU-stand humanoid_CMU-walk lqr-lqr_2_1
+lqr-lqr_6_2 manipulator-bring_ball manipulator-bring_peg manipulator-insert_ball manipulator-insert_peg
+pendulum-swingup point_mass-easy point_mass-hard quadruped-escape quadruped-fetch quadruped-run quadruped-walk
+reacher-easy reacher-hard stacker-stack_2 stacker-stack_4 swimmer-swimmer15 swimmer-swimmer6 walker-run walker-stand
+walker-walk
+"""
+_GYMNASIUM = """
+Ant-v5 HalfCheetah-v5 Hopper-v5 Humanoid-v5 HumanoidStandup-v5 InvertedDoublePendulum-v5 InvertedPendulum-v5 Pusher-v5
+Reacher-v5 Swimmer-v5 Walker2d-v5
+"""
+SUITE_NAMES = [*(f"dmc/{name}" for name in _DM_CONTROL.split()), *(f"gym/{name}" for name in _GYMNASIUM.split())]
+
+
+def register(spec: TaskSpec) -> None:
+    """Adds a task under its name. Raises `UserError` if another has it."""
+    TASKS.register(spec.name, spec)
 
 
 def task_names() -> list[str]:
-    """The tasks that have settings of their own."""
-    return sorted(TASKS)
+    """Returns the tasks that have settings of their own."""
+    own = {spec.name for spec in OWN_TASKS}
+    return sorted(name for name in TASKS if name in own or name not in SUITE_NAMES)
 
 
 def get_task(name: str) -> TaskSpec:
-    """The task of that name. Raises `EnvError`, which suggests the nearest names, if there is none."""
-    if name in TASKS:
-        return TASKS[name]
-    from jepa_mpc.envs import generic
+    """Returns the task of that name, which is the spec's from then on, so that whoever reads it in a file finds it.
 
-    if generic.exists(name):
-        return generic.spec(name)
-    known = sorted({*task_names(), *generic.names()})
-    near = difflib.get_close_matches(name, known, n=3) or [known_name for known_name in known if name in known_name][:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else "`python envs/list_tasks.py` lists them"
-    raise EnvError(f"unknown task {name!r}; {hint}")
+    Raises `UserError`, which suggests the nearest names, if there is none.
+    """
+    if name.startswith("gym/") and name not in TASKS and _is_registered(name):
+        return _from_suite(name)
+    found = TASKS[name]
+    spec = found() if callable(found) else found
+    if not isinstance(spec, TaskSpec):
+        raise EnvError(f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function that returns one")
+    return spec if spec.name == name else replace(spec, name=name)
 
 
 def make(name: str, image_size: int | None = None, fast_rendering: bool = True) -> PixelEnv:
-    """A new environment of the task, with pictures of its own size unless another is asked for."""
+    """Makes an environment of the task, with pictures of its own size unless another is asked for."""
     spec = get_task(name)
     return spec.make(image_size or spec.image_size, fast_rendering)
 
 
-def simulator_version() -> str:
-    """The version that decides what pictures look like, recorded in data sets and checkpoints."""
-    return f"mujoco {importlib.metadata.version('mujoco')}"
+def _is_registered(name: str) -> bool:
+    import gymnasium as gym
+
+    return name.removeprefix("gym/") in gym.registry
+
+
+def _from_suite(name: str) -> TaskSpec:
+    from jepa_mpc.envs import generic
+
+    return generic.spec(name)
+
+
+for _spec in OWN_TASKS:
+    register(_spec)
+for _name in SUITE_NAMES:
+    if _name not in TASKS:
+        TASKS.register(_name, functools.partial(_from_suite, _name))

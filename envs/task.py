@@ -1,9 +1,9 @@
 """What a task is: how to make it, sample data in it, and decide success."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,18 @@ class PoseTest:
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """A row of the table of bundled checkpoints: a protocol of `eval/protocols.py`, at the task's own lengths unless
+    others are given, and the best success rate published for it, in %, with its source.
+    """
+
+    protocol: str = "standard"
+    goal_offset: int | None = None
+    budget: int | None = None
+    published: str = "–"
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """What distinguishes one task from another. Lengths are in environment steps."""
 
@@ -74,7 +86,7 @@ class TaskSpec:
     pose: PoseTest
     angles: tuple[bool, ...]  # per coordinate of qpos: an angle, so probes read its cosine and sine
     action_repeat: int  # control steps that one environment step lasts
-    data_policy: str  # a name in agent/data_policies/basic.py
+    data_policy: str  # a name in agent/data_policies, or `module:function`
     image_size: int = 64
     action_block: int = 5  # environment steps, with distinct actions, that one model step lasts
     episode_len: int = 200  # length of a collected episode
@@ -88,6 +100,8 @@ class TaskSpec:
     )
     strict_steps: int = 2  # consecutive ones that it asks for
     suite: tuple[SuiteTask, ...] = ()
+    planning: Mapping[str, Any] = field(default_factory=dict)  # what differs from `AgentConfig`'s defaults, as in JSON
+    rows: tuple[TableRow, ...] = (TableRow(), TableRow("far"))
 
     @property
     def strict(self) -> PoseTest:

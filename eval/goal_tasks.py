@@ -17,7 +17,7 @@ from tqdm import tqdm
 from jepa_mpc import envs
 from jepa_mpc.agent.collect import episode_rng
 from jepa_mpc.agent.data_policies.basic import POLICIES
-from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.provenance import simulator_version
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc import envs
-from jepa_mpc.envs.registry import simulator_version
 from jepa_mpc.eval.goal_tasks import GoalTasks
 from jepa_mpc.eval.metrics import ReturnSummary
 from jepa_mpc.eval.trial import EpisodeRecord, EpisodeTrace
+from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.checkpoint import git_commit
 
 PANEL = 192  # pixels; people see more than the agent's 64

@@ -25,14 +25,15 @@ from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
-from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
 from jepa_mpc.eval.picture_goal import UsageError, load_goal_image, plan_to_picture
 from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
 from jepa_mpc.eval.trial import BATCH_SIZE, run_episodes, time_decisions
-from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
+from jepa_mpc.provenance import simulator_version
+from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 NUM_VIDEO_EPISODES = 4
 NUM_TIMED_DECISIONS = 100
@@ -322,16 +323,16 @@ def parse_config() -> RunConfig:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--task", default=RunConfig.task)
     task = parser.parse_known_args()[0].task
-    return tyro.cli(RunConfig, default=RunConfig(task=task, agent=config_for(task)))
+    return tyro.cli(RunConfig, default=RunConfig(task=task, agent=config_for(envs.get_task(task))))
 
 
 def main() -> None:
-    config = parse_config()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
     try:
+        config = parse_config()
         with process_group(choose_device(config.device)):
             run(config)
-    except (UsageError, CheckpointError, envs.EnvError, ValueError, OSError) as error:
+    except (UserError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -38,10 +38,11 @@ class Registry(Generic[T]):
 
     Args:
         kind: what a value is called in messages, such as "planner".
+        listed_by: the command that lists the names, where they are too many for a message.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, listed_by: str = ""):
+        self.kind, self._listed_by = kind, listed_by
         self._values: dict[str, T | str] = {}
 
     def register(self, name: str, value: T | str) -> None:
@@ -68,7 +69,7 @@ class Registry(Generic[T]):
             for entry in importlib.metadata.entry_points(group="jepa_mpc"):
                 entry.load()
         if name not in self._values:
-            raise UserError(self.unknown(name, list(self)))
+            raise UserError(self._unknown(name))
         value = self._values[name]
         if isinstance(value, str):
             value = self._values[name] = load(value)  # type: ignore[assignment]
@@ -81,10 +82,11 @@ class Registry(Generic[T]):
                 return name
         return f"{value.__module__}:{value.__qualname__}"  # type: ignore[attr-defined]
 
-    def unknown(self, name: str, known: list[str]) -> str:
-        """Returns the line that refuses a name."""
+    def _unknown(self, name: str) -> str:
+        known = list(self)
         near = difflib.get_close_matches(name, known, n=3) or [each for each in known if name and name in each][:3]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        others = f"`{self._listed_by}` lists them" if self._listed_by else f"there are: {', '.join(known)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else others
         return f"unknown {self.kind} {name!r}; {hint}"
 
     def _load(self, name: str, attribute: str, registered_before: bool) -> T:

@@ -42,7 +42,7 @@ from jepa_mpc.agent.data_policies.sac import (
     read_state,
     save_policy,
 )
-from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.checkpoint import git_commit
 
 if TYPE_CHECKING:

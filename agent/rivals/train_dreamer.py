@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from jepa_mpc import envs
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv, RewardName
 from jepa_mpc.devices import choose_device
-from jepa_mpc.envs.registry import simulator_version
 from jepa_mpc.errors import UserError
+from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.checkpoint import git_commit
 
 PARTS = ("world_model", "actor")  # of a checkpoint, to act with

@@ -80,6 +80,11 @@ def _frames(info: CheckpointInfo) -> dict[str, Any]:
     return {"steps": episodes * spec.episode_len, "pictures": pictures, "rewards": False}
 
 
+def _way(task: str) -> AgentConfig:
+    """The task's own way to plan."""
+    return config_for(envs.get_task(task))
+
+
 def _bundled(task: str) -> Path:
     return Path("checkpoints") / task
 
@@ -109,11 +114,11 @@ def train_jepa(task: str, seed: int) -> list[Command]:
 
 
 def make_jepa(task: str, seed: int) -> tuple[Agent, Facts]:
-    return _planner(task, _jepa_folder(task, seed), config_for(task))
+    return _planner(task, _jepa_folder(task, seed), _way(task))
 
 
 def make_jepa_short(task: str, seed: int) -> tuple[Agent, Facts]:
-    return _planner(task, _short_folder(task, seed), config_for(task))
+    return _planner(task, _short_folder(task, seed), _way(task))
 
 
 def _planner(task: str, folder: Path, config: AgentConfig) -> tuple[Agent, Facts]:
@@ -236,9 +241,9 @@ def _dreamer(actor: Path) -> tuple[Agent, Facts]:
 
 THREE = (0, 1, 2)
 CONTENDERS = {
-    "jepa": Contender("pictures", make_jepa, THREE, train_jepa, bundled=True, planner=config_for),
+    "jepa": Contender("pictures", make_jepa, THREE, train_jepa, bundled=True, planner=_way),
     "jepa_short": Contender(
-        "pictures, a quarter of dreamer's steps", make_jepa_short, THREE, train_jepa_short, planner=config_for
+        "pictures, a quarter of dreamer's steps", make_jepa_short, THREE, train_jepa_short, planner=_way
     ),
     # sheeprl's packages clash with others of ours. One seed: it takes more than an hour.
     "dreamer": Contender(
@@ -256,7 +261,7 @@ CONTENDERS = {
     "do_nothing": Contender("nothing", lambda task, seed: (DoNothingAgent(*_space(task)), NOTHING)),
     "oracle": Contender(
         "the simulator and the goal's state",
-        lambda task, seed: (OracleAgent(task, config_for(task)), NOTHING),
-        planner=config_for,
+        lambda task, seed: (OracleAgent(task, _way(task)), NOTHING),
+        planner=_way,
     ),
 }

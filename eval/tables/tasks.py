@@ -8,16 +8,16 @@ The figures are also written under each checkpoint's card.
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
 from jepa_mpc.eval import report
 from jepa_mpc.eval.picture_goal import UsageError
-from jepa_mpc.eval.protocols import ProtocolName
 from jepa_mpc.eval.run_planning import RunConfig, run
 from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
 from jepa_mpc.world_model.checkpoint import weights_digest
@@ -31,32 +31,15 @@ class Row:
     """One row of the table: a task's bundled checkpoint under a protocol."""
 
     task: str
-    protocol: ProtocolName = "standard"
+    protocol: Any = "standard"
     goal_offset: int | None = None
     budget: int | None = None
+    published: str = field(default="–", compare=False)
 
     @property
     def name(self) -> str:
         offset = f"-offset{self.goal_offset}" if self.goal_offset else ""
         return f"{self.task.replace('/', '-')}-{self.protocol}{offset}"
-
-
-# Rows beside every task's standard and far goals.
-FURTHER = {
-    "reacher": [Row("reacher", "hold"), Row("reacher", "strict")],
-    "two_room": [Row("two_room", "standard", 100, 150)],
-}
-
-# Best success rates published, in %, by row; authors' protocols differ in detail.
-PUBLISHED = {
-    "reacher-standard": "87 (arXiv 2605.07278)",
-    "reacher-far": "24 (LeWorldModel, by its auditors)",
-    "two_room-standard": "100 (arXiv 2609.03565)",
-    "two_room-standard-offset100": "98 (arXiv 2608.12959)",
-    "push_t-standard": "98 (arXiv 2609.03565)",
-    "push_t-far": "10 (LeWorldModel, by its auditors)",
-    "cube-standard": "43 (LeWorldModel, pairs whose cube moves)",
-}
 
 
 def bundled() -> list[str]:
@@ -66,16 +49,17 @@ def bundled() -> list[str]:
 
 def rows_of(task: str) -> list[Row]:
     """The rows of a task, in the table's order."""
-    return [Row(task), *FURTHER.get(task, []), Row(task, "far")]
+    return [Row(task, row.protocol, row.goal_offset, row.budget, row.published) for row in envs.get_task(task).rows]
 
 
 def _asked(row: Row, config: BenchmarkConfig) -> dict[str, Any]:
     shared = {"num_episodes": config.num_episodes, "seed": config.seed}
-    planner, folder = config_for(row.task), CHECKPOINTS / row.task
+    planner, folder = config_for(envs.get_task(row.task)), CHECKPOINTS / row.task
     weights = {"weights": weights_digest(folder)}
     if planner.warm_start != "none":
         weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
-    return {**asdict(row), **shared, **weights, "planner": json.loads(json.dumps(asdict(planner)))}
+    identity = {name: value for name, value in asdict(row).items() if name != "published"}
+    return {**identity, **shared, **weights, "planner": json.loads(json.dumps(asdict(planner)))}
 
 
 def same(results: dict[str, Any], asked: dict[str, Any]) -> bool:
@@ -99,7 +83,8 @@ def measure(row: Row, config: BenchmarkConfig) -> None:
     """Runs the row and stores its results."""
     with tempfile.TemporaryDirectory() as folder:
         settings = RunConfig(num_episodes=config.num_episodes, seed=config.seed, video=False, output=Path(folder))
-        settings = replace(settings, task=row.task, protocol=row.protocol, agent=config_for(row.task))
+        agent = config_for(envs.get_task(row.task))
+        settings = replace(settings, task=row.task, protocol=row.protocol, agent=agent)
         run(replace(settings, goal_offset=row.goal_offset, budget=row.budget), show=False)
         results = json.loads((Path(folder) / "results.json").read_text())
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +109,7 @@ def line(row: Row, results: dict[str, Any]) -> str:
         f"{baselines['random']['held'][0]:.1%} / {baselines['random']['strict'][0]:.1%}".replace("%", " %"),
         f"{100 * results['success_rate']:.1f} % [{low}, {high}]",
         str(results["num_episodes"]),
-        PUBLISHED.get(row.name, "–"),
+        row.published,
         f"{results['decision_ms']['median']:.0f} ms",
         f"[JSON]({row.name}.json)",
     ]

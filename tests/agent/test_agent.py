@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
@@ -250,9 +251,9 @@ def test_baselines_act_within_bounds_and_by_their_seed():
 
 
 def test_a_task_is_planned_its_own_way_unless_told_otherwise(monkeypatch):
-    assert config_for("reacher") == AgentConfig()
+    assert config_for(envs.get_task("reacher")) == AgentConfig()
     monkeypatch.setattr(sys, "argv", ["run_planning.py", "--task", "cube", "--horizon", "3"])
     config = run_planning.parse_config()
     assert config.task == "cube"
-    assert config.agent == dataclasses.replace(config_for("cube"), horizon=3)
+    assert config.agent == dataclasses.replace(config_for(envs.get_task("cube")), horizon=3)
     assert config.agent.search.num_samples > AgentConfig().search.num_samples

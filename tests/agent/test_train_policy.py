@@ -14,7 +14,7 @@ from jepa_mpc.agent.collect import CollectConfig, collect, find_policy
 from jepa_mpc.agent.data_policies import train_sac as train_module
 from jepa_mpc.agent.data_policies.sac import PolicyError, load_policy, read_state, sac
 from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, build_sac, export_actor, train_policy
-from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.envs.registry import TASKS
 from jepa_mpc.world_model.data.dataset import Dataset
 
 pytest.importorskip("stable_baselines3")
@@ -74,9 +74,9 @@ class Slider(envs.PixelEnv):
 def slider():
     pose = envs.PoseTest((envs.Part((0,)),), tolerance=0.1, unit="m")
     spec = envs.TaskSpec("slider", Slider, pose, (False, True), 1, "pink", image_size=8, episode_len=20)
-    TASKS["slider"] = spec
+    envs.register(spec)
     yield spec
-    del TASKS["slider"]
+    del TASKS._values["slider"]
 
 
 def debug_config(output, **changes):
