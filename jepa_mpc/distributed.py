@@ -9,9 +9,10 @@ In a process alone, all of this leaves things as they are.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from jepa_mpc.errors import UserError
+from jepa_mpc.files import claimed
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # with processes that collect longer than others, or report while they wait
@@ -53,6 +57,21 @@ def gather_lists(mine: list[T]) -> list[T]:
     if num_ranks() > 1:
         dist.all_gather_object(lists, mine)
     return [item for each in lists for item in each]
+
+
+@contextlib.contextmanager
+def claimed_by_first(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> Iterator[None]:
+    """Makes a folder the first process's own while the block lasts (`files.claimed`); what it is refused, all are."""
+    with contextlib.ExitStack() as claim:
+        refusals = []
+        if rank() == 0:
+            try:
+                claim.enter_context(claimed(folder, settings, free))
+            except UserError as error:
+                refusals = [str(error)]
+        for refusal in gather_lists(refusals):
+            raise UserError(refusal)
+        yield
 
 
 def wait_for_all() -> None:

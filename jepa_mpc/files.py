@@ -103,16 +103,17 @@ def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = (
 
 
 def hold_settings(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> None:
-    """Compares settings with the folder's own, and writes them there."""
+    """Compares settings with the folder's own, or writes them there."""
     path = folder / _CLAIM
     wanted = json.loads(json.dumps({name: value for name, value in settings.items() if name not in free}))
     if path.exists():
         try:
             stored = json.loads(path.read_text())
-        except (OSError, ValueError):
+            stored = {name: value for name, value in stored.items() if name not in free}
+        except (OSError, ValueError, AttributeError):
             log.warning("%s is damaged; it is written again", path)
-            stored = wanted
-        stored = {name: value for name, value in stored.items() if name not in free}
+            write_json(path, wanted)
+            return
         if differing := [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]:
             name = differing[0]
             rest = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
@@ -120,7 +121,8 @@ def hold_settings(folder: Path, settings: Mapping[str, Any], free: Collection[st
                 f"{folder} holds work with other settings: {name} is {stored.get(name)} there and {wanted.get(name)} "
                 f"now{rest}; choose another --output"
             )
-    write_json(path, wanted)
+    else:
+        write_json(path, wanted)
 
 
 def make_folder(folder: Path) -> None:

@@ -7,8 +7,6 @@ card.md             the gist of it, for people
 
 import hashlib
 import json
-import os
-import subprocess
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +19,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
+from jepa_mpc.files import write_whole
+from jepa_mpc.provenance import git_commit as git_commit
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.training.config import TrainConfig
 
 FORMAT_VERSION = 1
-_PHASES = {
-    "num_": "of encoder and predictor",
-    "predictor_": "of the predictor alone",
-    "reachability_": "of the reachability metric",
-}
 
 
 class CheckpointError(UserError):
@@ -55,23 +49,13 @@ class CheckpointInfo:
         return str(self.data.get("simulator", "unknown"))
 
 
-def git_commit() -> str:
-    """The commit of the working tree, `-dirty` if it differs; "unknown" outside git."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        root = Path(__file__).parent
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo, half: bool = True) -> None:
+def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo, card: str, half: bool = True) -> None:
     """Writes the files, each whole or not at all; weights in half precision, or as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = half_precision(model) if half else {name: x.contiguous() for name, x in model.state_dict().items()}
     files = {
         "model.safetensors": save(weights),
-        "card.md": (card(info) if info.training else f"# {info.task}\n\nMade of {info.data['source']}.\n").encode(),
+        "card.md": card.encode(),
         "config.json": (json.dumps(asdict(info), indent=2) + "\n").encode(),  # last: its being there says finished
     }
     for name, content in files.items():
@@ -85,54 +69,16 @@ def half_precision(module: nn.Module) -> dict[str, Tensor]:
     return {name: (value.half() if name in half else value).contiguous().cpu() for name, value in state.items()}
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
-
-
 def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
     """Tells one world model, or another file of a checkpoint, from the next."""
     return hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()[:12]
 
 
-def card(info: CheckpointInfo) -> str:
-    """What a person wants to know first, as Markdown."""
-    data, training, embedding = info.data, info.training, info.metrics["embedding"]
-    phases = ", ".join(f"{training[f'{phase}steps']} {what}" for phase, what in _PHASES.items())
-    probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
-    rows = {
-        "data": f"{data['num_episodes']} episodes under the policy {data['data_policy']!r}, seed {data['seed']}, "
-        f"{info.simulator}; blocks of {data['action_block']} steps",
-        "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {info.commit}",
-        "regulariser": training["regularizer"],
-        "embedding": f"std {embedding['std']:.3f}, effective rank {embedding['effective_rank']:.1f} of "
-        f"{info.model.embed_dim}; linear probes' R²: {probes}",
-        "collapse": info.collapsed or "none noticed",
-    }
-    table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
-    collect = f"python agent/collect.py --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
-    train = f"python world_model/train.py --task {info.task} --output FOLDER{train_options(training)}"
-    return "\n".join([*table, "", f"Made again by `{collect}` and `{train}`."]) + "\n"
-
-
-def train_options(training: dict[str, Any]) -> str:
-    """The command-line options by which training settings differ from the defaults."""
-    defaults = json.loads(json.dumps(asdict(TrainConfig(output=Path())), default=str))
-    options = []
-    for name, value in _flat(training).items():
-        if name not in ("task", "device") and value != _flat(defaults).get(name):
-            said = "" if value is True else f" {' '.join(map(str, value)) if isinstance(value, list) else value}"
-            options.append(f" --{name.replace('_', '-')}{said}")
-    return "".join(options)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+def load_info(folder: Path) -> CheckpointInfo:
+    """Returns what stands in a checkpoint's `config.json`."""
+    return dacite.from_dict(
+        CheckpointInfo, json.loads((folder / "config.json").read_text()), dacite.Config(strict=True, cast=[tuple])
+    )
 
 
 def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str = "cpu") -> tuple[JEPA, CheckpointInfo]:

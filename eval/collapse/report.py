@@ -13,10 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from jepa_mpc.eval import report
 from jepa_mpc.eval.collapse import plots as collapse_plots
 from jepa_mpc.eval.metrics import rate
-from jepa_mpc.world_model.training.config import TrainConfig
+from jepa_mpc.world_model.regularizers import REGULARIZERS
 
 Row = dict[str, Any]  # one training's result.json
-_DEFAULTS = TrainConfig(output=Path())
 _PAIR = ("none", "sigreg")  # the two to be shown side by side
 
 
@@ -65,9 +64,7 @@ def read_curves(run: Path) -> dict[str, collapse_plots.Curve]:
 
 def num_hyperparameters(regularizer: str) -> int:
     """Fields of the remedy's own config that are not off by default."""
-    if not hasattr(_DEFAULTS, regularizer):
-        return 0
-    return sum(value != 0 for value in vars(getattr(_DEFAULTS, regularizer)).values())
+    return sum(value != 0 for value in vars(REGULARIZERS[regularizer]()).values())
 
 
 def tables(rows: list[Row], baselines: dict[str, list[bool]], command: str) -> str:
@@ -90,7 +87,7 @@ def tables(rows: list[Row], baselines: dict[str, list[bool]], command: str) -> s
     sweeps = []
     for (name, option), sweep in _sweeps(rows).items():
         found = {row["factor"]: _percent(_hits(row)) + "†" * bool(row["collapsed"]) for row in sweep}
-        default = f"{option.replace('_', ' ')}, {getattr(getattr(_DEFAULTS, name), option):.3g}"
+        default = f"{option.replace('_', ' ')}, {getattr(REGULARIZERS[name](), option):.3g}"
         sweeps.append([f"`{name}`", default, *(found.get(factor, "") for factor in factors)])
     lines += _table("remedy", "option, default", *(f"× {factor:g}" for factor in factors), rows=sweeps)
     ends = []

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from jepa_mpc.eval.trial import run_episodes
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError
 from jepa_mpc.world_model.model.jepa import JEPA
-from jepa_mpc.world_model.regularizers.base import RegularizerName
+from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.train import dataset_paths, train
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows
@@ -47,7 +47,7 @@ from jepa_mpc.world_model.training.loop import TrainError
 PLANNING = AgentConfig(planner="cem", objective="latent", reduction="minimum", effort_weight=0.0, horizon=5)
 
 # What of each remedy is swept, over which factors. SIGReg's range is asked about as a whole, so it is looked at closer.
-SWEPT: dict[RegularizerName, dict[str, tuple[float, ...]]] = {
+SWEPT: dict[str, dict[str, tuple[float, ...]]] = {
     "sigreg": {"weight": (0.1, 0.3, 3, 10)},
     "ema": {"rate": (0.1, 10)},
     "vicreg": {"variance_weight": (0.1, 10), "covariance_weight": (0.1, 10)},
@@ -88,7 +88,7 @@ class StudyConfig:
 class Variant:
     """One training: a remedy, at its defaults or with one of its options scaled."""
 
-    regularizer: RegularizerName
+    regularizer: str
     option: str = ""
     factor: float = 1.0
     seed: int = 0
@@ -102,7 +102,7 @@ class Variant:
 def variants(num_seeds: int) -> Iterator[Variant]:
     """Seed by seed, so that an interrupted study has seen every remedy; then the sweeps."""
     for seed in range(num_seeds):
-        for regularizer in get_args(RegularizerName):
+        for regularizer in REGULARIZERS:
             yield Variant(regularizer, seed=seed)
     for regularizer, options in SWEPT.items():
         for option, factors in options.items():
@@ -114,20 +114,19 @@ def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
     settings: dict[str, Any] = {"num_steps": study.num_steps, "batch_size": 128, "num_frames": 4, "save_every": 200}
     settings |= {**PRESETS[study.preset], "rollout_weight": 0.0, "predictor_steps": 0, "reachability_steps": 0}
     settings |= {"report_every": 20, "report_frames": 512}
-    config = TrainConfig(
+    remedy = REGULARIZERS[variant.regularizer]()
+    if type(remedy) is type(settings.get("regularizer")):
+        remedy = settings["regularizer"]
+    if variant.option:
+        remedy = replace(remedy, **{variant.option: variant.factor * getattr(remedy, variant.option)})
+    return TrainConfig(
         output=study.output / "runs" / variant.name,
         task=study.task,
         data=(study.data,) if study.data else (),
         preset=study.preset,
         seed=variant.seed,
-        regularizer=variant.regularizer,
-        **settings,
+        **{**settings, "regularizer": remedy},
     )
-    if not variant.option:
-        return config
-    remedy = getattr(config, variant.regularizer)
-    scaled = replace(remedy, **{variant.option: variant.factor * getattr(remedy, variant.option)})
-    return replace(config, **{variant.regularizer: scaled})
 
 
 def measure(study: StudyConfig, variant: Variant) -> dict[str, Any]:

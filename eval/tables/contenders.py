@@ -17,8 +17,9 @@ from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.rivals import her
 from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.planners import PlannerConfig
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, train_options
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import Kind, load_latent_policy
+from jepa_mpc.world_model.training.card import train_options
 
 RUNS = Path("runs/benchmark")
 CURVE_POINTS = 4  # of a training that is measured along the way

@@ -48,9 +48,9 @@ def test_every_remedy_is_trained_at_its_defaults_and_swept():
 def test_a_variant_scales_one_option_and_nothing_else(study):
     plain = train_config(study, Variant("vicreg"))
     scaled = train_config(study, Variant("vicreg", "covariance_weight", 10))
-    assert scaled.vicreg.covariance_weight == pytest.approx(10 * plain.vicreg.covariance_weight)
-    assert scaled.vicreg.variance_weight == plain.vicreg.variance_weight
-    for field in ("num_steps", "batch_size", "rollout_weight", "seed", "sigreg", "encoder"):
+    assert scaled.regularizer.covariance_weight == pytest.approx(10 * plain.regularizer.covariance_weight)
+    assert scaled.regularizer.variance_weight == plain.regularizer.variance_weight
+    for field in ("num_steps", "batch_size", "rollout_weight", "seed", "encoder"):
         assert getattr(scaled, field) == getattr(plain, field)
 
 

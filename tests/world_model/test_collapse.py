@@ -5,6 +5,7 @@ import torch
 from test_train import debug_config
 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
+from jepa_mpc.world_model.regularizers.base import RegularizerConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
 
@@ -69,7 +70,7 @@ def test_the_guard_remembers_across_a_resumption():
 def without_regulariser(dataset_path, tmp_path_factory):
     settings = {"num_steps": 300, "predictor_steps": 0, "reachability_steps": 0, "learning_rate": 3e-3}
     folder = tmp_path_factory.mktemp("collapse") / "run"
-    return train(debug_config(folder, dataset_path, regularizer="none", **settings))
+    return train(debug_config(folder, dataset_path, regularizer=RegularizerConfig(), **settings))
 
 
 def test_prediction_alone_collapses_and_the_checkpoint_says_so(without_regulariser):

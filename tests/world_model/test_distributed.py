@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, num_ranks, process_group, rank
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
-from jepa_mpc.world_model.regularizers.base import REGULARIZERS
+from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
-from jepa_mpc.world_model.train import _build
+from jepa_mpc.world_model.train import build
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
 
@@ -42,10 +42,10 @@ def one_step_each(dataset_path, folder):
     """Losses and gradients of one step of every phase and remedy, in this process's group."""
     data, done = Dataset(dataset_path), {}
     for name in REGULARIZERS:
-        settings = {**PRESETS["debug"], "regularizer": name}
+        settings = {**PRESETS["debug"], "regularizer": REGULARIZERS[name]()}
         settings["predictor"] = dataclasses.replace(settings["predictor"], projector_hidden=8)  # with a BatchNorm
         config = TrainConfig(output=folder, task="square", precision="float32", **settings)
-        model, remedy = _build(config, data, torch.device("cpu"))
+        model, remedy = build(config, data, torch.device("cpu"))
         torch.manual_seed(1)  # of which no ReLU stands so near its kink that rounding decides
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
@@ -164,7 +164,7 @@ def test_two_processes_measure_what_one_does(tmp_path, read_results):
 def test_windows_that_cannot_be_shared_are_one_line(noise_path, tmp_path):
     done = torchrun(ROOT / "world_model/train.py", *options(tmp_path / "run", noise_path), "--batch-size", 9)
     assert done.returncode != 0
-    assert "error: --batch-size 9 cannot be shared evenly by 2 processes; change one" in done.stderr
+    assert "error: 2 processes cannot share --batch-size 9 evenly; change that, or start 1" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -21,7 +21,7 @@ from jepa_mpc.world_model.convert.lewm_release import from_release, to_release
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
-from jepa_mpc.world_model.train import _build, train
+from jepa_mpc.world_model.train import build, train
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 
@@ -265,7 +265,7 @@ def test_the_papers_preset_takes_a_step(tmp_path, monkeypatch):
     write_dataset(tmp_path / "d.h5", large, INFO)
     data = Dataset(tmp_path / "d.h5")
     config = TrainConfig(output=tmp_path, task="square", device="cpu", **{**PRESETS["paper"], "batch_size": 3})
-    model, regularizer = _build(config, data, torch.device("cpu"))
+    model, regularizer = build(config, data, torch.device("cpu"))
     phase = phases.joint_phase(config, model, regularizer, CollapseGuard(), data)
     assert phase.num_steps == 180_000
     step_loss, batch = phase.begin(), phase.load(np.random.default_rng(0))

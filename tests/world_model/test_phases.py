@@ -16,15 +16,12 @@ from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
-from jepa_mpc.world_model.regularizers.base import (
-    REGULARIZERS,
-    covariance,
-    info_nce,
-    kl_to_standard_normal,
-    nt_xent,
-    variance_hinge,
-)
+from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
+from jepa_mpc.world_model.regularizers.kl import kl_to_standard_normal
+from jepa_mpc.world_model.regularizers.moco import info_nce
+from jepa_mpc.world_model.regularizers.simclr import nt_xent
+from jepa_mpc.world_model.regularizers.vicreg import covariance, variance_hinge
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2
 from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
@@ -67,7 +64,7 @@ def model_for(config):
             EncoderConfig(image_size=8, channels=(4, 4)),
             PredictorConfig(width=16, depth=1, num_heads=2, dropout=config.predictor.dropout),
             ReachabilityConfig(hidden=16, metric_dim=4, velocity=True),
-            spherical=REGULARIZERS[config.regularizer].spherical,
+            spherical=config.regularizer.spherical,
         )
     )
     for parameter in model.predictor.parameters():
@@ -79,10 +76,9 @@ def model_for(config):
 
 def joint(data, name, options=None, watch=None, **changes):
     """A joint phase with its model and regulariser."""
-    config = settings(regularizer=name, **changes)
+    config = settings(regularizer=REGULARIZERS[name](**(options or {})), **changes)
     model = model_for(config)
-    own = getattr(config, name, None)
-    regularizer = REGULARIZERS[name](dataclasses.replace(own, **options) if options else own, model)
+    regularizer = config.regularizer.make(model)
     guard = CollapseGuard()
     return joint_phase(config, model, regularizer, guard, data, watch), model, regularizer, guard
 

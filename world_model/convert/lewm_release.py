@@ -277,7 +277,7 @@ def import_release(config: Import) -> Path:
         learning_seconds=0.0,
         metrics={},
     )
-    save_checkpoint(config.output, model, info, half=False)
+    save_checkpoint(config.output, model, info, f"# {config.task}\n\nMade of {config.release}.\n", half=False)
     return config.output
 
 

@@ -14,6 +14,7 @@ State columns serve reports (linear probes), never learning. The attributes say 
 le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -158,6 +159,12 @@ class Dataset:
             )
         self.train_episodes = np.arange(len(self.ep_len) - num_held_out)
         self.held_out_episodes = np.arange(len(self.ep_len) - num_held_out, len(self.ep_len))
+
+    def fingerprint(self) -> str:
+        """Returns what tells these data from others, wherever they lie."""
+        digest = hashlib.sha256(self.action.tobytes() + self.ep_len.tobytes()).hexdigest()[:12]
+        info = self.info
+        return f"{len(self.ep_len)} episodes of {info.data_policy!r}, seed {info.seed}, actions {digest}"
 
     def action_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and std (A,) of the training actions."""

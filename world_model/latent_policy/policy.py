@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from jepa_mpc.world_model.checkpoint import CheckpointError, half_precision, weights_digest, write_whole
+from jepa_mpc.files import write_whole
+from jepa_mpc.world_model.checkpoint import CheckpointError, half_precision, weights_digest
 
 Kind = Literal["inverse", "gcbc"]
 FORMAT_VERSION = 1

@@ -7,10 +7,16 @@ LeWorldModel, arXiv 2603.19312, section 3. Where several processes train, their 
 before they are compared, and all project on the same directions, so that N is the whole batch's.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from jepa_mpc.distributed import mean_over_ranks, num_ranks
+from jepa_mpc.settings import Count, NonNegative, Range
+from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.regularizers.base import REGULARIZERS, InverseModel, Regularizer, RegularizerConfig
 
 
 class SIGReg(nn.Module):
@@ -57,3 +63,42 @@ class SIGReg(nn.Module):
             count *= num_ranks()
         distance = (real - self.target).square() + imaginary.square()
         return count * (distance @ self.weights)
+
+
+@dataclass(frozen=True)
+class SIGRegConfig(RegularizerConfig):
+    """LeJEPA, arXiv 2511.08544; LeWorldModel, arXiv 2603.19312."""
+
+    weight: NonNegative = 0.2
+    """λ; tied to the batch size."""
+    num_proj: Count = 256
+    """Random directions."""
+    knots: Annotated[int, Range(2, 10**6)] = 17
+    """Trapezoid knots."""
+    inverse_weight: NonNegative = 0.0
+    """Of telling the actions from the embeddings before and after them, as PLDM does; 0: LeWorldModel's loss. It keeps
+    what actions move where other things, such as a block at rest, are easier to predict."""
+
+    def make(self, model: JEPA) -> Regularizer:
+        return SIGRegRegularizer(self, model)
+
+
+REGULARIZERS.register("sigreg", SIGRegConfig)
+
+
+class SIGRegRegularizer(Regularizer):
+    """Embeddings of each time step are distributed as N(0, I) over the batch."""
+
+    def __init__(self, config: SIGRegConfig, model: JEPA):
+        super().__init__(config, model)
+        self.sigreg = SIGReg(config.num_proj, config.knots)
+        self.weights = {"sigreg": config.weight}
+        if config.inverse_weight:
+            self.weights["inverse"] = config.inverse_weight
+            self.inverse = InverseModel(model)
+
+    def forward(self, latents, predicted, actions, generator):
+        penalties = {"sigreg": self.sigreg(latents.z.transpose(0, 1), generator)}
+        if self.config.inverse_weight:
+            penalties["inverse"] = self.inverse(latents.z, actions)
+        return penalties

@@ -1,23 +1,19 @@
 """The settings of a training, and the presets to start from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from jepa_mpc.registry import Registry
+from jepa_mpc.settings import Count, Fraction, Natural, NonNegative, Positive, Range, Seed
 from jepa_mpc.world_model.data.dataset import InMemory
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import ReachabilityConfig
-from jepa_mpc.world_model.regularizers.base import (
-    EMAConfig,
-    KLConfig,
-    MoCoConfig,
-    PLDMConfig,
-    RegularizerName,
-    SIGRegConfig,
-    SimCLRConfig,
-    VICRegConfig,
-)
+from jepa_mpc.world_model.regularizers.base import RegularizerConfig
+from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
+
+Several = Annotated[int, Range(2, 10**9)]
 
 
 @dataclass(frozen=True)
@@ -29,16 +25,16 @@ class TrainConfig:
     task: str = "reacher"
     """Task that the data set must be of."""
     data: tuple[Path, ...] = ()
-    """HDF5 files, which make one data set; `data/<task>.h5` unless given."""
+    """HDF5 files, which make one data set; `data/TASK.h5` under the home unless given."""
     in_memory: InMemory = "auto"
     """Whether pictures are read once, or as they are needed; auto: once if they take less than half of the memory."""
-    frameskip: int | None = None
+    frameskip: Count | None = None
     """Rows of the data set in a block; unless given, 1, and 5 for data sets of le-wm, which have a row a step."""
-    num_workers: int = 2
+    num_workers: Natural = 2
     """Threads that draw windows ahead where pictures stay in their files."""
     preset: Literal["default", "debug", "paper"] = "default"
     """Settings to start from; options given beside it win."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the initial weights, the order of the windows and the regulariser's random draws."""
     device: str = "auto"
     """cpu, cuda, mps, or auto: the first of cuda, mps and cpu that is there."""
@@ -46,69 +42,64 @@ class TrainConfig:
     """bfloat16 multiplies where the hardware does so natively (auto)."""
     compile: bool = False
     """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/scale.md)."""
-    num_steps: int = 2000
+    num_steps: Count = 2000
     """Steps of encoder and predictor together."""
-    predictor_steps: int = 3000
+    predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
-    reachability_steps: int = 4000
+    reachability_steps: Natural = 4000
     """Steps of the reachability metric, on frozen embeddings; 0 leaves it out."""
-    batch_size: int = 64
+    batch_size: Several = 64
     """Windows in a step."""
-    num_frames: int = 8
+    num_frames: Several = 8
     """Frames in a window. Few frames of many windows hold more different scenes than the reverse."""
-    learning_rate: float = 1e-3
-    predictor_batch_size: int = 64
+    learning_rate: Positive = 1e-3
+    predictor_batch_size: Count = 64
     """Windows in a step of the predictor alone."""
-    predictor_num_frames: int = 8
+    predictor_num_frames: Several = 8
     """Frames in such a window."""
-    predictor_learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
-    warmup_steps: int = 100
+    predictor_learning_rate: Positive = 2e-3
+    weight_decay: NonNegative = 1e-3
+    warmup_steps: Natural = 100
     """Linear warm-up, before the cosine decay to zero."""
-    grad_clip: float = 1.0
-    rollout_weight: float = 1.0
+    grad_clip: Positive = 1.0
+    rollout_weight: NonNegative = 1.0
     """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""
-    max_context: int = 3
+    max_context: Count = 3
     """An open-loop rollout starts from 1 to this many real frames, as far as the window allows."""
-    regularizer: RegularizerName = "sigreg"
-    """What keeps the embeddings from collapsing; each has options of its own below."""
-    sigreg: SIGRegConfig = field(default_factory=SIGRegConfig)
-    ema: EMAConfig = field(default_factory=EMAConfig)
-    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
-    simclr: SimCLRConfig = field(default_factory=SimCLRConfig)
-    moco: MoCoConfig = field(default_factory=MoCoConfig)
-    kl: KLConfig = field(default_factory=KLConfig)
-    pldm: PLDMConfig = field(default_factory=PLDMConfig)
-    reachability_batch_size: int = 512
+    regularizer: RegularizerConfig = SIGRegConfig()
+    """What keeps the embeddings from collapsing: --regularizer NAME, and the options of that one."""
+    reachability_batch_size: Several = 512
     """N transitions, and so N² pairs, in a step of the reachability metric."""
-    reachability_learning_rate: float = 1e-3
-    discount: float = 0.97
+    reachability_learning_rate: Positive = 1e-3
+    discount: Fraction = 0.97
     """Per block; the reachability metric saturates at 1 / (1 − discount)."""
-    expectile: float = 0.9
+    expectile: Fraction = 0.9
     """Of the reachability metric: the nearer to 1, the more the shortest way seen counts."""
-    target_rate: float = 0.02
+    target_rate: Fraction = 0.02
     """How fast the metric's bootstrapping copy follows it, per step."""
-    embed_dim: int = 64
-    projector_hidden: int = 512
+    embed_dim: Count = 64
+    projector_hidden: Count = 512
     projector_activation: Literal["relu", "gelu"] = "relu"
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    reachability: ReachabilityConfig = field(default_factory=ReachabilityConfig)
-    log_every: int = 20
+    encoder: EncoderConfig = EncoderConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    reachability: ReachabilityConfig = ReachabilityConfig()
+    log_every: Count = 20
     """Steps between loss records."""
-    report_every: int = 250
+    report_every: Count = 250
     """Steps between embedding reports on held-out episodes."""
-    report_frames: int = 1000
+    report_frames: Several = 1000
     """Held-out pictures in such a report, and as many to fit its probes on."""
-    save_every: int = 250
+    save_every: Count = 250
     """Steps between states to resume from."""
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # LeWorldModel as its authors train and release it (arXiv 2603.19312): two losses, no metric; 18 M parameters. The
-    # steps are about ten epochs of their Push-T data.
-    "paper": {
+PRESETS: Registry[dict[str, Any]] = Registry("preset")
+PRESETS.register("default", {})
+# LeWorldModel as its authors train and release it (arXiv 2603.19312): two losses, no metric; 18 M parameters. The
+# steps are about ten epochs of their Push-T data.
+PRESETS.register(
+    "paper",
+    {
         "num_steps": 180_000,
         "predictor_steps": 0,
         "reachability_steps": 0,
@@ -117,7 +108,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 5e-5,
         "warmup_steps": 1_800,
         "rollout_weight": 0.0,
-        "sigreg": SIGRegConfig(weight=0.09, num_proj=1024),
+        "regularizer": SIGRegConfig(weight=0.09, num_proj=1024),
         "embed_dim": 192,
         "projector_hidden": 2048,
         "projector_activation": "gelu",
@@ -136,8 +127,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "report_every": 1_000,
         "save_every": 500,
     },
-    # Seconds, for tests: every part runs, nothing is learned well.
-    "debug": {
+)
+# Seconds, for tests: every part runs, nothing is learned well.
+PRESETS.register(
+    "debug",
+    {
         "num_steps": 30,
         "predictor_steps": 20,
         "reachability_steps": 20,
@@ -145,8 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reachability": ReachabilityConfig(hidden=16, metric_dim=8),
         "batch_size": 8,
         "warmup_steps": 5,
-        "sigreg": SIGRegConfig(num_proj=64),
-        "moco": MoCoConfig(queue_size=128),
+        "regularizer": SIGRegConfig(num_proj=64),
         "embed_dim": 16,
         "projector_hidden": 32,
         "encoder": EncoderConfig(channels=(4, 8, 8, 8)),
@@ -154,4 +147,4 @@ PRESETS: dict[str, dict[str, Any]] = {
         "report_every": 10,
         "save_every": 10,
     },
-}
+)

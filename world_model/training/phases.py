@@ -19,7 +19,7 @@ from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
 from jepa_mpc.world_model.training.loop import Phase, StepLoss
 
-CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from
+CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from; a few twice where processes share
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
@@ -37,7 +37,9 @@ def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50) -> 
     rng, device = np.random.default_rng(0), model.action_mean.device
     model.train()
     for _ in range(num_batches):
-        pixels, _ = data.windows(share(data.sample_rows(CALIBRATION_BATCH, 1, rng)))
+        rows = data.sample_rows(CALIBRATION_BATCH, 1, rng)
+        rows = np.resize(rows, (-(-len(rows) // num_ranks()) * num_ranks(), 1))
+        pixels, _ = data.windows(share(rows))
         model.encode(pixels.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -1,0 +1,60 @@
+"""A checkpoint's card: the gist of a training, for people, and the command that makes it again."""
+
+from pathlib import Path
+from typing import Any
+
+from jepa_mpc.settings import to_json
+from jepa_mpc.world_model.checkpoint import CheckpointInfo
+from jepa_mpc.world_model.regularizers import REGULARIZERS
+from jepa_mpc.world_model.training.config import TrainConfig
+
+_PHASES = {
+    "num_": "of encoder and predictor",
+    "predictor_": "of the predictor alone",
+    "reachability_": "of the reachability metric",
+}
+
+
+def facts(info: CheckpointInfo) -> dict[str, str]:
+    """Returns what a person wants to know first about a trained checkpoint, each under a word or two."""
+    data, training, embedding = info.data, info.training, info.metrics["embedding"]
+    phases = ", ".join(f"{training[f'{phase}steps']} {what}" for phase, what in _PHASES.items())
+    probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
+    return {
+        "data": f"{data['num_episodes']} episodes under the policy {data['data_policy']!r}, seed {data['seed']}, "
+        f"{info.simulator}; blocks of {data['action_block']} steps",
+        "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {info.commit}",
+        "regulariser": training["regularizer"]["name"],
+        "embedding": f"std {embedding['std']:.3f}, effective rank {embedding['effective_rank']:.1f} of "
+        f"{info.model.embed_dim}; linear probes' R²: {probes}",
+        "collapse": info.collapsed or "none noticed",
+    }
+
+
+def card(info: CheckpointInfo) -> str:
+    """Returns the card of a trained checkpoint, as Markdown."""
+    data = info.data
+    table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts(info).items())]
+    collect = f"jepa-mpc collect --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
+    train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(info.training)}"
+    return "\n".join([*table, "", f"Made again by `{collect}` and `{train}`."]) + "\n"
+
+
+def train_options(training: dict[str, Any]) -> str:
+    """Returns the command-line options by which training settings differ from the defaults."""
+    defaults = to_json(TrainConfig(output=Path()))
+    remedy, own = training["regularizer"]["name"], defaults["regularizer"]["name"]
+    defaults["regularizer"] = {**to_json(REGULARIZERS[remedy]()), "name": remedy}
+    options = [f" --regularizer {remedy}"] if remedy != own else []
+    for name, value in _flat(training).items():
+        if name not in ("task", "device") and value != _flat(defaults).get(name):
+            said = "" if value is True else f" {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            options.append(f" --{name.replace('_', '-')}{said}")
+    return "".join(options)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
