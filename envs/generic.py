@@ -12,10 +12,9 @@ import numpy as np
 
 from jepa_mpc.envs.base import EnvError
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
-from jepa_mpc.envs.task import Part, PoseTest, TaskSpec
+from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, TaskSpec
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
-TOLERANCE = 0.02
 _HINGE, _SLIDE, _BALL, _FREE = (
     int(getattr(mujoco.mjtJoint, f"mjJNT_{kind}")) for kind in ("HINGE", "SLIDE", "BALL", "FREE")
 )
@@ -34,7 +33,7 @@ def spec(name: str) -> TaskSpec:
         pose=pose,
         angles=angles,
         action_repeat=action_repeat,
-        data_policy="pink",
+        data_policy=SUITE_POLICY,
     )
 
 
@@ -76,4 +75,4 @@ def read_pose(model: mujoco.MjModel) -> tuple[PoseTest, tuple[bool, ...]]:
         else:
             parts.append(Part((first,), 2 * math.pi, "angle") if kind == _HINGE else Part((first,)))
         angles[first] = bool(kind == _HINGE)
-    return PoseTest(tuple(parts), TOLERANCE, "of each range"), tuple(angles)
+    return PoseTest(tuple(parts), SUITE_TOLERANCE, SUITE_UNIT), tuple(angles)

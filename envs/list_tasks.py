@@ -1,59 +1,94 @@
-"""Lists the tasks there are: `python envs/list_tasks.py`."""
+"""Lists the tasks there are, without making one, or shows one of them."""
 
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("tasks")
+
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import imageio.v3 as iio
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Column, Table
-from tqdm import tqdm
 
-from jepa_mpc import envs
-from jepa_mpc.envs.registry import TASKS
+from jepa_mpc.cli import parse
+from jepa_mpc.envs.registry import SUITE_NAMES, TASKS, get_task, make
+from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest
+from jepa_mpc.errors import UserError
+from jepa_mpc.files import refuse_existing, require_writable, whole
+from jepa_mpc.places import bundled_tasks
 
 
 @dataclass(frozen=True)
-class ListConfig:
-    """List the tasks with settings of their own, and every other that goes by its suite's name."""
+class TasksConfig:
+    """List the tasks there are, or show one of them."""
 
-    match: str = ""
-    """Only those whose name contains this."""
-    pictures: Path | None = None
-    """Folder to write a picture of each task into, as the agent sees it."""
-
-
-def main() -> None:
-    config = tyro.cli(ListConfig)
-    name_column = Column("task", no_wrap=True, min_width=30)
-    table = Table(
-        name_column, "actions × block", "coordinates", "picture", "step, ms", "data policy", "checkpoint", box=None
-    )
-    names = [name for name in TASKS if config.match in name]
-    for name in tqdm(names, leave=False):
-        spec = envs.get_task(name)
-        env = envs.make(name)
-        picture, _ = env.reset(seed=0)
-        if config.pictures is not None:
-            path = config.pictures / f"{name.replace('/', '-')}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            iio.imwrite(path, picture)
-        bundled = (Path("checkpoints") / name / "config.json").is_file()
-        table.add_row(
-            name,
-            f"{np.prod(env.action_space.shape):.0f} × {spec.action_block}",
-            str(len(env.qpos)),
-            "×".join(map(str, picture.shape[:2])),
-            f"{1000 * env.step_seconds:.0f}",
-            spec.data_policy,
-            "bundled" if bundled else "–",
-        )
-        env.close()
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(table)
+    name: Annotated[str, tyro.conf.Positional] = ""
+    """Task to make and show, by its name, gym/<Id> or module:attribute; all are listed unless given."""
+    picture: Path | None = None
+    """PNG file to write its picture to, as the agent sees it."""
 
 
-if __name__ == "__main__":
-    main()
+def listing() -> Iterator[str]:
+    """Yields a line a task: name, data policy, what counts as reached, and whether a checkpoint is bundled."""
+    yield f"{'task':<30} {'data policy':<16} {'reached within':<28} checkpoint"
+    bundled = bundled_tasks()
+    for name in TASKS:
+        policy, tolerance, unit = SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT
+        if name in bundled or name not in SUITE_NAMES:
+            spec = get_task(name)
+            policy, tolerance, unit = spec.data_policy, spec.pose.tolerance, spec.pose.unit
+        yield f"{name:<30} {policy:<16} {f'{tolerance:g} {unit}':<28} {'bundled' if name in bundled else '–'}"
+
+
+def describe(name: str, picture: Path | None = None) -> dict[str, str]:
+    """Makes the simulator once, returns what there is to know of it, and writes its picture if a path is given."""
+    if picture is not None:
+        refuse_existing(picture, "--picture")
+        require_writable(picture, "--picture")
+    spec, env = get_task(name), make(name)
+    pixels, _ = env.reset(seed=0)
+    if picture is not None:
+        from PIL import Image
+
+        with whole(picture) as scratch:
+            Image.fromarray(pixels).save(scratch, "PNG")
+    low, high = env.action_space.low.ravel(), env.action_space.high.ravel()
+    bounds = {f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True)}
+    shown = {
+        "task": name,
+        "picture": f"{pixels.shape[0]} × {pixels.shape[1]}",
+        "action": f"{len(low)} numbers in {' or '.join(sorted(bounds))}",
+        "block": f"{spec.action_block} actions",
+        "period": f"{1000 * env.step_seconds:g} ms a step, {1000 * env.step_seconds * spec.action_block:g} ms a block",
+        "coordinates": f"{len(env.qpos)}; angles: {', '.join(map(str, np.flatnonzero(spec.angles))) or 'none'}",
+        "reached": rule(spec.pose),
+        "goal": f"{spec.goal_offset} steps ahead in {spec.budget}; of another episode in {spec.far_budget}",
+        "data": f"episodes of {spec.episode_len} steps by {spec.data_policy}",
+        "checkpoint": "bundled" if name in bundled_tasks() else "–",
+    }
+    env.close()
+    return shown
+
+
+def rule(test: PoseTest) -> str:
+    """Returns in words when a pose counts as the goal's."""
+
+    def said(part: Part) -> str:
+        scale = f" / {part.scale:.3g}" if part.scale != 1 else ""
+        return f"{part.kind} of {', '.join(map(str, part.coordinates))}{scale}"
+
+    return f"within {test.tolerance:g} {test.unit}: {'; '.join(map(said, test.parts))}"
+
+
+def main(args: Sequence[str]) -> None:
+    config = parse(TasksConfig, args)
+    if not config.name and config.picture:
+        raise UserError("--picture is of one task; name it: `jepa-mpc tasks reacher --picture reacher.png`")
+    for line in listing() if not config.name else ():
+        print(line)  # noqa: T201
+    for label, value in describe(config.name, config.picture).items() if config.name else ():
+        print(textwrap.fill(f"{label:<12} {value}", 100, subsequent_indent=" " * 13))  # noqa: T201

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs.base import PixelEnv
 
+# Of tasks that go by their suite's name.
+SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT = "pink", 0.02, "of each range"
+
 
 @dataclass(frozen=True)
 class SuiteTask:

@@ -111,7 +111,8 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         del sys.path[0]  # a script's own folder, whose modules would stand before others of their names
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is cleared away
     try:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("jepa_mpc").setLevel(logging.INFO)  # what simulators and libraries tell is theirs
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
         options = _take_home(list(sys.argv[1:] if args is None else args))
         if command.of_a_task and (task := option_value(options, "--task")):

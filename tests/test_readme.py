@@ -34,7 +34,7 @@ SMALL = {
     "eval/collapse/study.py": ["--preset", "debug"],
     "eval/tables/planners.py": ["--num-episodes", "1", "--budget", "5", "--timed-decisions", "1"],
     "eval/speed/planning.py": ["--num-decisions", "2", "--paper-decisions", "0"],
-    "envs/list_tasks.py": ["--match", "point_mass"],
+    "envs/list_tasks.py": ["point_mass"],
     "eval/speed/rendering.py": ["--num-frames", "3", "--num-rounds", "1"],
 }
 

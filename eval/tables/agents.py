@@ -243,7 +243,7 @@ def write_agent_table(config: BenchmarkConfig) -> Path:
     if config.num_episodes < 1 or config.seed < 0 or config.max_seeds < 1:
         raise UsageError("--num-episodes and --max-seeds must be at least 1, --seed at least 0")
     if not (Path("checkpoints") / task / "config.json").exists():
-        raise UsageError(f"no checkpoint is bundled for {task!r}; `python envs/list_tasks.py` shows which have one")
+        raise UsageError(f"no checkpoint is bundled for {task!r}; `jepa-mpc tasks` shows which have one")
     wanted = [(name, seed) for name in chosen(config) for seed in CONTENDERS[name].seeds[: config.max_seeds]]
     missing = [row for row in wanted if stored(*row, config) is None]
     for name, seed in tqdm(missing, desc="rows"):

@@ -1,5 +1,3 @@
-import re
-import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -8,7 +6,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from jepa_mpc import envs
-from jepa_mpc.envs import generic, list_tasks, registry
+from jepa_mpc.envs import generic, registry
 from jepa_mpc.envs.mujoco_env import suite
 from jepa_mpc.envs.registry import SUITE_NAMES
 from jepa_mpc.envs.rendering import View
@@ -276,18 +274,6 @@ def test_gymnasiums_physics_are_left_as_they_are():
         _, expected, *_ = theirs.step(action)
         np.testing.assert_array_equal(ours.qpos, theirs.data.qpos)
         assert reward == expected
-
-
-def test_list_tasks_prints_and_draws(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["list_tasks.py", "--match", "reacher", "--pictures", str(tmp_path)])
-    list_tasks.main()
-    out = capsys.readouterr().out
-    assert re.search(r"reacher +2 × 5 +2 +64×64 +40 +uniform", out)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "reacher.png",
-        "dmc-reacher-easy.png",
-        "dmc-reacher-hard.png",
-    }
 
 
 def test_a_view_of_its_own_looks_from_where_it_says():
