@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,6 +204,170 @@ def test_coloured_noise_has_unit_variance_and_its_spectrum(num_steps, exponent):
     torch.testing.assert_close(power[1:], expected, rtol=1e-3, atol=1e-4)
 
 
+def first_round(name, steps_per_block, exponent, scale=1e-3):
+    """Candidates (S, H, A) of a search's first round in units of its std, whose bounds are too far to be met."""
+    config = PlannerConfig(num_samples=3000, num_iterations=1, init_std=scale, min_std=1e-9, noise_exponent=exponent)
+    planner = PLANNERS[name](config, LOW.repeat(steps_per_block), HIGH.repeat(steps_per_block), steps_per_block)
+    seen = []
+
+    def cost(actions):
+        seen.append(actions)
+        return actions.sum((-1, -2))
+
+    planner.plan(cost, 5, generators([5]))
+    return (seen[0][0] - planner.middle) / (scale * planner.half_range)
+
+
+@pytest.mark.parametrize("steps_per_block", [1, 2])
+def test_icems_candidates_are_coloured_along_the_steps_of_all_blocks(steps_per_block):
+    T = 5 * steps_per_block
+    coloured = first_round("icem", steps_per_block, 1.5)
+    white = first_round("cem", steps_per_block, 1.5)
+    assert (coloured[0] == white[0]).all()  # the mean
+    # A block is its steps one after another, each of both actions.
+    steps, source = (x[1:].reshape(-1, T, 2) for x in (coloured, white))
+    torch.testing.assert_close(steps, torch.einsum("ts,nsa->nta", colouring(T, 1.5), source), atol=2e-3, rtol=0)
+    covariance = torch.einsum("nta,nsa->ts", steps, steps) / (2 * len(steps))
+    torch.testing.assert_close(covariance, colouring(T, 1.5) @ colouring(T, 1.5).T, atol=0.06, rtol=0)
+    assert covariance[0, 1] > 0.2  # where white noise has nothing
+    torch.testing.assert_close(first_round("icem", steps_per_block, 0.0), white)
+
+
+def searched(config, cost, warm=None, name="cem", **kwargs):
+    """A plan, and the candidates (S, H, A) of every round."""
+    seen = []
+
+    def watched(actions):
+        seen.append(actions[0])
+        return cost(actions)
+
+    return PLANNERS[name](config, LOW, HIGH).plan(watched, 2, generators([3]), warm, **kwargs), seen
+
+
+def test_each_round_is_drawn_around_the_elites_of_the_one_before():
+    config = PlannerConfig(num_samples=4000, num_elites=7, num_iterations=3, init_std=0.3, min_std=1e-3)
+    aim = torch.tensor([0.4, -1.2])
+
+    def cost(actions):
+        return (actions - aim).square().sum((-1, -2))
+
+    plan, seen = searched(config, cost)
+    assert [len(samples) for samples in seen] == [4000] * 3
+    middle, half_range = torch.tensor([0.0, -0.75]), torch.tensor([1.0, 1.25])
+    mean, std = middle.expand(2, 2), (0.3 * half_range).expand(2, 2)
+    for samples in seen:
+        torch.testing.assert_close(samples[0], mean)
+        torch.testing.assert_close(samples[1:].mean(0), mean, atol=0.03, rtol=0)
+        torch.testing.assert_close(samples[1:].std(0), std, atol=0, rtol=0.05)
+        elites = samples[cost(samples[None])[0].argsort()[:7]]
+        mean, std = elites.mean(0), elites.std(0, correction=0)
+    torch.testing.assert_close(plan.actions[0], mean)
+    assert plan.cost.item() == pytest.approx(cost(seen[-1][None]).min().item())
+    assert plan.elites.shape == (1, 0, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
+def test_the_std_has_a_floor_in_every_dimension(name):
+    """One action is pinned down at once; the other costs nothing, so the search goes on, and on in both."""
+    config = PlannerConfig(num_samples=3000, num_elites=20, num_iterations=6, min_std=0.1, sample_decay=1.0)
+
+    def cost(actions):
+        return actions[..., 0].square().sum(-1) if name != "mppi" else 100 * (actions[..., 0].square().sum(-1) > 0.01)
+
+    _, seen = searched(replace(config, noise_exponent=0, temperature=0.01), cost, name=name)
+    assert len(seen) == 6
+    drawn = seen[-1][1:3000]
+    torch.testing.assert_close(drawn[..., 0].std(0), torch.full((2,), 0.1), atol=0, rtol=0.05)
+    assert (drawn[..., 1].std(0) > 0.2 * 1.25).all()
+
+
+def test_a_warm_search_is_drawn_around_the_plan_before_at_its_own_std():
+    config = PlannerConfig(num_samples=3000, num_iterations=1, init_std=0.9, warm_std=0.1)
+    warm = torch.tensor([[[0.2, -0.5], [-0.3, -1.0]]])
+    _, seen = searched(config, lambda actions: actions.sum((-1, -2)), plan_of(warm))
+    torch.testing.assert_close(seen[0][1:].mean(0), warm[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(seen[0][1:].std(0), torch.tensor([0.1, 0.125]).expand(2, 2), atol=0, rtol=0.05)
+
+
+def test_no_rounds_leave_the_plan_as_it_is():
+    warm = Plan(torch.tensor([[[0.2, -0.5], [-0.3, -1.0]]]), torch.tensor([3.0]), torch.zeros(1, 4, 2, 2), 5)
+    plan, seen = searched(PlannerConfig(num_iterations=0), None, warm)
+    assert not seen
+    assert plan.num_rounds == 0
+    assert plan.cost == 3
+    torch.testing.assert_close(plan.actions, warm.actions)
+    torch.testing.assert_close(plan.elites, warm.elites)
+    cold, _ = searched(PlannerConfig(num_iterations=0), None)
+    torch.testing.assert_close(cold.actions, torch.tensor([0.0, -0.75]).expand(1, 2, 2))
+    assert cold.cost == torch.inf
+
+
+def test_an_episode_that_has_converged_keeps_plan_and_cost_while_others_search():
+    """The first episode's elites agree at once, so its std is at the floor; the second's lie on two sides."""
+    rounds = []
+
+    def cost(actions):
+        rounds.append(actions)
+        x = actions[..., 0, 0]
+        costs = torch.stack([(x[0] - 0.1).abs(), (x[1].abs() - 0.9).abs()])
+        return costs + len(rounds)  # each round a new cost
+
+    config = PlannerConfig(num_samples=300, num_elites=10, num_iterations=5, min_std=0.3, init_std=0.5)
+    plan = PLANNERS["cem"](config, -torch.ones(1), torch.ones(1)).plan(cost, 1, generators([0, 1]))
+    first = rounds[0][0, (rounds[0][0] - 0.1).abs().sum((-1, -2)).argsort()[:10]]
+    assert plan.num_rounds == len(rounds) > 1
+    torch.testing.assert_close(plan.actions[0], first.mean(0))
+    assert plan.cost[0] == pytest.approx(1, abs=0.05)
+
+
+def test_descent_takes_adams_steps_in_units_of_half_the_range():
+    """Adam written out, from the one start that there is; its rate falls evenly to zero, and bounds are kept."""
+    config = PlannerConfig(num_iterations=0, num_gradient_steps=6, gradient_step=0.3)
+    warm = plan_of(torch.tensor([[[0.5, -1.5], [-0.9, 0.0]]]))
+    weight, seen = torch.tensor([3.0, 0.2]), []
+
+    def cost(actions):
+        seen.append(actions.detach()[0, 0])
+        return (weight * actions).sum((-1, -2))  # falls for ever, so bounds are met
+
+    planner = PLANNERS["cem-gradient"](config, LOW, HIGH)
+    plan = planner.plan(cost, 2, generators([0]), warm)
+    middle, half_range = np.array([0.0, -0.75]), np.array([1.0, 1.25])
+    x = (warm.actions[0].numpy() - middle) / half_range
+    first, second = np.zeros((2, 2)), np.zeros((2, 2))
+    for step in range(7):
+        np.testing.assert_allclose(seen[step], middle + half_range * x, atol=1e-5)
+        gradient = weight.numpy() * half_range * np.ones((2, 2))
+        first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
+        corrected = first / (1 - 0.9 ** (step + 1)) / (np.sqrt(second / (1 - 0.99 ** (step + 1))) + 1e-8)
+        x = np.clip(x - 0.3 * (1 - step / 6) * corrected, -1, 1)
+    assert len(seen) == 7
+    torch.testing.assert_close(plan.actions[0], seen[-1])
+    assert plan.cost.item() == pytest.approx((weight * seen[-1]).sum().item(), rel=1e-5)
+
+
+def test_descent_keeps_the_best_place_and_the_best_start():
+    """A cost with two valleys of which the deeper holds few starts, and a step so long that it overshoots."""
+
+    def cost(actions):
+        x = actions[..., 0, 0]
+        return torch.minimum((x + 0.5).square(), (x - 0.5).square() - 0.1)
+
+    config = PlannerConfig(num_samples=40, num_elites=30, num_gradient_steps=1, gradient_step=0.7)
+    costs = []
+
+    def watched(actions):
+        costs.append(cost(actions.detach()))
+        return cost(actions)
+
+    plan = PLANNERS["gradient"](config, -torch.ones(1), torch.ones(1)).plan(watched, 1, generators([0]))
+    assert [c.shape[1] for c in costs] == [40, 30, 30]  # one round of samples, then the best of them descend
+    assert plan.num_rounds == 1
+    assert plan.cost.item() == min(c.min().item() for c in costs)
+    assert cost(plan.actions[None]).item() == plan.cost.item()
+    assert costs[-1].min() > plan.cost  # where it ended was worse
+
+
 def test_gradient_polish_improves_on_cem():
     cost, best = linear_quadratic(horizon=4)
     bound = torch.full((2,), 2.0)
@@ -255,6 +420,10 @@ def test_objectives_by_hand():
         (PlannerConfig(num_iterations=-1), "num_iterations"),
         (PlannerConfig(temperature=0), "temperature must be above 0"),
         (PlannerConfig(init_std=float("nan")), "init_std must be above 0"),
+        (PlannerConfig(warm_std=0), "warm_std must be above 0"),
+        (PlannerConfig(min_std=0), "min_std must be above 0"),
+        (PlannerConfig(gradient_step=-1), "gradient_step must be above 0"),
+        (PlannerConfig(num_gradient_steps=-1), "noise_exponent and num_gradient_steps must be at least 0"),
         (PlannerConfig(sample_decay=0.9), "sample_decay must be at least 1"),
         (PlannerConfig(noise_exponent=-1), "noise_exponent and num_gradient_steps must be at least 0"),
     ],

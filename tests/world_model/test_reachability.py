@@ -1,8 +1,17 @@
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from conftest import INFO
 
+from jepa_mpc.world_model.data.dataset import Dataset, Episode, write_dataset
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig, reachability_loss
+from jepa_mpc.world_model.training.config import TrainConfig
+from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
+from jepa_mpc.world_model.training.phases import reachability_phase
 
 
 class Identity(Reachability):
@@ -13,14 +22,30 @@ class Identity(Reachability):
         self.features = torch.nn.Identity()
 
 
-def descend(loss, optimizer, metric, target):
-    """One step of the optimiser, and the slow copy's after it."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    with torch.no_grad():
-        for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
-            slow.lerp_(fast, 0.02)
+def learned(tmp_path, walks, place, velocity, num_steps, expectile):
+    """The metric that the reachability phase learns of walks (E, T) through places, whose embeddings are `place`."""
+    nothing = np.zeros((walks.shape[1], 1, 1, 3), np.uint8), np.zeros((walks.shape[1] - 1, 1), np.float32)
+    recorded = [Episode(*nothing, walk[:, None].astype(float), np.zeros((len(walk), 1))) for walk in walks]
+    write_dataset(tmp_path / "walks.h5", recorded, replace(INFO, angles=(False,)))
+    data = Dataset(tmp_path / "walks.h5")
+    config = TrainConfig(
+        output=tmp_path,
+        reachability_steps=num_steps,
+        reachability_batch_size=64,
+        reachability_learning_rate=5e-3,
+        expectile=expectile,
+    )
+    torch.manual_seed(0)
+    z = torch.tensor(place(data.qpos[:, 0]), dtype=torch.float32)
+    metric = Reachability(ReachabilityConfig(hidden=64, metric_dim=8, velocity=velocity), z.shape[1])
+    target = copy.deepcopy(metric)
+    model = SimpleNamespace(reachability=metric)
+    phase = reachability_phase(config, model, target, data, SimpleNamespace(z=z, prepare=lambda: None))
+    loop = LoopConfig(
+        0, weight_decay=0, warmup_steps=50, grad_clip=10, log_every=500, report_every=500, save_every=10**6
+    )
+    run_phases([phase], torch.nn.ModuleList([metric, target]), tmp_path, loop)
+    return metric.requires_grad_(False)
 
 
 def test_is_a_metric():
@@ -52,47 +77,28 @@ def test_gradients_stay_finite_at_distance_zero():
     assert all(torch.isfinite(p.grad).all() for p in metric.parameters())
 
 
-def test_learns_the_steps_around_a_wall():
+def test_learns_the_steps_around_a_wall(tmp_path):
     """Nine cells bent into a horseshoe: its ends lie side by side in the plane, and eight steps apart."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
     cells = np.array([(0, 2), (0, 1), (0, 0), (1, -1), (2, -1), (3, 0), (3, 1), (3, 2), (2, 2.0)]) / 2
+    walks = np.random.default_rng(0).integers(9, size=(200, 1)).repeat(40, axis=1)
+    for t in range(1, 40):  # a random walk along the horseshoe
+        walks[:, t] = np.clip(walks[:, t - 1] + np.random.default_rng(t).choice([-1, 1], size=200), 0, 8)
+    metric = learned(tmp_path, walks, lambda cell: cells[cell.astype(int)], False, 1000, 0.95)
     position = torch.tensor(cells, dtype=torch.float32)
-    metric, target = (Reachability(ReachabilityConfig(hidden=64, metric_dim=8), 2) for _ in range(2))
-    target.load_state_dict(metric.state_dict())
-    optimizer = torch.optim.Adam(metric.parameters(), 3e-3)
-    for _ in range(1500):
-        now = rng.integers(9, size=64)
-        after = np.clip(now + rng.choice([-1, 1], size=64), 0, 8)  # a random walk along the horseshoe
-        goal = rng.integers(9, size=64)
-        is_goal = torch.from_numpy(now[:, None] == goal)
-        loss = reachability_loss(metric, target, *(position[i] for i in (now, now, after, goal)), is_goal, 0.97, 0.95)
-        descend(loss, optimizer, metric, target)
-    with torch.no_grad():
-        learned = metric(position[:, None], position[:, None], position[None]).numpy()
+    distance = metric(position[:, None], position[:, None], position[None]).numpy()
     steps = np.abs(np.arange(9)[:, None] - np.arange(9))
     discounted = (1 - 0.97**steps) / (1 - 0.97)
-    assert np.abs(learned - discounted).max() < 1  # a random walk is seen to go back half the time
-    assert learned[0, 8] > 3 * learned[0, 2] > 0
+    assert np.abs(distance - discounted).max() < 1  # a random walk is seen to go back half the time
+    assert distance[0, 8] > 3 * distance[0, 2] > 0
 
 
-def test_with_velocity_one_place_lies_nearer_to_what_it_moves_towards():
+def test_with_velocity_one_place_lies_nearer_to_what_it_moves_towards(tmp_path):
     """A ball that rolls on along a line at one of two speeds, the sign of which alone decides what it will meet."""
-    torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    config = ReachabilityConfig(hidden=64, metric_dim=8, velocity=True)
-    metric, target = Reachability(config, 1), Reachability(config, 1)
-    target.load_state_dict(metric.state_dict())
-    optimizer = torch.optim.Adam(metric.parameters(), 3e-3)
-    for _ in range(1000):
-        now, speed = 0.2 * rng.integers(-5, 6, 128), rng.choice([-0.2, 0.2], 128)
-        goal = now + speed * rng.integers(1, 6, 128)
-        rows = (torch.tensor(x, dtype=torch.float32)[:, None] for x in (now - speed, now, now + speed, goal))
-        is_goal = torch.from_numpy(np.isclose(now[:, None], goal))
-        loss = reachability_loss(metric, target, *rows, is_goal, 0.97, 0.9)
-        descend(loss, optimizer, metric, target)
-    with torch.no_grad():
-        here, ahead = torch.zeros(1), torch.tensor([0.4])
-        towards, away = metric(here, here - 0.2, ahead), metric(here, here + 0.2, ahead)
-    assert towards == pytest.approx(1 + 0.97, abs=0.3)  # two blocks
-    assert away > 2 * towards
+    start, speed = 0.2 * rng.integers(-5, 6, (400, 1)), rng.choice([-0.2, 0.2], (400, 1))
+    walks = start + speed * np.arange(-1, 6)
+    metric = learned(tmp_path, walks, lambda place: place[:, None], True, 800, 0.9)
+    here, ahead = torch.zeros(1), torch.tensor([0.4])
+    towards, away = metric(here, here - 0.2, ahead), metric(here, here + 0.2, ahead)
+    assert 1 < towards < 3  # two blocks
+    assert away > 1.5 * towards
