@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import sac as sac_policy
 from jepa_mpc.agent.data_policies.basic import POLICIES, MakePolicy, Policy
 from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
+from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.data.dataset import Compression, DatasetInfo, Episode, write_dataset
 
@@ -71,22 +71,13 @@ def run_episode(
     """Runs one episode from a random reset; a row is a block, or a step."""
     env.reset(seed=int(rng.integers(2**31)))
     pixels, actions, qpos, qvel = [env.render()], [], [env.qpos], [env.qvel]
-
-    def record(done: list[NDArray[np.float32]]) -> None:
-        pixels.append(env.render())
-        actions.append(np.concatenate(done))
-        qpos.append(env.qpos)
-        qvel.append(env.qvel)
-
     for _ in range(num_blocks):
-        block = []
-        for action in policy(pixels[-1]):
-            env.advance(action)
-            block.append(action)
-            if every_step:
-                record([action])
-        if not every_step:
-            record(block)
+        block = policy(pixels[-1])
+        for part in ([action] for action in block) if every_step else [block]:
+            actions.append(run_block(env, part))
+            pixels.append(env.render())
+            qpos.append(env.qpos)
+            qvel.append(env.qvel)
     return Episode(np.stack(pixels), np.stack(actions), np.stack(qpos), np.stack(qvel))
 
 

@@ -5,14 +5,20 @@ goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is
 `module:attribute`: a `TaskSpec`, or a function without arguments that returns one.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from jepa_mpc.envs.base import EnvError, PixelEnv
 from jepa_mpc.envs.task import TaskSpec
 from jepa_mpc.envs.tasks import OWN_TASKS
+from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
+
+if TYPE_CHECKING:
+    from jepa_mpc.envs.base import PixelEnv
 
 TASKS: Registry[TaskSpec | Callable[[], TaskSpec]] = Registry("task", listed_by="jepa-mpc tasks")
 
@@ -55,7 +61,9 @@ def get_task(name: str) -> TaskSpec:
     found = TASKS[name]
     spec = found() if callable(found) else found
     if not isinstance(spec, TaskSpec):
-        raise EnvError(f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function that returns one")
+        raise UserError(
+            f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function that returns one"
+        )
     return spec if spec.name == name else replace(spec, name=name)
 
 

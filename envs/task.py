@@ -1,14 +1,17 @@
 """What a task is: how to make it, sample data in it, and decide success."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.envs.base import PixelEnv
+if TYPE_CHECKING:
+    from jepa_mpc.envs.base import PixelEnv
 
 # Of tasks that go by their suite's name.
 SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT = "pink", 0.02, "of each range"
@@ -63,7 +66,7 @@ class PoseTest:
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
         return self.error(qpos, goal_qpos) < self.tolerance
 
-    def within(self, share: float) -> "PoseTest":
+    def within(self, share: float) -> PoseTest:
         """The same test with that share of the tolerance."""
         return replace(self, tolerance=share * self.tolerance)
 

@@ -4,15 +4,20 @@ What an entry leaves out is what `TaskSpec` defaults to. Targets that the simula
 picture. Simulators are imported when a task is made, so that reading this table needs none of them.
 """
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.envs.base import PixelEnv
 from jepa_mpc.envs.rendering import View
 from jepa_mpc.envs.task import Part, PoseTest, SuiteTask, TableRow, TaskSpec
+
+if TYPE_CHECKING:
+    from jepa_mpc.envs.base import PixelEnv
 
 _TURN = 2 * math.pi
 # Where actions are many numbers or the goal is met in passing, a search wants more samples and rounds.

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies.basic import POLICIES
+from jepa_mpc.envs.blocks import run_block
 
 
 def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -12,6 +13,5 @@ def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator)
     env.reset(seed=int(rng.integers(2**31)))
     policy = POLICIES[spec.data_policy](env, spec.action_block, rng)
     for _ in range(rng.integers(spec.episode_len // spec.action_block)):
-        for action in policy(None):
-            env.advance(action)
+        run_block(env, policy(None))
     return env.qpos

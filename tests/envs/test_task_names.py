@@ -58,7 +58,7 @@ def test_a_registered_task_is_listed_and_goes_by_its_name(stranger):
 
 @pytest.mark.parametrize(
     ("attribute", "message"),
-    [("missing", "has no 'missing'"), ("of_another_kind", "is no task: it is int, not a TaskSpec")],
+    [("missing", "has no 'missing'"), ("of_another_kind", "is no task: it is int, no TaskSpec")],
 )
 def test_what_is_no_task_is_refused_in_one_line(stranger, attribute, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -71,7 +71,7 @@ def test_names_are_looked_up_without_a_simulator():
         "import sys; from jepa_mpc import envs; envs.task_names(); envs.get_task('reacher')\n"
         "try: envs.get_task('recher')\n"
         "except Exception as error: print(error)\n"
-        "print(sorted({'mujoco', 'dm_control', 'torch', 'pygame', 'ogbench', 'h5py'} & set(sys.modules)))"
+        "print(sorted({'gymnasium', 'mujoco', 'dm_control', 'torch', 'pygame', 'ogbench', 'h5py'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["unknown task 'recher'; did you mean reacher?", "[]"]
