@@ -1,14 +1,16 @@
 """How the agent plans."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jepa_mpc.envs.task import TaskSpec
-from jepa_mpc.planners import PlannerConfig
-from jepa_mpc.settings import read
+from jepa_mpc.errors import UserError
+from jepa_mpc.planners import CEMConfig, ICEMConfig, PlannerConfig
+from jepa_mpc.registry import Registry
+from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
 
-PlannerName = Literal["cem", "icem", "mppi", "gradient", "cem-gradient"]
-ObjectiveName = Literal["reachability", "latent"]
+if TYPE_CHECKING:
+    from jepa_mpc.envs.task import TaskSpec
+
 ReductionName = Literal["mean", "minimum", "terminal"]
 
 
@@ -16,50 +18,61 @@ ReductionName = Literal["mean", "minimum", "terminal"]
 class AgentConfig:
     """How the agent plans."""
 
-    planner: PlannerName = "icem"
-    """Search algorithm."""
-    objective: ObjectiveName = "reachability"
-    """Distance to the goal: the learned number of blocks to it, or that between embeddings."""
+    inline: ClassVar[bool] = True
+
+    planner: PlannerConfig = field(default_factory=ICEMConfig)
+    """Search algorithm, of which --planner chooses one by name: cem, icem, mppi, gradient, cem-gradient."""
+    objective: str = "reachability"
+    """Distance to the goal: reachability, the learned number of blocks to it; latent, that between embeddings; or
+    `module:function`."""
     reduction: ReductionName = "mean"
     """The distance counts on average over the horizon, at its nearest, or at the horizon's end."""
-    effort_weight: float = 0.3
+    effort_weight: NonNegative = 0.3
     """Weight of the mean square action beside the distance."""
-    horizon: int = 2
+    horizon: Count = 2
     """Blocks to look ahead."""
-    receding_horizon: int = 1
+    receding_horizon: Count = 1
     """Blocks to execute before planning anew."""
-    history_len: int = 3
+    history_len: Count = 3
     """Real frames that the predictor sees; more than one shows velocity."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
     warm_start: Literal["none", "inverse", "gcbc"] = "none"
     """A policy whose proposal competes in every search, the checkpoint's file of that name; with --num-iterations 0
     there is no search, and it decides alone."""
-    deadline_ms: float | None = None
+    deadline_ms: Positive | None = None
     """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""
-    search: PlannerConfig = field(default_factory=PlannerConfig)
 
     def settings(self) -> dict[str, Any]:
-        """All settings, flat, for results."""
-        flat = asdict(self)
-        return {**flat, **flat.pop("search")}
+        """Returns all settings, flat, for results."""
+        flat = to_json(self)
+        planner = flat.pop("planner")
+        return {"planner": planner.pop("name"), **flat, **planner}
+
+    def searched_by(self, kind: type[PlannerConfig]) -> "AgentConfig":
+        """Returns these settings with another search, which keeps of the one before what both have."""
+        if not (isinstance(kind, type) and issubclass(kind, PlannerConfig)):
+            raise UserError(f"{kind!r} is no planner; name a subclass of PlannerConfig")
+        shared = {each.name for each in fields(kind)} & {each.name for each in fields(self.planner)}
+        return replace(self, planner=kind(**{name: getattr(self.planner, name) for name in shared}))
 
 
-# LeWorldModel's way (arXiv 2603.19312): CEM, the distance at the end of five blocks, all rounds, all blocks executed.
-PAPER_CONFIG = AgentConfig(
-    planner="cem",
-    objective="latent",
-    reduction="terminal",
-    effort_weight=0.0,
-    horizon=5,
-    receding_horizon=5,
-    search=PlannerConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0, min_std=1e-9),
+# Named ways to plan. "lewm" is LeWorldModel's (arXiv 2603.19312): CEM, the distance at the end of five blocks, all
+# rounds, all blocks executed.
+AGENT_PRESETS: Registry[AgentConfig] = Registry("preset")
+AGENT_PRESETS.register(
+    "lewm",
+    AgentConfig(
+        planner=CEMConfig(num_samples=300, num_iterations=30, num_elites=30, init_std=1.0, min_std=1e-9),
+        objective="latent",
+        reduction="terminal",
+        effort_weight=0.0,
+        horizon=5,
+        receding_horizon=5,
+    ),
 )
 
 
-def config_for(spec: TaskSpec) -> AgentConfig:
+def config_for(spec: "TaskSpec") -> AgentConfig:
     """Returns the settings that a task is planned with unless others are given."""
-    planner = {"name": AgentConfig.planner, **spec.planning.get("planner", {})}
-    name = planner.pop("name")
-    settings = {**spec.planning, "planner": name, "search": planner}
-    return read(AgentConfig, settings, f"the planning of task {spec.name}")
+    return read(AgentConfig, dict(spec.planning), f"the planning of task {spec.name}")

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
-from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, effort, shift
+from jepa_mpc.errors import UserError
+from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
+from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
 from jepa_mpc.world_model.model.jepa import JEPA
@@ -48,26 +51,20 @@ class PlanningAgent:
         proposer: LatentPolicy | None = None,
     ):
         if (numbers := action_block * math.prod(action_space.shape)) != model.config.action_dim:
-            raise ValueError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
-        if config.horizon < 1 or config.history_len < 1:
-            raise ValueError("horizon and history_len must be at least 1")
-        if not 1 <= config.receding_horizon <= config.horizon:
-            raise ValueError(
-                f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}"
-            )
+            raise UserError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
+        config = checked(config)
+        if config.receding_horizon > config.horizon:
+            raise UserError(f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}")
+        self._objective = OBJECTIVES[config.objective]
         longest = config.history_len + config.horizon - 1
         if longest > (limit := model.config.predictor.max_len):
-            raise ValueError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
-        if config.objective == "reachability" and model.reachability is None:
-            raise ValueError("this checkpoint has no reachability metric; use --objective latent or train it again")
+            raise UserError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
+        if self._objective is reachability and model.reachability is None:
+            raise UserError("this checkpoint has no reachability metric; use --objective latent or train it again")
         if (config.warm_start != "none") != (proposer is not None):
-            raise ValueError("warm_start names the policy that proposes; one must be there if, and only if, it does")
-        if config.search.num_iterations == 0 and proposer is None:
-            raise ValueError("without a search (num_iterations 0), a policy must propose: use --warm-start")
-        if not config.effort_weight >= 0:
-            raise ValueError(f"effort_weight must be at least 0, not {config.effort_weight}")
-        if config.deadline_ms is not None and not config.deadline_ms > 0:
-            raise ValueError(f"deadline_ms must be above 0, not {config.deadline_ms}")
+            raise UserError("warm_start names the policy that proposes; one must be there if, and only if, it does")
+        if config.planner.num_iterations == 0 and proposer is None:
+            raise UserError("without a search (num_iterations 0), a policy must propose: use --warm-start")
         self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
         self._device = model.action_mean.device
         wide = model.config.predictor.width >= BFLOAT16_PAYS
@@ -78,7 +75,7 @@ class PlanningAgent:
             torch.from_numpy(np.tile(bound, action_block)).to(self._device)
             for bound in (action_space.low, action_space.high)
         )
-        self._planner = PLANNERS[config.planner](config.search, low, high, action_block)
+        self._planner = config.planner.make(low, high, action_block)
         self._reduce = REDUCTIONS[config.reduction]
         self.rounds_done: list[int] = []  # by each search so far; fewer than asked for where it met the deadline
 
@@ -131,7 +128,8 @@ class PlanningAgent:
         def cost(actions: torch.Tensor) -> torch.Tensor:
             future = self.model.rollout(z_history, past_actions, actions)
             toll = effort(actions, planner.middle, planner.half_range)
-            return self._reduce(self._distance(z_history[:, -1], future)) + config.effort_weight * toll
+            distance = self._objective(self.model, future, z_history[:, -1], self._z_goal)
+            return self._reduce(distance) + config.effort_weight * toll
 
         warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
         if self._proposer is not None:
@@ -145,7 +143,7 @@ class PlanningAgent:
         assert self._proposer is not None
         z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
         z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
-        alone = not self.config.search.num_iterations
+        alone = not self.config.planner.num_iterations
         blocks: list[torch.Tensor] = []
         planner = self._planner
         for _ in range(self.config.receding_horizon if alone else self.config.horizon):
@@ -158,14 +156,6 @@ class PlanningAgent:
             return Plan(actions, actions.new_full((len(actions),), torch.inf), actions.unsqueeze(1), 0)
         elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)
-
-    def _distance(self, z: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
-        """To the goals, from each embedding (B, S, H, D) of futures that begin at z (B, D)."""
-        if self.config.objective == "latent":
-            return self.model.latent_distance(future, self._z_goal)
-        assert self.model.reachability is not None
-        before = torch.cat([z[:, None, None].expand(*future.shape[:2], 1, -1), future[:, :, :-1]], dim=2)
-        return self.model.reachability(future, before, self._z_goal)
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).to(self._device)

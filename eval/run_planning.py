@@ -3,13 +3,12 @@
 `torchrun --nproc-per-node N eval/run_planning.py ...` shares the episodes, and the first process reports.
 """
 
-import argparse
 import functools
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +19,10 @@ import tyro
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
 from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
+from jepa_mpc.cli import choose, option_value
 from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.errors import UserError
@@ -32,6 +32,7 @@ from jepa_mpc.eval.metrics import summarise, summarise_returns
 from jepa_mpc.eval.picture_goal import UsageError, load_goal_image, plan_to_picture
 from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS, ProtocolName
 from jepa_mpc.eval.trial import BATCH_SIZE, run_episodes, time_decisions
+from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
@@ -214,7 +215,7 @@ def _time(run: Run, tasks: GoalTasks) -> tuple[dict[str, Any], list[tuple[str, s
     median, p95 = np.percentile(milliseconds, [50, 95])
     timing: dict[str, Any] = {"median": median, "p95": p95, "n": len(milliseconds), "device": run.config.device}
     rows = [("decision time", f"median {median:.1f} ms, p95 {p95:.1f} ms  (one episode)")]
-    asked, done = run.config.agent.search.num_iterations, run.agent.rounds_done
+    asked, done = run.config.agent.planner.num_iterations, run.agent.rounds_done
     if (deadline := run.config.agent.deadline_ms) is not None:
         cut = sum(rounds < asked for rounds in done) / len(done)
         late = sum(time > deadline for time in milliseconds) / len(milliseconds)
@@ -301,7 +302,7 @@ def _run(config: RunConfig, show: bool) -> Path:
         "{planner}, {objective} ({reduction}), {num_samples} samples × {num_iterations} rounds, "
         "horizon {horizon} blocks of {block}".format(**settings, block=spec.action_block)
     )
-    if not config.agent.search.num_iterations:
+    if not config.agent.planner.num_iterations:
         planner = f"none: {config.agent.warm_start} decides alone"
     rows += [("parameters", f"{parameters / 1e6:.2f} M"), ("planner", planner), ("run folder", str(folder))]
     if show:
@@ -318,12 +319,14 @@ def _run_folder(config: RunConfig) -> Path:
     return folder
 
 
-def parse_config() -> RunConfig:
-    """Command-line options over the task's own way to plan."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--task", default=RunConfig.task)
-    task = parser.parse_known_args()[0].task
-    return tyro.cli(RunConfig, default=RunConfig(task=task, agent=config_for(envs.get_task(task))))
+def parse_config(args: Sequence[str] | None = None) -> RunConfig:
+    """Returns what command-line options make of the task's own way to plan, or of a preset's."""
+    words, chosen = choose(sys.argv[1:] if args is None else args, {"--preset": AGENT_PRESETS, "--planner": PLANNERS})
+    task = option_value(words, "--task") or RunConfig.task
+    agent = chosen.get("--preset") or config_for(envs.get_task(task))
+    if planner := chosen.get("--planner"):
+        agent = agent.searched_by(planner)
+    return tyro.cli(RunConfig, args=words, default=RunConfig(task=task, agent=agent))
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, listed_by: str = ""):
         self.kind, self._listed_by = kind, listed_by
         self._values: dict[str, T | str] = {}
+        self._found: dict[str, T] = {}  # by `module:attribute`; such are not listed
 
     def register(self, name: str, value: T | str) -> None:
         """Adds a value, or `module:attribute`, which is imported when it is asked for.
@@ -62,10 +63,11 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Returns the value of that name; raises `UserError`, which suggests the nearest, if there is none."""
         if name not in self._values and ":" in name:
-            attribute = name.partition(":")[2]
-            registered_before = attribute in self._values
-            self._values[name] = self._load(name, attribute, registered_before)
-        elif name not in self._values:
+            if name not in self._found:
+                attribute = name.partition(":")[2]
+                self._found[name] = self._load(name, attribute, attribute in self._values)
+            return self._found[name]
+        if name not in self._values:
             for entry in importlib.metadata.entry_points(group="jepa_mpc"):
                 entry.load()
         if name not in self._values:

@@ -9,36 +9,42 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from jepa_mpc.registry import Registry
+from jepa_mpc.settings import Choice, Count, Natural, Positive, checked
+
 # Candidate plans (B, S, H, A) to costs (B, S): all that a planner knows of the world.
 CostFn = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class PlannerConfig:
-    """Settings of the search; stds and the gradient's steps are fractions of half the action range."""
+PLANNERS: Registry[type["PlannerConfig"]] = Registry("planner")
 
-    num_samples: int = 64
-    """S: candidate plans in a round; gradient: how many it descends from."""
-    num_iterations: int = 3
+
+@dataclass(frozen=True)
+class PlannerConfig(Choice, ABC):
+    """Settings that every search has; stds are fractions of half the action range."""
+
+    choices: ClassVar = PLANNERS
+    inline: ClassVar[bool] = True
+
+    num_samples: Count = 64
+    """S: candidate plans in a round."""
+    num_iterations: Natural = 3
     """Rounds of sampling and refitting; 0 takes the plan to start from as it is."""
-    num_elites: int = 8
-    """CEM and iCEM: the best candidates, to which the next distribution is fitted."""
-    init_std: float = 0.7
+    init_std: Positive = 0.7
     """Std of the first round."""
-    warm_std: float = 0.2
+    warm_std: Positive = 0.2
     """The same where the plan before is searched around."""
-    min_std: float = 0.01
+    min_std: Positive = 0.01
     """Floor of the std; an episode whose std is there has converged and stops."""
-    temperature: float = 0.1
-    """MPPI: divides the costs, after they are scaled to unit std over the samples."""
-    noise_exponent: float = 0.5
-    """iCEM: the noise's power falls with frequency to this power; 0 is white, 2 a random walk."""
-    sample_decay: float = 1.25
-    """iCEM: each round has this many times fewer samples than the one before."""
-    num_gradient_steps: int = 10
-    """gradient and cem-gradient: steps of Adam through the predictor."""
-    gradient_step: float = 0.1
-    """gradient and cem-gradient: size of the first of them; it decays to zero."""
+
+    @abstractmethod
+    def make(self, low: Tensor, high: Tensor, steps_per_block: int = 1) -> "Planner":
+        """Returns the planner of these settings.
+
+        Args:
+            low, high: (A,) bounds of one block's actions.
+            steps_per_block: a block is this many actions one after another.
+        """
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,7 @@ class Planner(ABC):
     needs_gradient: ClassVar[bool] = False
 
     def __init__(self, config: PlannerConfig, low: Tensor, high: Tensor, steps_per_block: int = 1):
-        if not 1 <= config.num_elites <= config.num_samples:
-            raise ValueError(f"num_elites must lie in 1–{config.num_samples} (num_samples), not {config.num_elites}")
-        if config.num_iterations < 0:
-            raise ValueError(f"num_iterations must be at least 0, not {config.num_iterations}")
-        for name in ("init_std", "warm_std", "min_std", "temperature", "gradient_step"):
-            if not (value := getattr(config, name)) > 0:
-                raise ValueError(f"{name} must be above 0, not {value}")
-        if not config.sample_decay >= 1:
-            raise ValueError(f"sample_decay must be at least 1, not {config.sample_decay}")
-        if not config.noise_exponent >= 0 or config.num_gradient_steps < 0:
-            raise ValueError("noise_exponent and num_gradient_steps must be at least 0")
-        self.config, self.low, self.high, self.steps_per_block = config, low, high, steps_per_block
+        self.config, self.low, self.high, self.steps_per_block = checked(config), low, high, steps_per_block
         self.middle, self.half_range = (low + high) / 2, (high - low) / 2
         self._round_seconds = 0.0  # of the last round, to judge whether another fits before a deadline
 

@@ -1,18 +1,45 @@
 """Descent of the cost by its gradient through the predictor: alone from several starts, or as a polish after CEM."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from jepa_mpc.planners.base import CostFn, Plan, Planner
-from jepa_mpc.planners.cem import CEM
+from jepa_mpc.planners.base import PLANNERS, CostFn, Plan
+from jepa_mpc.planners.cem import CEM, CEMConfig
+from jepa_mpc.settings import Natural, Positive
 
 
-class Gradient(Planner):
-    """Adam (Kingma & Ba, 2015) from every candidate of one round of samples; the best of where they end."""
+@dataclass(frozen=True)
+class GradientConfig(CEMConfig):
+    """Descent from the elites of one round."""
 
+    num_gradient_steps: Natural = 10
+    """Steps of Adam through the predictor."""
+    gradient_step: Positive = 0.1
+    """Size of the first of them, as a fraction of half the action range; it decays to zero."""
+
+    def make(self, low, high, steps_per_block=1):
+        return Gradient(self, low, high, steps_per_block)
+
+
+@dataclass(frozen=True)
+class CEMGradientConfig(GradientConfig):
+    """Descent from what the cross-entropy method finds."""
+
+    def make(self, low, high, steps_per_block=1):
+        return CEMGradient(self, low, high, steps_per_block)
+
+
+PLANNERS.register("gradient", GradientConfig)
+PLANNERS.register("cem-gradient", CEMGradientConfig)
+
+
+class Gradient(CEM):
+    """Adam (Kingma & Ba, 2015) from the elites of one round of samples; the best of where they end."""
+
+    config: GradientConfig
     needs_gradient = True
 
     def plan(self, cost_fn, horizon, generators, warm_start=None, deadline=float("inf")):
@@ -21,14 +48,14 @@ class Gradient(Planner):
         return descend(self, cost_fn, candidates, starts, deadline)
 
     def refit(self, samples, costs):
-        index = costs.topk(self.config.num_elites, dim=1, largest=False).indices
-        starts = torch.take_along_dim(samples, index[:, :, None, None], dim=1)
+        starts = self.elites(samples, costs)
         return starts[:, 0], torch.zeros_like(starts[:, 0]), starts, starts[:, 0]
 
 
 class CEMGradient(CEM):
     """CEM finds the valley, a few steps of Adam its floor (cf. Huang et al., 2021, arXiv 2112.07746)."""
 
+    config: GradientConfig
     needs_gradient = True
 
     def plan(self, cost_fn, horizon, generators, warm_start=None, deadline=float("inf")):
@@ -36,7 +63,7 @@ class CEMGradient(CEM):
         return descend(self, cost_fn, found.actions.unsqueeze(1), found, deadline)
 
 
-def descend(planner: Planner, cost_fn: CostFn, actions: Tensor, found: Plan, deadline: float) -> Plan:
+def descend(planner: Gradient | CEMGradient, cost_fn: CostFn, actions: Tensor, found: Plan, deadline: float) -> Plan:
     """Adam on candidates (B, K, H, A), in units of half the action range; each keeps the best place it has been.
 
     Costs of different candidates and episodes do not mix: Adam is elementwise and their sum is what is descended.

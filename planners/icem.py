@@ -4,13 +4,35 @@ rather than the mean to act on.
 """
 
 import functools
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from jepa_mpc.planners.cem import CEM
+from jepa_mpc.planners.base import PLANNERS
+from jepa_mpc.planners.cem import CEM, CEMConfig
+from jepa_mpc.settings import NonNegative, Range
+
+
+@dataclass(frozen=True)
+class ICEMConfig(CEMConfig):
+    """The improved cross-entropy method."""
+
+    noise_exponent: NonNegative = 0.5
+    """The noise's power falls with frequency to this power; 0 is white, 2 a random walk."""
+    sample_decay: Annotated[float, Range(1)] = 1.25
+    """Each round has this many times fewer samples than the one before."""
+
+    def make(self, low, high, steps_per_block=1):
+        return ICEM(self, low, high, steps_per_block)
+
+
+PLANNERS.register("icem", ICEMConfig)
 
 
 class ICEM(CEM):
+    config: ICEMConfig
+
     def refit(self, samples, costs):
         elites = self.elites(samples, costs)
         return elites.mean(1), elites.std(1, correction=0), elites, elites[:, 0]

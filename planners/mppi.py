@@ -1,11 +1,30 @@
 """Model predictive path integral control (Williams et al., 2017): weigh all candidates by exp(−cost)."""
 
+from dataclasses import dataclass
+
 import torch
 
-from jepa_mpc.planners.base import Planner
+from jepa_mpc.planners.base import PLANNERS, Planner, PlannerConfig
+from jepa_mpc.settings import Positive
+
+
+@dataclass(frozen=True)
+class MPPIConfig(PlannerConfig):
+    """Model predictive path integral control."""
+
+    temperature: Positive = 0.1
+    """Divides the costs, after they are scaled to unit std over the samples."""
+
+    def make(self, low, high, steps_per_block=1):
+        return MPPI(self, low, high, steps_per_block)
+
+
+PLANNERS.register("mppi", MPPIConfig)
 
 
 class MPPI(Planner):
+    config: MPPIConfig
+
     def refit(self, samples, costs):
         usable = torch.isfinite(costs)
         count = usable.sum(1, keepdim=True).clamp_min(1)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, effort, shift
+from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 
 
 class OracleAgent:
@@ -24,7 +24,7 @@ class OracleAgent:
         self._spec, self._env, self._config = envs.get_task(task), envs.make(task), config
         self.action_block, space = self._spec.action_block, self._env.action_space
         low, high = (torch.from_numpy(np.tile(bound, self.action_block)) for bound in (space.low, space.high))
-        self._planner = PLANNERS[config.planner](config.search, low, high, self.action_block)
+        self._planner = config.planner.make(low, high, self.action_block)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -34,6 +34,7 @@ from jepa_mpc.eval.collapse.report import write_results
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import run_episodes
+from jepa_mpc.planners import CEMConfig
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError
 from jepa_mpc.world_model.model.jepa import JEPA
@@ -44,7 +45,7 @@ from jepa_mpc.world_model.training.diagnostics import encode_rows
 from jepa_mpc.world_model.training.loop import TrainError
 
 # The distance between embeddings, and nothing learned after them: what is judged is the representation.
-PLANNING = AgentConfig(planner="cem", objective="latent", reduction="minimum", effort_weight=0.0, horizon=5)
+PLANNING = AgentConfig(CEMConfig(), objective="latent", reduction="minimum", effort_weight=0.0, horizon=5)
 
 # What of each remedy is swept, over which factors. SIGReg's range is asked about as a whole, so it is looked at closer.
 SWEPT: dict[str, dict[str, tuple[float, ...]]] = {

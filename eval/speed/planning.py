@@ -21,7 +21,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import PAPER_CONFIG, AgentConfig
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.eval import report
 from jepa_mpc.eval.speed.stable_worldmodel import stable_worldmodel_solve
@@ -42,7 +42,7 @@ PAPER_MODEL = JEPAConfig(
     encoder=EncoderConfig(kind="vit", image_size=224, patch_size=14, width=192, depth=12, num_heads=3),
     predictor=PredictorConfig(width=192, depth=6, num_heads=16, head_dim=64, mlp_width=2048, projector_hidden=2048),
 )
-PAPER_SEARCH = replace(PAPER_CONFIG, receding_horizon=1)  # every decision is a search
+PAPER_SEARCH = replace(AGENT_PRESETS["lewm"], receding_horizon=1)  # every decision is a search
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def time_subject(name: str, subject: Subject, num_decisions: int) -> dict[str, A
             parts[part].append(watch.seconds.get(part, 0.0))
         parts["rest"].append(times[-1] - sum(watch.seconds.values()))
     floors = multiply_adds / np.array(rates)
-    search = subject.agent.config.search
+    search = subject.agent.config.planner
     return {
         "name": name,
         "batch_size": len(subject._goals),

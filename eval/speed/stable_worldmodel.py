@@ -19,6 +19,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.planners import CEMConfig
 from jepa_mpc.world_model.model.encoder import build_encoder
 from jepa_mpc.world_model.model.jepa import JEPAConfig
 
@@ -51,7 +52,8 @@ def stable_worldmodel_solve(checkout: Path, model: JEPAConfig, search: AgentConf
     except ModuleNotFoundError as error:
         raise ValueError(f"stable-worldmodel needs {error.name}; pip install {error.name}") from error
 
-    width, predictor, settings = model.embed_dim, model.predictor, search.search
+    width, predictor, settings = model.embed_dim, model.predictor, search.planner
+    assert isinstance(settings, CEMConfig)
     hidden = model.projector_hidden
 
     def projector() -> nn.Module:

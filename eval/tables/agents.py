@@ -29,6 +29,7 @@ from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
 from jepa_mpc.eval.tables.contenders import CONTENDERS, Facts
 from jepa_mpc.eval.tables.tasks import same
 from jepa_mpc.eval.trial import run_episodes, time_decisions
+from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import weights_digest
 
 SUITE_EPISODES = 20
@@ -44,7 +45,7 @@ def asked(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any]:
     if contender.bundled:
         row["world_model"] = weights_digest(Path("checkpoints") / task)
     if contender.planner is not None:
-        row["planner"] = json.loads(json.dumps(asdict(contender.planner(task))))
+        row["planner"] = to_json(contender.planner(task))
     return row
 
 

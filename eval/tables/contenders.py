@@ -16,7 +16,7 @@ from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.rivals import her
 from jepa_mpc.agent.rivals.oracle import OracleAgent
-from jepa_mpc.planners import PlannerConfig
+from jepa_mpc.planners import ICEMConfig
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import Kind, load_latent_policy
 from jepa_mpc.world_model.training.card import train_options
@@ -175,7 +175,7 @@ def make_latent(kind: Kind) -> Make:
             learning_seconds=world.learning_seconds + info.learning_seconds,
             parameters=encoder + sum(p.numel() for p in policy.parameters()),
         )
-        alone = AgentConfig(warm_start=kind, search=PlannerConfig(num_iterations=0))
+        alone = AgentConfig(warm_start=kind, planner=ICEMConfig(num_iterations=0))
         return PlanningAgent(model, *_space(task), alone, policy), facts
 
     return make

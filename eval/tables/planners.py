@@ -9,7 +9,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import tyro
@@ -17,14 +17,16 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig, ObjectiveName, PlannerName
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig
+from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import summarise
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import run_episodes, time_decisions
-from jepa_mpc.planners import PlannerConfig
+from jepa_mpc.planners import PLANNERS
 from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
 
 COLOURS = {
@@ -58,20 +60,15 @@ class ParetoConfig:
 
 def settings() -> list[tuple[str, AgentConfig]]:
     """Every planner and objective, small, default and large, and LeWorldModel's own way."""
-    search = PlannerConfig()
     named = []
-    for planner, objective in itertools.product(get_args(PlannerName), get_args(ObjectiveName)):
+    for planner, objective in itertools.product(PLANNERS, OBJECTIVES):
+        search: Any = PLANNERS[planner]()
+        # Where a search descends, its steps are its size.
+        scaled = "num_gradient_steps" if hasattr(search, "num_gradient_steps") else "num_iterations"
         for size, factor in (("small", 1 / 3), ("default", 1), ("large", 3)):
-            rounds = max(1, round(search.num_iterations * factor))
-            steps = max(1, round(search.num_gradient_steps * factor))
-            if planner == "cem-gradient":
-                rounds = search.num_iterations
-            scaled = replace(search, num_iterations=rounds, num_gradient_steps=steps)
-            config = AgentConfig(planner=planner, objective=objective, search=scaled)
-            named.append((f"{planner}-{objective}-{size}", config))
-    lewm = AgentConfig("cem", "latent", "terminal", 0.0, horizon=5, receding_horizon=5)
-    wide = replace(search, num_samples=300, num_iterations=10, num_elites=30, init_std=1.0, warm_std=1.0)
-    return [*named, ("leworldmodel", replace(lewm, search=wide))]
+            config = replace(search, **{scaled: max(1, round(getattr(search, scaled) * factor))})
+            named.append((f"{planner}-{objective}-{size}", AgentConfig(planner=config, objective=objective)))
+    return [*named, ("leworldmodel", AGENT_PRESETS["lewm"])]
 
 
 def measure(config: ParetoConfig) -> list[dict[str, Any]]:
@@ -170,7 +167,7 @@ def main() -> None:
     config = tyro.cli(ParetoConfig)
     try:
         rows = measure(config)
-    except (CheckpointError, envs.EnvError, ValueError, OSError) as error:
+    except (UserError, CheckpointError, envs.EnvError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on")

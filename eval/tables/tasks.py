@@ -20,6 +20,7 @@ from jepa_mpc.eval import report
 from jepa_mpc.eval.picture_goal import UsageError
 from jepa_mpc.eval.run_planning import RunConfig, run
 from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
+from jepa_mpc.settings import read, to_json
 from jepa_mpc.world_model.checkpoint import weights_digest
 
 CHECKPOINTS = Path("checkpoints")
@@ -59,16 +60,14 @@ def _asked(row: Row, config: BenchmarkConfig) -> dict[str, Any]:
     if planner.warm_start != "none":
         weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
     identity = {name: value for name, value in asdict(row).items() if name != "published"}
-    return {**identity, **shared, **weights, "planner": json.loads(json.dumps(asdict(planner)))}
+    return {**identity, **shared, **weights, "planner": to_json(planner)}
 
 
 def same(results: dict[str, Any], asked: dict[str, Any]) -> bool:
     """Whether stored results are of these settings; ones that planners did not have yet were at their defaults."""
     stored = results.get("asked", {})
     if "planner" in stored:
-        defaults, planner = asdict(AgentConfig()), stored["planner"]
-        search = {**defaults["search"], **planner["search"]}
-        stored = {**stored, "planner": {**defaults, **planner, "search": search}}
+        stored = {**stored, "planner": to_json(read(AgentConfig, stored["planner"], "planner"))}
     return bool(stored == asked)
 
 

@@ -1,5 +1,5 @@
 import dataclasses
-import sys
+import json
 
 import gymnasium as gym
 import numpy as np
@@ -7,18 +7,20 @@ import pytest
 import torch
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import run_planning
-from jepa_mpc.planners import PLANNERS, PlannerConfig
+from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig
+from jepa_mpc.settings import read, to_json
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 
 SPACE = gym.spaces.Box(np.array([-1, -2], np.float32), np.array([1, 0.5], np.float32))
 BLOCK = 3
-SEARCH = PlannerConfig(num_samples=40, num_elites=8, warm_std=0.5)
+SEARCH = ICEMConfig(num_samples=40, num_elites=8, warm_std=0.5)
 
 
 class PointModel(JEPA):
@@ -49,13 +51,14 @@ def picture_of(point):
 
 def agent_with(proposer=None, **config):
     model = PointModel().eval().requires_grad_(False)
-    settings = {"objective": "latent", "effort_weight": 0.0, "search": SEARCH, **config}
+    settings = {"objective": "latent", "effort_weight": 0.0, "planner": SEARCH, **config}
     return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings), proposer), model
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_reaches_the_pictured_point(planner):
-    agent, _ = agent_with(planner=planner, horizon=3)
+    settings = AgentConfig(planner=SEARCH, horizon=3).searched_by(PLANNERS[planner])
+    agent, _ = agent_with(planner=settings.planner, horizon=3)
     points = np.array([[10.0, 10.0], [5.0, 20.0]])
     goals = np.array([[14.0, 8.0], [3.0, 12.0]])
     agent.reset(np.stack([picture_of(goal) for goal in goals]), seeds=[0, 1])
@@ -130,7 +133,7 @@ def test_the_reachability_metric_is_what_is_minimised():
     """A metric that sees the first coordinate alone leaves the second where it is."""
     model = PointModel().eval().requires_grad_(False)
     model.reachability = lambda z, z_before, z_goal: (z - z_goal)[..., 0].abs()
-    settings = AgentConfig(objective="reachability", effort_weight=0.1, horizon=3, search=SEARCH)
+    settings = AgentConfig(objective="reachability", effort_weight=0.1, horizon=3, planner=SEARCH)
     agent = PlanningAgent(model, SPACE, BLOCK, settings)
     point = np.array([[10.0, 10.0]])
     agent.reset(picture_of((14, 3))[None], seeds=[0])
@@ -148,7 +151,7 @@ def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
         return (z - z_goal).norm(dim=-1)
 
     model.reachability = metric
-    agent = PlanningAgent(model, SPACE, BLOCK, AgentConfig(horizon=3, search=SEARCH))
+    agent = PlanningAgent(model, SPACE, BLOCK, AgentConfig(horizon=3, planner=SEARCH))
     picture = picture_of((4, 6))[None]
     agent.reset(picture_of((14, 3))[None], seeds=[0])
     agent.act(picture)
@@ -164,7 +167,7 @@ def straight(z_before, z, z_goal):
 
 
 def test_without_a_search_the_proposal_is_the_plan():
-    agent, _ = agent_with(straight, warm_start="gcbc", search=PlannerConfig(num_iterations=0))
+    agent, _ = agent_with(straight, warm_start="gcbc", planner=ICEMConfig(num_iterations=0))
     agent.reset(picture_of((9, 4))[None], seeds=[0])
     for point, move in (((8, 4), 1 / 3), ((4, 4), 1.0), ((7, 4), 2 / 3)):
         np.testing.assert_allclose(agent.act(picture_of(point)[None])[0], [[move, 0]] * BLOCK, atol=1e-6)
@@ -177,7 +180,7 @@ def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds
         asked.append([point.tolist() for point in (z_before, z, z_goal)])
         return torch.tensor([[3.0, -3.0, 0.25, 0.0, 0.0, 0.0]])
 
-    agent, model = agent_with(policy, warm_start="inverse", search=PlannerConfig(num_iterations=0))
+    agent, model = agent_with(policy, warm_start="inverse", planner=ICEMConfig(num_iterations=0))
     agent.reset(picture_of((3, 0))[None], seeds=[0])
     np.testing.assert_allclose(agent.act(picture_of((1, 0))[None])[0], [[1, -2], [0.25, 0], [0, 0]])
     agent.act(picture_of((2, 0))[None])
@@ -186,10 +189,10 @@ def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds
 
 
 def test_what_a_policy_proposes_competes_in_the_search():
-    small = PlannerConfig(num_samples=2, num_elites=1, num_iterations=1)
+    small = ICEMConfig(num_samples=2, num_elites=1, num_iterations=1)
     left = {}
     for name, proposer in (("inverse", straight), ("none", None)):
-        agent, _ = agent_with(proposer, warm_start=name, horizon=3, reduction="mean", search=small)
+        agent, _ = agent_with(proposer, warm_start=name, horizon=3, reduction="mean", planner=small)
         points = np.array([[10.0, 10.0], [12.0, 9.0]])
         goals = np.array([[14.0, 6.0], [9.0, 10.0]])
         agent.reset(np.stack([picture_of(goal) for goal in goals]), seeds=[0, 1])
@@ -222,19 +225,19 @@ def test_latent_distance():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"horizon": 0}, "at least 1"),
-        ({"history_len": 0}, "at least 1"),
+        ({"horizon": 0}, "--horizon must be at least 1"),
+        ({"history_len": 0}, "--history-len must be at least 1"),
         ({"horizon": 3, "receding_horizon": 4}, "receding_horizon must lie in 1–3"),
         ({"objective": "reachability"}, "no reachability metric; use --objective latent or train it again"),
-        ({"effort_weight": -1}, "effort_weight must be at least 0"),
-        ({"deadline_ms": 0}, "deadline_ms must be above 0"),
+        ({"effort_weight": -1}, "--effort-weight must be at least 0"),
+        ({"deadline_ms": 0}, "--deadline-ms must be above 0"),
         ({"warm_start": "inverse"}, "warm_start names the policy that proposes"),
-        ({"search": PlannerConfig(num_iterations=0)}, "without a search"),
+        ({"planner": ICEMConfig(num_iterations=0)}, "without a search"),
         ({"horizon": 7, "history_len": 3}, "history_len \\+ horizon - 1 is 9; this model's predictor sees at most 8"),
     ],
 )
 def test_impossible_settings_are_refused(config, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         agent_with(**config)
 
 
@@ -250,10 +253,42 @@ def test_baselines_act_within_bounds_and_by_their_seed():
     assert not nothing.act(pictures).any()
 
 
-def test_a_task_is_planned_its_own_way_unless_told_otherwise(monkeypatch):
+def test_a_task_is_planned_its_own_way_unless_told_otherwise():
     assert config_for(envs.get_task("reacher")) == AgentConfig()
-    monkeypatch.setattr(sys, "argv", ["run_planning.py", "--task", "cube", "--horizon", "3"])
-    config = run_planning.parse_config()
+    own, config = config_for(envs.get_task("cube")), run_planning.parse_config(["--task", "cube", "--horizon", "3"])
     assert config.task == "cube"
-    assert config.agent == dataclasses.replace(config_for(envs.get_task("cube")), horizon=3)
-    assert config.agent.search.num_samples > AgentConfig().search.num_samples
+    assert config.agent == dataclasses.replace(own, horizon=3)
+    assert config.agent.planner.num_samples > AgentConfig().planner.num_samples
+
+
+def test_a_planner_and_a_preset_are_chosen_by_name_and_their_options_follow():
+    config = run_planning.parse_config(["--task", "cube", "--planner", "mppi", "--num-samples=4", "--temperature", "2"])
+    own = config_for(envs.get_task("cube"))
+    assert config.agent.planner == MPPIConfig(num_samples=4, num_iterations=own.planner.num_iterations, temperature=2)
+    assert dataclasses.replace(config.agent, planner=own.planner) == own
+    lewm = run_planning.parse_config(["--preset", "lewm"]).agent
+    assert lewm == AGENT_PRESETS["lewm"]
+    fewer = run_planning.parse_config(["--preset", "lewm", "--num-iterations", "10"]).agent
+    assert fewer == dataclasses.replace(lewm, planner=dataclasses.replace(lewm.planner, num_iterations=10))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_settings_survive_json_and_lie_flat_in_results(planner):
+    config = AgentConfig(planner=PLANNERS[planner](num_samples=12), deadline_ms=3, objective="latent")
+    stored = json.loads(json.dumps(to_json(config)))
+    assert read(AgentConfig, stored, "here") == config
+    flat = config.settings()
+    assert (flat["planner"], flat["num_samples"], flat["objective"]) == (planner, 12, "latent")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi"),
+        (["--planner", "math:pi"], "3.14.* is no planner"),
+        (["--preset", "lwm"], "unknown preset 'lwm'; did you mean lewm"),
+    ],
+)
+def test_a_wrong_choice_is_one_line(options, message):
+    with pytest.raises(UserError, match=message):
+        run_planning.parse_config(options)

@@ -21,7 +21,7 @@ from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import run_episodes
-from jepa_mpc.planners import PlannerConfig
+from jepa_mpc.planners import ICEMConfig
 
 SPEC = envs.get_task("reacher")
 ANGLES = (True, False, True)
@@ -54,8 +54,8 @@ def test_the_oracle_tries_plans_in_the_simulator(env, far):
 
 
 def test_the_oracle_reaches_far_goals(env, far):
-    search = PlannerConfig(num_samples=24, num_iterations=2, num_elites=4)
-    agent = OracleAgent("reacher", AgentConfig(horizon=2, search=search))
+    search = ICEMConfig(num_samples=24, num_iterations=2, num_elites=4)
+    agent = OracleAgent("reacher", AgentConfig(horizon=2, planner=search))
     run = {"env": env, "spec": SPEC, "tasks": far, "protocol": PROTOCOLS["far"], "seed": 0, "budget": 100}
     records, _ = run_episodes(agent, **run, description="")
     assert all(record.success for record in records)

@@ -53,6 +53,7 @@ def test_strangers_come_by_module_and_name(registry, module):
     assert registry[f"{module}:by_name"] == 7
     assert registry["by_name"] == 7
     assert registry[f"{module}:defined"] == 8
+    assert list(registry) == ["cem", "mppi", "by_name"]
 
 
 def test_references_are_imported_when_asked_for(registry):

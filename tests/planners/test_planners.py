@@ -1,5 +1,5 @@
 import time
-from dataclasses import replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -7,14 +7,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jepa_mpc.planners import PLANNERS, REDUCTIONS, Plan, PlannerConfig, effort, shift
+from jepa_mpc.errors import UserError
+from jepa_mpc.planners import PLANNERS, REDUCTIONS, GradientConfig, ICEMConfig, MPPIConfig, Plan, effort, shift
 from jepa_mpc.planners.icem import colouring
-from jepa_mpc.planners.mppi import MPPI
 
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5])
-THOROUGH = PlannerConfig(
-    num_samples=400, num_elites=40, num_iterations=25, min_std=0.005, temperature=0.05, num_gradient_steps=200
-)
+THOROUGH = {
+    "num_samples": 400,
+    "num_elites": 40,
+    "num_iterations": 25,
+    "min_std": 0.005,
+    "temperature": 0.05,
+    "num_gradient_steps": 200,
+}
+
+
+def planner_of(name, low, high, steps_per_block=1, **settings):
+    """The planner of that name, with those of the settings that it has."""
+    kind = PLANNERS[name]
+    known = {field.name for field in fields(kind)}
+    config = kind(**{setting: value for setting, value in settings.items() if setting in known})
+    return config.make(low, high, steps_per_block)
 
 
 def plan_of(actions):
@@ -57,7 +70,7 @@ def test_finds_the_analytic_optimum_of_a_linear_quadratic_problem(name):
     cost, best = linear_quadratic(horizon=4)
     bound = torch.full((2,), 2.0)
     assert best.abs().max() < 2
-    plan = PLANNERS[name](THOROUGH, -bound, bound).plan(cost, 4, generators([0, 1]))
+    plan = planner_of(name, -bound, bound, **THOROUGH).plan(cost, 4, generators([0, 1]))
     optimum = cost(best[None, None])[0, 0]
     start = cost(torch.zeros(1, 1, 4, 2))[0, 0]
     reached = cost(plan.actions.unsqueeze(1))[:, 0]
@@ -75,8 +88,8 @@ def test_bounds_are_kept_in_every_candidate_and_plan(name, seed, batch, horizon)
         assert (actions <= HIGH).all()
         return -actions.sum((-1, -2))  # pulls toward the upper bound
 
-    config = PlannerConfig(num_samples=30, num_elites=5, init_std=3.0)
-    plan = PLANNERS[name](config, LOW, HIGH).plan(cost, horizon, generators(range(seed, seed + batch)))
+    settings = {"num_samples": 30, "num_elites": 5, "init_std": 3.0}
+    plan = planner_of(name, LOW, HIGH, **settings).plan(cost, horizon, generators(range(seed, seed + batch)))
     assert plan.actions.shape == (batch, horizon, 2)
     assert (plan.actions >= LOW - 1e-6).all()
     assert (plan.actions <= HIGH + 1e-6).all()
@@ -89,16 +102,15 @@ def test_a_cost_that_is_not_finite_ranks_last(name, bad):
         first = actions[..., 0, 0]
         return torch.where(first > 0, bad, (first + 0.5).square())
 
-    config = PlannerConfig(num_samples=200, num_elites=20, num_iterations=8)
-    plan = PLANNERS[name](config, -torch.ones(1), torch.ones(1)).plan(cost, 1, generators([0]))
+    settings = {"num_samples": 200, "num_elites": 20, "num_iterations": 8}
+    plan = planner_of(name, -torch.ones(1), torch.ones(1), **settings).plan(cost, 1, generators([0]))
     assert plan.actions.item() == pytest.approx(-0.5, abs=0.1)
     assert torch.isfinite(plan.cost).all()
 
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_survives_costs_that_are_all_bad(name):
-    config = PlannerConfig(num_samples=20, num_elites=5)
-    plan = PLANNERS[name](config, LOW, HIGH).plan(
+    plan = planner_of(name, LOW, HIGH, num_samples=20, num_elites=5).plan(
         lambda actions: torch.full(actions.shape[:2], float("nan")), 2, generators([0])
     )
     assert torch.isfinite(plan.actions).all()
@@ -108,7 +120,7 @@ def test_survives_costs_that_are_all_bad(name):
 @pytest.mark.parametrize("min_std", [0.01, 0.25])  # the larger is reached by some episodes before others
 def test_an_episode_plans_the_same_alone_as_among_50(name, min_std):
     cost, _ = linear_quadratic(horizon=3)
-    planner = PLANNERS[name](PlannerConfig(min_std=min_std, num_iterations=6), -torch.ones(2), torch.ones(2))
+    planner = planner_of(name, -torch.ones(2), torch.ones(2), min_std=min_std, num_iterations=6)
     together, seeds = planner.plan(cost, 3, generators(range(50))), (0, 21, 49)
     again = planner.plan(cost, 3, generators(range(50)), shift(together, 1, torch.zeros(2)))
     for seed in seeds:
@@ -128,17 +140,17 @@ def test_a_warm_start_is_itself_a_candidate(name):
         seen.append(actions)
         return actions.square().sum((-1, -2))
 
-    PLANNERS[name](PlannerConfig(), LOW, HIGH).plan(cost, 2, generators([0]), plan_of(warm))
+    planner_of(name, LOW, HIGH).plan(cost, 2, generators([0]), plan_of(warm))
     torch.testing.assert_close(seen[0][:, 0], warm)
 
 
 @pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
 def test_a_search_whose_std_has_converged_stops(name):
     cost, _ = linear_quadratic(horizon=3)
-    wide = PlannerConfig(num_iterations=50, min_std=5.0)
-    assert PLANNERS[name](wide, LOW, HIGH).plan(cost, 3, generators([0, 1])).num_rounds == 1
-    narrow = PlannerConfig(num_iterations=5, min_std=1e-6)
-    assert PLANNERS[name](narrow, LOW, HIGH).plan(cost, 3, generators([0, 1])).num_rounds == 5
+    wide = planner_of(name, LOW, HIGH, num_iterations=50, min_std=5.0)
+    assert wide.plan(cost, 3, generators([0, 1])).num_rounds == 1
+    narrow = planner_of(name, LOW, HIGH, num_iterations=5, min_std=1e-6)
+    assert narrow.plan(cost, 3, generators([0, 1])).num_rounds == 5
 
 
 class Clock:
@@ -156,8 +168,7 @@ class Clock:
 @pytest.mark.parametrize("name", PLANNERS)
 def test_rounds_that_do_not_fit_before_the_deadline_are_left_out(name, monkeypatch):
     clock = Clock(monkeypatch)
-    config = PlannerConfig(num_iterations=4, min_std=1e-6, num_gradient_steps=40)
-    planner = PLANNERS[name](config, LOW, HIGH)
+    planner = planner_of(name, LOW, HIGH, num_iterations=4, min_std=1e-6, num_gradient_steps=40)
     plan = planner.plan(clock.slow, 2, generators([0]), deadline=clock.now + 7.5)
     descends = {"gradient": 1, "cem-gradient": 4}  # the rounds of sampling before the descent
     assert plan.num_rounds == descends.get(name, 4)
@@ -179,8 +190,8 @@ def test_icem_carries_its_elites_into_the_next_round_and_search():
         seen.append(actions)
         return actions.square().sum((-1, -2))
 
-    config = PlannerConfig(num_samples=40, num_elites=4, num_iterations=3, sample_decay=2, noise_exponent=1)
-    planner = PLANNERS["icem"](config, LOW, HIGH)
+    config = ICEMConfig(num_samples=40, num_elites=4, num_iterations=3, sample_decay=2, noise_exponent=1)
+    planner = config.make(LOW, HIGH)
     plan = planner.plan(cost, 2, generators([0]))
     assert [actions.shape[1] for actions in seen] == [40, 20 + 4, 10 + 4]
     best_first = seen[0][0, cost(seen[0])[0].argsort()[:4]]
@@ -206,8 +217,8 @@ def test_coloured_noise_has_unit_variance_and_its_spectrum(num_steps, exponent):
 
 def first_round(name, steps_per_block, exponent, scale=1e-3):
     """Candidates (S, H, A) of a search's first round in units of its std, whose bounds are too far to be met."""
-    config = PlannerConfig(num_samples=3000, num_iterations=1, init_std=scale, min_std=1e-9, noise_exponent=exponent)
-    planner = PLANNERS[name](config, LOW.repeat(steps_per_block), HIGH.repeat(steps_per_block), steps_per_block)
+    config = {"num_samples": 3000, "num_iterations": 1, "init_std": scale, "min_std": 1e-9, "noise_exponent": exponent}
+    planner = planner_of(name, LOW.repeat(steps_per_block), HIGH.repeat(steps_per_block), steps_per_block, **config)
     seen = []
 
     def cost(actions):
@@ -241,11 +252,11 @@ def searched(config, cost, warm=None, name="cem", **kwargs):
         seen.append(actions[0])
         return cost(actions)
 
-    return PLANNERS[name](config, LOW, HIGH).plan(watched, 2, generators([3]), warm, **kwargs), seen
+    return planner_of(name, LOW, HIGH, **config).plan(watched, 2, generators([3]), warm, **kwargs), seen
 
 
 def test_each_round_is_drawn_around_the_elites_of_the_one_before():
-    config = PlannerConfig(num_samples=4000, num_elites=7, num_iterations=3, init_std=0.3, min_std=1e-3)
+    config = {"num_samples": 4000, "num_elites": 7, "num_iterations": 3, "init_std": 0.3, "min_std": 1e-3}
     aim = torch.tensor([0.4, -1.2])
 
     def cost(actions):
@@ -269,12 +280,12 @@ def test_each_round_is_drawn_around_the_elites_of_the_one_before():
 @pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
 def test_the_std_has_a_floor_in_every_dimension(name):
     """One action is pinned down at once; the other costs nothing, so the search goes on, and on in both."""
-    config = PlannerConfig(num_samples=3000, num_elites=20, num_iterations=6, min_std=0.1, sample_decay=1.0)
+    config = {"num_samples": 3000, "num_elites": 20, "num_iterations": 6, "min_std": 0.1, "sample_decay": 1.0}
 
     def cost(actions):
         return actions[..., 0].square().sum(-1) if name != "mppi" else 100 * (actions[..., 0].square().sum(-1) > 0.01)
 
-    _, seen = searched(replace(config, noise_exponent=0, temperature=0.01), cost, name=name)
+    _, seen = searched({**config, "noise_exponent": 0, "temperature": 0.01}, cost, name=name)
     assert len(seen) == 6
     drawn = seen[-1][1:3000]
     torch.testing.assert_close(drawn[..., 0].std(0), torch.full((2,), 0.1), atol=0, rtol=0.05)
@@ -282,7 +293,7 @@ def test_the_std_has_a_floor_in_every_dimension(name):
 
 
 def test_a_warm_search_is_drawn_around_the_plan_before_at_its_own_std():
-    config = PlannerConfig(num_samples=3000, num_iterations=1, init_std=0.9, warm_std=0.1)
+    config = {"num_samples": 3000, "num_iterations": 1, "init_std": 0.9, "warm_std": 0.1}
     warm = torch.tensor([[[0.2, -0.5], [-0.3, -1.0]]])
     _, seen = searched(config, lambda actions: actions.sum((-1, -2)), plan_of(warm))
     torch.testing.assert_close(seen[0][1:].mean(0), warm[0], atol=0.02, rtol=0)
@@ -291,13 +302,13 @@ def test_a_warm_search_is_drawn_around_the_plan_before_at_its_own_std():
 
 def test_no_rounds_leave_the_plan_as_it_is():
     warm = Plan(torch.tensor([[[0.2, -0.5], [-0.3, -1.0]]]), torch.tensor([3.0]), torch.zeros(1, 4, 2, 2), 5)
-    plan, seen = searched(PlannerConfig(num_iterations=0), None, warm)
+    plan, seen = searched({"num_iterations": 0}, None, warm)
     assert not seen
     assert plan.num_rounds == 0
     assert plan.cost == 3
     torch.testing.assert_close(plan.actions, warm.actions)
     torch.testing.assert_close(plan.elites, warm.elites)
-    cold, _ = searched(PlannerConfig(num_iterations=0), None)
+    cold, _ = searched({"num_iterations": 0}, None)
     torch.testing.assert_close(cold.actions, torch.tensor([0.0, -0.75]).expand(1, 2, 2))
     assert cold.cost == torch.inf
 
@@ -312,8 +323,8 @@ def test_an_episode_that_has_converged_keeps_plan_and_cost_while_others_search()
         costs = torch.stack([(x[0] - 0.1).abs(), (x[1].abs() - 0.9).abs()])
         return costs + len(rounds)  # each round a new cost
 
-    config = PlannerConfig(num_samples=300, num_elites=10, num_iterations=5, min_std=0.3, init_std=0.5)
-    plan = PLANNERS["cem"](config, -torch.ones(1), torch.ones(1)).plan(cost, 1, generators([0, 1]))
+    config = {"num_samples": 300, "num_elites": 10, "num_iterations": 5, "min_std": 0.3, "init_std": 0.5}
+    plan = planner_of("cem", -torch.ones(1), torch.ones(1), **config).plan(cost, 1, generators([0, 1]))
     first = rounds[0][0, (rounds[0][0] - 0.1).abs().sum((-1, -2)).argsort()[:10]]
     assert plan.num_rounds == len(rounds) > 1
     torch.testing.assert_close(plan.actions[0], first.mean(0))
@@ -322,7 +333,7 @@ def test_an_episode_that_has_converged_keeps_plan_and_cost_while_others_search()
 
 def test_descent_takes_adams_steps_in_units_of_half_the_range():
     """Adam written out, from the one start that there is; its rate falls evenly to zero, and bounds are kept."""
-    config = PlannerConfig(num_iterations=0, num_gradient_steps=6, gradient_step=0.3)
+    config = {"num_iterations": 0, "num_gradient_steps": 6, "gradient_step": 0.3}
     warm = plan_of(torch.tensor([[[0.5, -1.5], [-0.9, 0.0]]]))
     weight, seen = torch.tensor([3.0, 0.2]), []
 
@@ -330,7 +341,7 @@ def test_descent_takes_adams_steps_in_units_of_half_the_range():
         seen.append(actions.detach()[0, 0])
         return (weight * actions).sum((-1, -2))  # falls for ever, so bounds are met
 
-    planner = PLANNERS["cem-gradient"](config, LOW, HIGH)
+    planner = planner_of("cem-gradient", LOW, HIGH, **config)
     plan = planner.plan(cost, 2, generators([0]), warm)
     middle, half_range = np.array([0.0, -0.75]), np.array([1.0, 1.25])
     x = (warm.actions[0].numpy() - middle) / half_range
@@ -353,14 +364,14 @@ def test_descent_keeps_the_best_place_and_the_best_start():
         x = actions[..., 0, 0]
         return torch.minimum((x + 0.5).square(), (x - 0.5).square() - 0.1)
 
-    config = PlannerConfig(num_samples=40, num_elites=30, num_gradient_steps=1, gradient_step=0.7)
+    config = {"num_samples": 40, "num_elites": 30, "num_gradient_steps": 1, "gradient_step": 0.7}
     costs = []
 
     def watched(actions):
         costs.append(cost(actions.detach()))
         return cost(actions)
 
-    plan = PLANNERS["gradient"](config, -torch.ones(1), torch.ones(1)).plan(watched, 1, generators([0]))
+    plan = planner_of("gradient", -torch.ones(1), torch.ones(1), **config).plan(watched, 1, generators([0]))
     assert [c.shape[1] for c in costs] == [40, 30, 30]  # one round of samples, then the best of them descend
     assert plan.num_rounds == 1
     assert plan.cost.item() == min(c.min().item() for c in costs)
@@ -371,11 +382,10 @@ def test_descent_keeps_the_best_place_and_the_best_start():
 def test_gradient_polish_improves_on_cem():
     cost, best = linear_quadratic(horizon=4)
     bound = torch.full((2,), 2.0)
-    quick = PlannerConfig(num_gradient_steps=30)
-    costs = {
-        name: cost(PLANNERS[name](quick, -bound, bound).plan(cost, 4, generators(range(20))).actions.unsqueeze(1))
-        for name in ("cem", "cem-gradient")
-    }
+    costs = {}
+    for name in ("cem", "cem-gradient"):
+        plan = planner_of(name, -bound, bound, num_gradient_steps=30).plan(cost, 4, generators(range(20)))
+        costs[name] = cost(plan.actions.unsqueeze(1))
     optimum = cost(best[None, None])[0, 0]
     assert (costs["cem-gradient"] - optimum).mean() < 0.2 * (costs["cem"] - optimum).mean()
 
@@ -383,8 +393,8 @@ def test_gradient_polish_improves_on_cem():
 def test_mppi_weighs_candidates_by_exp_of_minus_cost_over_temperature():
     samples = torch.tensor([0.0, 1.0, 3.0]).view(1, 3, 1, 1)
     costs = torch.tensor([[1.0, 2.0, 6.0]])  # mean 3, std √(14/3)
-    config = PlannerConfig(num_samples=3, num_elites=1, temperature=2.0)
-    mean, std, *_ = MPPI(config, -torch.ones(1), torch.ones(1)).refit(samples, costs)
+    config = MPPIConfig(num_samples=3, temperature=2.0)
+    mean, std, *_ = config.make(-torch.ones(1), torch.ones(1)).refit(samples, costs)
     weights = np.exp(-np.array([1.0, 2.0, 6.0]) / np.sqrt(14 / 3) / 2)
     weights /= weights.sum()
     expected = weights @ [0, 1, 3]
@@ -415,19 +425,20 @@ def test_objectives_by_hand():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (PlannerConfig(num_elites=65), "num_elites"),
-        (PlannerConfig(num_elites=0), "num_elites"),
-        (PlannerConfig(num_iterations=-1), "num_iterations"),
-        (PlannerConfig(temperature=0), "temperature must be above 0"),
-        (PlannerConfig(init_std=float("nan")), "init_std must be above 0"),
-        (PlannerConfig(warm_std=0), "warm_std must be above 0"),
-        (PlannerConfig(min_std=0), "min_std must be above 0"),
-        (PlannerConfig(gradient_step=-1), "gradient_step must be above 0"),
-        (PlannerConfig(num_gradient_steps=-1), "noise_exponent and num_gradient_steps must be at least 0"),
-        (PlannerConfig(sample_decay=0.9), "sample_decay must be at least 1"),
-        (PlannerConfig(noise_exponent=-1), "noise_exponent and num_gradient_steps must be at least 0"),
+        (ICEMConfig(num_elites=65), "--num-elites must lie in 1–64"),
+        (ICEMConfig(num_elites=0), "--num-elites must be at least 1"),
+        (ICEMConfig(num_samples=0), "--num-samples must be at least 1"),
+        (ICEMConfig(num_iterations=-1), "--num-iterations must be at least 0"),
+        (MPPIConfig(temperature=0), "--temperature must be above 0"),
+        (ICEMConfig(warm_std=0), "--warm-std must be above 0"),
+        (ICEMConfig(min_std=0), "--min-std must be above 0"),
+        (GradientConfig(gradient_step=-1), "--gradient-step must be above 0"),
+        (ICEMConfig(init_std=float("nan")), "--init-std must be a finite number"),
+        (ICEMConfig(sample_decay=0.9), "--sample-decay must be at least 1"),
+        (ICEMConfig(noise_exponent=-1), "--noise-exponent must be at least 0"),
+        (GradientConfig(num_gradient_steps=-1), "--num-gradient-steps must be at least 0"),
     ],
 )
 def test_impossible_settings_are_refused(config, message):
-    with pytest.raises(ValueError, match=message):
-        PLANNERS["cem"](config, LOW, HIGH)
+    with pytest.raises(UserError, match=message):
+        config.make(LOW, HIGH)

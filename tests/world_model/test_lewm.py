@@ -14,8 +14,9 @@ from conftest import INFO, ROOT, synthetic_episodes
 from golden.lewm import GOLDEN, KEPT, SIZES, S, our_futures, random_weight, release_config
 from test_train import debug_config
 
-from jepa_mpc.agent.agent_config import PAPER_CONFIG
+from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.convert.lewm_release import from_release, to_release
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
@@ -193,9 +194,9 @@ def test_a_release_becomes_a_checkpoint_that_plans(release, theirs, tmp_path):
     assert ((normalised - 1).abs() < 0.3).all()
     assert set(shapes) == set(to_release(model)[1])
 
-    with pytest.raises(ValueError, match="this model's blocks are 6 numbers, the task's 10"):
-        PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 5, PAPER_CONFIG)
-    agent = PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 3, PAPER_CONFIG)
+    with pytest.raises(UserError, match="this model's blocks are 6 numbers, the task's 10"):
+        PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 5, AGENT_PRESETS["lewm"])
+    agent = PlanningAgent(model, gym.spaces.Box(-1, 1, (2,), np.float32), 3, AGENT_PRESETS["lewm"])
     pictures = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
     agent.reset(pictures, [0, 1])
     assert agent.act(pictures[::-1].copy()).shape == (2, 3, 2)
