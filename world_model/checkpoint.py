@@ -3,31 +3,60 @@
 model.safetensors   weights and normalisers; floating-point weights in half precision
 config.json         format version, task, model and training settings, where it came from, what it measured
 card.md             the gist of it, for people
+
+What an agent needs stands in it too: bounds and length of an action, and how to plan. Sizes that it declares are
+compared with the weights' own header before anything is allocated.
 """
 
 import hashlib
-import json
+import re
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import dacite
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from jepa_mpc.errors import UserError
-from jepa_mpc.files import write_whole
+from jepa_mpc import places
+from jepa_mpc.devices import choose_device
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.provenance import git_commit as git_commit
+from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: without interface and planning
+_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message is one line that names the fix."""
+
+
+class Bounds(NamedTuple):
+    """The least and the greatest action, (A,) each."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a robot must know of the model to be driven by it."""
+
+    action_low: tuple[float, ...]  # of one action
+    action_high: tuple[float, ...]
+    action_block: Count  # actions in a block
+    step_seconds: NonNegative  # that one action lasts; 0 if unknown
+    image_size: Count
+
+    def bounds(self) -> Bounds:
+        return Bounds(np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))
 
 
 @dataclass(frozen=True)
@@ -39,8 +68,10 @@ class CheckpointInfo:
     data: dict[str, Any]  # the data set's attributes, the simulator's version among them
     training: dict[str, Any]  # the training settings
     commit: str
-    learning_seconds: float
+    learning_seconds: NonNegative
     metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
+    interface: Interface | None = None  # where the data say so
+    planning: dict[str, Any] = field(default_factory=dict)  # how the agent plans, where it differs from its defaults
     collapsed: str = ""  # one line if the embeddings had collapsed when the joint training ended
     format_version: int = FORMAT_VERSION
 
@@ -51,73 +82,95 @@ class CheckpointInfo:
 
 def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo, card: str, half: bool = True) -> None:
     """Writes the files, each whole or not at all; weights in half precision, or as they are."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = half_precision(model) if half else {name: x.contiguous() for name, x in model.state_dict().items()}
-    files = {
-        "model.safetensors": save(weights),
-        "card.md": card.encode(),
-        "config.json": (json.dumps(asdict(info), indent=2) + "\n").encode(),  # last: its being there says finished
-    }
-    for name, content in files.items():
-        write_whole(folder / name, content)
+    write_whole(folder / "model.safetensors", save(weights))
+    write_whole(folder / "card.md", card)
+    write_json(folder / "config.json", to_json(info))  # last: its being there says finished
 
 
 def half_precision(module: nn.Module) -> dict[str, Tensor]:
-    """The weights as they are stored. Buffers keep their precision: variances can overflow half."""
+    """Returns the weights as they are stored. Buffers keep their precision: variances can overflow half."""
     half = {name for name, _ in module.named_parameters()}
     state = module.state_dict()
     return {name: (value.half() if name in half else value).contiguous().cpu() for name, value in state.items()}
 
 
 def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
-    """Tells one world model, or another file of a checkpoint, from the next."""
+    """Returns what tells one world model, or another file of a checkpoint, from the next."""
     return hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()[:12]
 
 
-def load_info(folder: Path) -> CheckpointInfo:
-    """Returns what stands in a checkpoint's `config.json`."""
-    return dacite.from_dict(
-        CheckpointInfo, json.loads((folder / "config.json").read_text()), dacite.Config(strict=True, cast=[tuple])
-    )
+def load_info(checkpoint: Path | str) -> CheckpointInfo:
+    """Returns what stands in a checkpoint's `config.json`. Raises `UserError` if it is missing or damaged."""
+    folder = places.checkpoint(checkpoint)
+    path = folder / "config.json"
+    stored = read_json(path, "restore it or train it again")
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{path} is damaged (it holds no object); restore it or train it again")
+    if (version := stored.get("format_version")) not in (1, FORMAT_VERSION):
+        raise CheckpointError(f"{path} has format {version}, this version reads 1 and {FORMAT_VERSION}; train it again")
+    return read(CheckpointInfo, stored, f"{path} is damaged")
 
 
-def load_checkpoint(folder: Path | str, *, task: str | None = None, device: str = "cpu") -> tuple[JEPA, CheckpointInfo]:
-    """The model in evaluation mode, and its info.
+def load_checkpoint(
+    checkpoint: Path | str, *, task: str | None = None, device: str = "cpu"
+) -> tuple[JEPA, CheckpointInfo]:
+    """Returns the model in evaluation mode, and its info, of a folder or of a bundled checkpoint's name.
 
-    Raises `CheckpointError` if it is missing, damaged, of another format version, or of another task than `task`.
+    Raises `UserError` if it is missing, damaged, of another format version, or of another task than `task`.
     """
-    folder = Path(folder)
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    if not config_path.is_file() or not weights_path.is_file():
-        raise CheckpointError(
-            f"no checkpoint at {folder} (it needs config.json and model.safetensors); "
-            "train one with `python world_model/train.py`"
-        )
+    folder, info = places.checkpoint(checkpoint), load_info(checkpoint)
+    if task is not None and info.task != task:
+        raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
     try:
-        stored = json.loads(config_path.read_text())
-        version = stored["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"checkpoint {folder} has format {version}, this version reads {FORMAT_VERSION}; train it again"
-            )
-        info = dacite.from_dict(CheckpointInfo, stored, dacite.Config(strict=True, cast=[tuple]))
-        if task is not None and info.task != task:
-            raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
-        model = JEPA(info.model)
-        model.load_state_dict(load_file(weights_path))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        ArithmeticError,
-        RuntimeError,
-        SafetensorError,
-        dacite.DaciteError,
-    ) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"checkpoint {folder} is damaged ({reason}); restore it or train it again") from error
+        with torch.device("meta"):  # nothing is allocated by what config.json declares
+            model = JEPA(info.model)
+    except UserError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
+    load_weights(model, folder / "model.safetensors")
     if info.collapsed:
         warnings.warn(f"checkpoint {folder} will not plan: {info.collapsed}", stacklevel=2)
-    model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model = model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info
+
+
+def load_weights(module: nn.Module, path: Path) -> dict[str, str]:
+    """Gives a module, which may lie on the meta device, its weights; returns the file's metadata.
+
+    Prefixes that wrappers leave in names are passed over. Raises `CheckpointError` unless the file has all tensors and
+    no others, in the module's own shapes, and all are numbers.
+    """
+
+    def damaged(why: str) -> CheckpointError:
+        return CheckpointError(f"{path} is damaged ({why}); restore it or train it again")
+
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path.parent}: {path.name} is missing; restore it or train it again")
+    try:
+        with safe_open(path, "pt") as file:
+            names = {plain_name(name): name for name in file.keys()}  # noqa: SIM118 (no mapping)
+            expected = module.state_dict()
+            for name in [*expected, *names]:
+                if name not in names or name not in expected:
+                    raise damaged(f"{name} is {'missing' if name in expected else 'no part of the model'}")
+                here, there = file.get_slice(names[name]), expected[name]
+                if tuple(here.get_shape()) != tuple(there.shape):
+                    raise damaged(f"{name} is {tuple(here.get_shape())}, and {tuple(there.shape)} by its settings")
+                if here.get_dtype() not in (_FLOATS if there.is_floating_point() else ("I64",)):
+                    raise damaged(f"{name} is of type {here.get_dtype()}")
+            state = {name: file.get_tensor(names[name]).to(there.dtype, copy=True) for name, there in expected.items()}
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise damaged(reason(error)) from error
+    for name, value in state.items():
+        if not value.isfinite().all() or (name.endswith("running_var") and value.min() < 0):
+            raise damaged(f"{name} has numbers that no training leaves")
+        if name == "action_std" and value.min() <= 0:
+            raise damaged(f"{name} must be above 0")
+    module.load_state_dict(state, assign=True)
+    return metadata
+
+
+def plain_name(name: str) -> str:
+    """Returns a tensor's name without what `torch.compile`, DataParallel and Lightning put before it."""
+    return re.sub(r"^(?:module\.|model\.)+", "", name.replace("_orig_mod.", ""))

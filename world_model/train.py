@@ -12,11 +12,13 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
 import copy
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,8 +28,8 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import claimed_by_first, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info, save_checkpoint
-from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info, save_checkpoint
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetInfo
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
@@ -45,21 +47,24 @@ _MEANS = ("output", "in_memory", "num_workers", "compile")  # settings that do n
 _FREE = (*_MEANS, "preset", "device", "log_every", "report_every", "report_frames", "save_every")  # nor do these
 
 
+def model_config(config: TrainConfig, data: Dataset) -> JEPAConfig:
+    """Returns the model's settings for those data."""
+    return JEPAConfig(
+        data.action.shape[1],
+        config.embed_dim,
+        config.projector_hidden,
+        dataclasses.replace(config.encoder, image_size=data.pixels.shape[1]),
+        config.predictor,
+        config.reachability if config.reachability_steps else None,
+        config.regularizer.spherical,
+        config.projector_activation,
+    )
+
+
 def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
     """Returns model and regulariser as they are before the first step."""
     torch.manual_seed(config.seed)
-    model = JEPA(
-        JEPAConfig(
-            data.action.shape[1],
-            config.embed_dim,
-            config.projector_hidden,
-            dataclasses.replace(config.encoder, image_size=data.pixels.shape[1]),
-            config.predictor,
-            config.reachability if config.reachability_steps else None,
-            config.regularizer.spherical,
-            config.projector_activation,
-        )
-    )
+    model = JEPA(model_config(config, data))
     mean, std = data.action_stats()
     model.action_mean.copy_(torch.from_numpy(mean))
     model.action_std.copy_(torch.from_numpy(std))
@@ -137,12 +142,20 @@ def _train(config: TrainConfig, settings: dict, data: Dataset, device: torch.dev
         model=model.config,
         data={**to_json(data.info), "num_episodes": len(data.ep_len)},
         training=settings,
+        interface=_interface(data.info, model.config.encoder.image_size),
+        planning=json.loads(data.info.planning or "{}"),
         commit=git_commit(),
         learning_seconds=round(progress.seconds, 1),
         metrics={"loss": progress.losses, "embedding": report._asdict()},
         collapsed=guard.verdict(),
     )
     save_checkpoint(config.output, model, info, card(info))
+
+
+def _interface(info: DatasetInfo, image_size: int) -> Interface | None:
+    if not info.action_low or not np.isfinite([*info.action_low, *info.action_high]).all():
+        return None
+    return Interface(info.action_low, info.action_high, info.action_block, info.step_seconds, image_size)
 
 
 def parse_config(args: Sequence[str]) -> TrainConfig:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
+from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers import REGULARIZERS
@@ -347,7 +347,7 @@ def test_bad_checkpoints_are_refused_in_one_line(trained, tmp_path, spoil, messa
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     spoil(folder)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_checkpoint(folder, task="square")
     assert "\n" not in str(caught.value)
 

@@ -14,6 +14,7 @@ State columns serve reports (linear probes), never learning. The attributes say 
 le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
 """
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError
+from jepa_mpc.settings import NonNegative, read
 from jepa_mpc.world_model.data.frames import Frames
 
 FORMAT_VERSION = 1
@@ -52,6 +54,10 @@ class DatasetInfo:
     action_block: int
     action_repeat: int
     angles: tuple[bool, ...]  # per coordinate of qpos: an angle, which probes read as cosine and sine
+    action_low: tuple[float, ...] = ()  # of one action; older files and others' do not say
+    action_high: tuple[float, ...] = ()
+    step_seconds: NonNegative = 0.0  # that one action lasts
+    planning: str = ""  # how the task is planned, as JSON, where it differs from the agent's defaults
     format_version: int = FORMAT_VERSION
 
 
@@ -238,8 +244,8 @@ def _memory() -> int:
 def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetInfo:
     """What the files say of themselves, the first one's seed for all."""
     for path, info in zip(paths, infos, strict=True):
-        if replace(info, seed=infos[0].seed) != infos[0]:
-            differing = [name for name, value in vars(infos[0]).items() if value != getattr(info, name)]
+        first = {name: value for name, value in vars(infos[0]).items() if name != "seed"}
+        if differing := [name for name, value in first.items() if value != getattr(info, name)]:
             raise DatasetError(f"{path} differs from {paths[0]} in {', '.join(differing)}; train on each by itself")
     return infos[0]
 
@@ -267,15 +273,9 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
             if "format_version" not in file.attrs and {"pixels", "action", "ep_len"} <= set(file):
                 return _read_foreign(file, path, task)
             attrs = dict(file.attrs)
-            info = DatasetInfo(
-                task=str(attrs["task"]),
-                seed=int(attrs["seed"]),
-                data_policy=str(attrs["data_policy"]),
-                simulator=str(attrs["simulator"]),
-                action_block=int(attrs["action_block"]),
-                action_repeat=int(attrs["action_repeat"]),
-                angles=tuple(bool(angle) for angle in attrs["angles"]),
-                format_version=int(attrs["format_version"]),
+            fields = {field.name for field in dataclasses.fields(DatasetInfo)} & set(attrs)
+            info = read(
+                DatasetInfo, {name: getattr(attrs[name], "tolist", lambda n=name: attrs[n])() for name in fields}, path
             )
             if info.format_version != FORMAT_VERSION:
                 raise DatasetError(

@@ -6,30 +6,37 @@ The projector's BatchNorm, rather than LayerNorm, lets SIGReg shape the distribu
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from jepa_mpc.batchnorm import BatchNorm
+from jepa_mpc.errors import UserError
+from jepa_mpc.settings import Range
+
+# Within these, products of sizes cannot overflow, so a model of any settings can be described before it is made.
+Size = Annotated[int, Range(1, 2**16)]
+Side = Annotated[int, Range(1, 4096)]
+Depth = Annotated[int, Range(1, 256)]
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     kind: Literal["conv", "vit"] = "conv"
-    image_size: int = 64
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    image_size: Side = 64
+    channels: tuple[Size, ...] = (16, 32, 64, 128)
     """Conv: output channels of each layer; every layer halves the picture."""
     pooled: bool = False
     """Conv: features are also each map's mean over the picture, in which what a thing looks like, such as which way it
     points, is learned for all places at once."""
-    patch_size: int = 8
+    patch_size: Side = 8
     """ViT: side of a patch, in pixels."""
-    width: int = 192
+    width: Size = 192
     """ViT: token width."""
-    depth: int = 6
+    depth: Depth = 6
     """ViT: transformer layers."""
-    num_heads: int = 3
+    num_heads: Size = 3
     """ViT: attention heads."""
 
 
@@ -40,6 +47,8 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
+        if not (1 + config.pooled) <= len(config.channels) < config.image_size.bit_length():
+            raise UserError(f"{len(config.channels)} encoder.channels do not fit pictures of side {config.image_size}")
         self.pooled = config.pooled
         sizes = (3, *config.channels)
         self.layers = nn.Sequential(
@@ -74,6 +83,10 @@ class ViTEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
+        if config.width % config.num_heads:
+            raise UserError(f"encoder.width {config.width} must be a multiple of encoder.num_heads {config.num_heads}")
+        if config.patch_size > config.image_size:
+            raise UserError(f"encoder.patch_size {config.patch_size} exceeds pictures of side {config.image_size}")
         self.patches = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         num_patches = (config.image_size // config.patch_size) ** 2
         self.cls = nn.Parameter(torch.zeros(1, 1, config.width))

@@ -1,19 +1,19 @@
 """The joint-embedding predictive architecture: encode pictures, predict embeddings, score the predictions.
 
-Notable: there is no decoder; what keeps the embeddings from collapsing is not here, but in `regularizers.py`. Pictures
+Notable: there is no decoder; what keeps the embeddings from collapsing is not here, but in `regularizers`. Pictures
 and actions are normalised inside, so callers pass raw uint8 pictures and actions in the environment's own units.
 Source: LeWorldModel, arXiv 2603.19312.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa_mpc.world_model.model.encoder import EncoderConfig, build_encoder, build_projector
+from jepa_mpc.world_model.model.encoder import EncoderConfig, Size, build_encoder, build_projector
 from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
 from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
@@ -21,12 +21,12 @@ from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityCo
 
 @dataclass(frozen=True)
 class JEPAConfig:
-    action_dim: int
+    action_dim: Size
     """A: one action's dimensions times the action block."""
-    embed_dim: int = 64
-    projector_hidden: int = 512
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    embed_dim: Size = 64
+    projector_hidden: Size = 512
+    encoder: EncoderConfig = EncoderConfig()
+    predictor: PredictorConfig = PredictorConfig()
     reachability: ReachabilityConfig | None = None
     """None: without a reachability metric."""
     spherical: bool = False

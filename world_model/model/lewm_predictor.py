@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.model.predictor import Modulation, PredictorConfig, TokenBatchNorm
 
 ACTION_FEATURES = 10  # to which an action block is mixed down before it is embedded
@@ -54,8 +55,7 @@ class LeWMBlock(nn.Module):
         super().__init__()
         width, dropout = config.width, config.dropout
         self.num_heads, self.dropout = config.num_heads, dropout
-        inner = config.num_heads * (config.head_dim or width // config.num_heads)
-        mlp_width = config.mlp_width or 4 * width
+        inner, mlp_width = config.inner, config.mlp_width or 4 * width
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention_norm = nn.LayerNorm(width)
@@ -96,7 +96,7 @@ class LeWMPredictor(nn.Module):
         super().__init__()
         width = config.width
         if width != embed_dim:
-            raise ValueError(f"LeWorldModel's predictor is as wide as its embeddings; width {width} is not {embed_dim}")
+            raise UserError(f"LeWorldModel's predictor is as wide as its embeddings; width {width} is not {embed_dim}")
         self.window = config.window
         self.action_encoder = nn.Sequential(
             nn.Linear(action_dim, ACTION_FEATURES),

@@ -6,33 +6,43 @@ values are kept in a cache, so a rollout feeds one new token per step instead of
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_mpc.batchnorm import BatchNorm
+from jepa_mpc.errors import UserError
+from jepa_mpc.settings import Range
+from jepa_mpc.world_model.model.encoder import Depth, Size
 
 
 @dataclass(frozen=True)
 class PredictorConfig:
     kind: Literal["residual", "lewm"] = "residual"
     """lewm: LeWorldModel's own, in `lewm_predictor.py`."""
-    width: int = 128
-    depth: int = 2
-    num_heads: int = 4
-    dropout: float = 0.0
-    max_len: int = 8
+    width: Size = 128
+    depth: Depth = 2
+    num_heads: Size = 4
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    max_len: Size = 8
     """Longest sequence of tokens: history plus horizon, less one. lewm: of any length, for its window slides."""
-    window: int = 3
+    window: Size = 3
     """lewm: frames that a prediction sees."""
-    head_dim: int | None = None
+    head_dim: Size | None = None
     """Of an attention head; width / num_heads unless given."""
-    mlp_width: int | None = None
+    mlp_width: Size | None = None
     """Four times the width unless given."""
-    projector_hidden: int | None = None
+    projector_hidden: Size | None = None
     """LeWorldModel's predictor ends, as its encoder does, in an MLP with BatchNorm; a linear layer unless given."""
+
+    @property
+    def inner(self) -> int:
+        """The width of all heads together."""
+        if self.head_dim is None and self.width % self.num_heads:
+            raise UserError(f"predictor.width {self.width} must be a multiple of predictor.num_heads {self.num_heads}")
+        return self.num_heads * (self.head_dim or self.width // self.num_heads)
 
 
 # Per layer, what the actions do to it: shift, scale and gate of attention and MLP, side by side (B, T, 6 W).
@@ -83,8 +93,7 @@ class AdaLNBlock(nn.Module):
         super().__init__()
         width = config.width
         self.num_heads, self.dropout = config.num_heads, config.dropout
-        inner = config.num_heads * (config.head_dim or width // config.num_heads)
-        mlp_width = config.mlp_width or 4 * width
+        inner, mlp_width = config.inner, config.mlp_width or 4 * width
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * inner)

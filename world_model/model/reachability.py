@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.world_model.model.encoder import Size
+
 
 @dataclass(frozen=True)
 class ReachabilityConfig:
-    hidden: int = 256
-    metric_dim: int = 32
+    hidden: Size = 256
+    metric_dim: Size = 32
     velocity: bool = False
     """Also read how the embedding has just changed; for bodies with momentum."""
 

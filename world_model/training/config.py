@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, Fraction, Natural, NonNegative, Positive, Range, Seed
 from jepa_mpc.world_model.data.dataset import InMemory
-from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.encoder import EncoderConfig, Size
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import ReachabilityConfig
 from jepa_mpc.world_model.regularizers.base import RegularizerConfig
@@ -77,8 +77,8 @@ class TrainConfig:
     """Of the reachability metric: the nearer to 1, the more the shortest way seen counts."""
     target_rate: Fraction = 0.02
     """How fast the metric's bootstrapping copy follows it, per step."""
-    embed_dim: Count = 64
-    projector_hidden: Count = 512
+    embed_dim: Size = 64
+    projector_hidden: Size = 512
     projector_activation: Literal["relu", "gelu"] = "relu"
     encoder: EncoderConfig = EncoderConfig()
     predictor: PredictorConfig = PredictorConfig()
