@@ -98,9 +98,9 @@ $(READY): pyproject.toml requirements/$(LOCK).txt requirements/torch.txt
 	step "installing Python packages (a few minutes, once)" pip --no-deps --require-hashes -r requirements/$(LOCK).txt
 	answers="import urllib.request as u; u.urlopen(u.Request('$(PYTORCH_CPU)/torch/', method='HEAD'), timeout=5)"
 	index=
-	if nvidia-smi -L >/dev/null 2>&1; then build="for CUDA, 4 GB"
+	if nvidia-smi -L >/dev/null 2>&1; then build="for CUDA, 4.5 GB"
 	elif $(PYTHON) -c "$$answers" 2>/dev/null; then build="for the CPU, 0.7 GB"; index="--index-url $(PYTORCH_CPU)"
-	else build="from the default index, which may be the one for CUDA, 4 GB: the CPU's own index does not answer"
+	else build="from the default index, which may be the one for CUDA, 4.5 GB: the CPU's own index does not answer"
 	fi
 	step "installing PyTorch ($$build)" pip $$index -r requirements/torch.txt
 	step "installing jepa-mpc" pip --no-deps --no-build-isolation -e .

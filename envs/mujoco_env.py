@@ -20,8 +20,9 @@ except (
     AttributeError,
     RuntimeError,
 ) as error:  # what PyOpenGL raises depends on what is missing
-    if isinstance(error, ModuleNotFoundError):
-        raise
+    if isinstance(error, ModuleNotFoundError):  # on Python 3.13 pip does without it: pyproject.toml says why
+        cure = "`pip install --no-deps mujoco==3.11.0 dm-control==1.0.44`"
+        raise EnvError(f"{error.name} is missing; install it with {cure}") from error
     raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
 
 # Others take these from here, so that what is missing is explained in this one place.

@@ -38,7 +38,8 @@ class OGBenchCubeEnv(MujocoEnv):
             from ogbench.manipspace.envs.cube_env import CubeEnv
         except ImportError as error:
             raise EnvError(
-                f"the cube task needs OGBench; install it with `pip install -e '.[cube]'` ({error})"
+                "the cube task needs OGBench; install it with `pip install -e '.[cube]'`, or on Python 3.13 with "
+                f"`pip install --no-deps ogbench` ({error})"
             ) from error
         self.ogbench = CubeEnv(
             "single",
