@@ -1,0 +1,238 @@
+"""Episodes on a line, where every number is known by hand."""
+
+from dataclasses import replace
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from line import LINE, Line, x_of
+
+from jepa_mpc.agent.base import RandomAgent
+from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.eval import report
+from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
+from jepa_mpc.eval.picture_goal import plan_to_picture
+from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
+from jepa_mpc.eval.trial import run_episodes, time_decisions
+
+
+class Script:
+    """Gives each episode its row of actions, a block at a time, and remembers what it was asked."""
+
+    action_block = LINE.action_block
+
+    def __init__(self, rows):
+        self.rows = np.asarray(rows, np.float32)
+        self.resets, self.pictures, self.looks = [], [], []
+
+    def reset(self, goals, seeds):
+        first = sum(len(goals) for goals, _ in self.resets)
+        self.now = self.rows[np.arange(first, first + len(goals)) % len(self.rows)]
+        self.resets.append((goals, list(seeds)))
+        self.step = 0
+
+    def act(self, pictures):
+        self.pictures.append(pictures)
+        self.step += self.action_block
+        return self.now[:, self.step - self.action_block : self.step, None]
+
+
+class Seer(Script):
+    """One that is shown the simulator's state."""
+
+    def look(self, states, goal_states):
+        self.looks.append((states[:, 0].tolist(), goal_states[:, 0].tolist()))
+
+
+def pairs_of(starts, goals):
+    starts, goals = (np.array(values, float)[:, None] for values in (starts, goals))
+    env, pictures = Line(), []
+    for goal in goals:
+        env.set_pose(goal)
+        pictures.append(env.render())
+    return GoalTasks(starts, goals, goals, np.stack(pictures))
+
+
+def go(agent, tasks, protocol="standard", **changes):
+    protocol = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
+    settings = {"env": Line(), "spec": LINE, "seed": 0, "budget": LINE.budget, "description": "", **changes}
+    return run_episodes(agent, tasks=tasks, protocol=protocol, **settings)
+
+
+def test_a_record_by_hand():
+    agent = Script([[1, 1, 0.25, 1, 1, 9]])  # from 0 by way of 1, 2, 2.25, 3.25, 4.25, and clipped, 5.25
+    (record,), (trace,) = go(agent, pairs_of([0], [2]))
+    assert (record.success, record.steps, record.first_hit, record.held) == (True, 2, 2, None)
+    assert record.best_error == 0
+    assert record.final_error == 3.25
+    assert record.reward == 1 + 2 + 2.25 + 3.25 + 4.25 + 5.25
+    assert trace.states[:, 0].tolist() == [0, 1, 2, 2.25, 3.25, 4.25, 5.25]
+    np.testing.assert_allclose(x_of(trace.pictures), [0, 2, 3.2, 5.2], atol=0.1)  # where blocks end
+    (missed,), _ = go(Script([[0] * 6]), pairs_of([0], [0.5]))  # at the tolerance, not within it
+    assert (missed.success, missed.steps, missed.first_hit) == (False, None, None)
+
+
+def test_a_budget_that_blocks_do_not_fill_ends_within_one():
+    agent = Script([[1] * 6])
+    (record,), (trace,) = go(agent, pairs_of([0], [6]), budget=5)
+    assert trace.states[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert (record.success, record.final_error) == (False, 1)
+    assert len(agent.pictures) == 3
+    (record,), _ = go(Script([[1] * 6]), pairs_of([0], [6]), budget=6)
+    assert record.steps == 6
+
+
+def test_agents_see_what_is_there_now():
+    for kind in (Script, Seer):
+        agent = kind([[1, 1, 1, 1, 1, 1], [-1, -1, 0, 0, 1, 1]])
+        go(agent, pairs_of([0, 3], [5, 5]))
+        np.testing.assert_allclose(x_of(agent.pictures), [[0, 3], [2, 1], [4, 1]])
+        ((goals, _),) = agent.resets
+        np.testing.assert_allclose(x_of(goals), [5, 5])
+    assert agent.looks == [([0, 3], [5, 5]), ([2, 1], [5, 5]), ([4, 1], [5, 5])]
+
+
+def test_episodes_are_numbered_and_seeded_by_their_pair_whatever_the_batch():
+    tasks = pairs_of(range(5), [9] * 5)
+    rows = np.arange(5)[:, None] / 10 * np.ones(6)
+    found, seeds = [], []
+    for settings in ({}, {"batch_size": 2}, {"batch_size": 1}, {"seed": 1}):
+        agent = Script(rows)
+        records, traces = go(agent, tasks, **settings)
+        found.append(records)
+        seeds.append([seed for _, batch in agent.resets for seed in batch])
+        assert [record.pair for record in records] == list(range(5))
+        np.testing.assert_allclose([trace.states[-1, 0] for trace in traces], np.arange(5) * 1.6, rtol=1e-6)
+        assert max(len(goals) for goals, _ in agent.resets) == settings.get("batch_size", 5)
+    assert found[0] == found[1] == found[2]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len({*seeds[0], *seeds[3]}) == 10
+
+
+def test_the_strict_rule_goes_by_the_effector_where_there_is_one():
+    agent = [[1, 1, 0, 0, 0, 0]]  # at 2 from the second step on
+    tasks = pairs_of([0], [2.3])
+    for settings, expected in (
+        ({"effector": None, "strict_steps": 3}, None),  # 0.3 away, where half of 0.5 is asked
+        ({"effector": "point", "effector_tolerance": 0.04, "strict_steps": 3}, 4),  # 0.03 m away
+        ({"effector": "point", "effector_tolerance": 0.02, "strict_steps": 3}, None),
+        ({"effector": None, "strict_pose": replace(LINE.pose, tolerance=0.4), "strict_steps": 2}, 3),
+    ):
+        spec = replace(LINE, **settings)
+        (record,), _ = go(Script(agent), tasks, spec=spec)
+        assert (record.strict, record.steps, record.held) == (expected, 2, 6)
+        (record,), _ = go(Script(agent), tasks, "strict", spec=spec)
+        assert (record.steps, record.success) == (expected, expected is not None)
+
+
+def test_protocols_say_what_they_ask():
+    names = ("standard", "far", "hold", "strict")
+    assert [PROTOCOLS[name].budget(LINE) for name in names] == [6, 8, 6, 8]
+    assert [PROTOCOLS[name].tolerance(LINE) for name in names] == [0.5, 0.5, 0.5, 0.25]
+    assert [PROTOCOLS[name].steps_kept(LINE) for name in names] == [1, 1, 5, 2]
+    assert PROTOCOLS["hold"].describe(LINE) == "goal 4 steps ahead, within 0.5 m for 5 steps"
+    assert PROTOCOLS["far"].describe(LINE) == "goal in another episode, within 0.5 m"
+    effector = replace(LINE, effector="point", effector_tolerance=0.02)
+    assert PROTOCOLS["strict"].tolerance(effector) == 0.02
+    assert PROTOCOLS["strict"].describe(effector) == "goal in another episode, point within 0.02 m for 2 steps"
+    assert Protocol("mine", far=False, steps=3).steps_kept(LINE) == 3
+
+
+def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(clock):
+    class Slow(Seer):
+        def reset(self, goals, seeds):
+            super().reset(goals, seeds)
+            clock.seconds += 100  # is not part of a decision
+
+        def look(self, states, goal_states):
+            super().look(states, goal_states)
+            clock.seconds += 100
+
+        def act(self, pictures):
+            clock.seconds += 1e-3 * (len(self.pictures) + 1)
+            return super().act(pictures)
+
+    agent, tasks = Slow([[1] * 6, [-1] * 6]), pairs_of([0, 5], [3, 2])
+    milliseconds = time_decisions(agent, Line(), LINE, tasks, seed=4, num_decisions=7)
+    np.testing.assert_allclose(milliseconds, [2, 3, 4, 5, 6, 7, 8])
+    # Three decisions to an episode of 6 steps, the pairs in turn.
+    np.testing.assert_allclose(x_of(agent.pictures)[:, 0], [0, 2, 4, 5, 3, 1, 0, 2])
+    assert agent.looks[3] == ([5], [2])
+    np.testing.assert_allclose([x_of(goals)[0] for goals, _ in agent.resets], [3, 2, 3])
+    watched = Script([[1] * 6])
+    go(watched, tasks, seed=4)
+    (_, seeds), *_ = watched.resets
+    assert [batch for _, batch in agent.resets] == [[seeds[0]], [seeds[1]], [seeds[0]]]  # as where success is judged
+
+
+def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "line", LINE)
+    finer = replace(LINE, image_size=16)
+    kinds = [(LINE, 1, False), (LINE, 2, False), (LINE, 1, True), (replace(LINE, goal_offset=2), 1, False)]
+    kinds.append((finer, 1, False))
+    expected = []
+    for number, (spec, seed, far) in enumerate(kinds):
+        expected.append(goal_tasks(Line(spec.image_size), spec, seed, 4, tmp_path / str(number), far))
+    for _ in range(2):  # drawn, then read, in one folder
+        for (spec, seed, far), alone in zip(kinds, expected, strict=True):
+            found = goal_tasks(Line(spec.image_size), spec, seed, 4, tmp_path / "shared", far)
+            for name, value in vars(alone).items():
+                np.testing.assert_array_equal(getattr(found, name), value)
+    assert expected[-1].goal_picture.shape[1:3] == (16, 16)
+    assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
+    monkeypatch.setattr(Line, "get_state", lambda self: np.array([self.x, 0.0]))  # a simulator whose state has grown
+    assert goal_tasks(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
+
+
+class Measured(Script):
+    """Knows how far the pictures are apart."""
+
+    def latent_distance(self, pictures, goal):
+        return np.abs(x_of(pictures) - x_of(goal))
+
+
+def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
+    env, agent = Line(), Measured([[1, 1, 1, 1, -1, -1, -1, -1, -1, -1]])
+    env.reset(seed=3)
+    start = env.x
+    env.set_pose([start + 4])
+    goal = env.render()
+    found = plan_to_picture(goal, agent, env, LINE, seed=3, budget=10, folder=tmp_path)
+    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 6}
+    assert found["nearest_step"] == 4
+    assert found["success_rate"] is None
+    ((goals, seeds),) = agent.resets
+    np.testing.assert_array_equal(goals, goal[None])
+    assert seeds == [3]
+    np.testing.assert_allclose(x_of(agent.pictures)[:, 0] - start, [0, 2, 4, 2, 0])
+    panels = np.split(iio.imread(tmp_path / "goal_and_final.png").astype(int), 3, axis=1)
+    shown = [panel[panel.shape[0] // 2, panel.shape[1] // 2, 0] for panel in panels]
+    assert shown == [round(100 + 10 * x) for x in (start + 4, start + 4, start - 2)]
+
+
+def test_videos_turn_green_when_the_goal_is_met(tmp_path):
+    tasks = pairs_of([0, 0], [3, 3])
+    records, traces = go(Script([[1] * 6, [0] * 6]), tasks)
+    report.write_videos(tmp_path, Line(), tasks, traces, records)
+    frames = iio.imread(tmp_path / "episodes.mp4").astype(int)
+    height, width = frames.shape[1] // 2, frames.shape[2] // 2
+    assert len(frames) >= 7
+    for column, met in ((0, 3), (1, None)):
+        for row, live in ((0, False), (1, True)):
+            edges = frames[:7, row * height + height // 2, column * width + 5]
+            green = edges[:, 1] > edges[:, 0] + 40
+            assert green.tolist() == [bool(live and met is not None and step >= met) for step in range(7)]
+    middle = frames[:, height // 2 :: height, width // 2 :: width, 0]
+    np.testing.assert_allclose(middle[0], [[130, 130], [100, 100]], atol=3)  # goals above, what happens below
+    np.testing.assert_allclose(middle[6], [[130, 130], [160, 100]], atol=3)
+    np.testing.assert_array_equal(frames[6:-1], frames[7:])  # time to look at the end
+
+
+@pytest.mark.parametrize("protocol", ["standard", "far"])
+def test_random_episodes_repeat_by_their_seed(protocol):
+    tasks, space = pairs_of([0, 0, 0], [2, 2, 2]), Line().action_space
+    run = {"tasks": tasks, "protocol": protocol}
+    first, again, other = (go(RandomAgent(space, 2), **run, seed=seed)[0] for seed in (1, 1, 2))
+    assert first == again
+    assert not {record.reward for record in first} & {record.reward for record in other}
+    assert len({record.reward for record in first}) == 3
