@@ -1,0 +1,173 @@
+"""What the tables of agents, planners and speeds are made of: every figure by hand, or by another way to it."""
+
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CHECKPOINT, ROOT
+from line import LINE, Line, x_of
+
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
+from jepa_mpc.envs import SuiteTask
+from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.eval.metrics import summarise
+from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.speed import rendering
+from jepa_mpc.eval.tables import planners
+from jepa_mpc.eval.tables.agents import multiply_adds, score
+from jepa_mpc.eval.tables.contenders import CONTENDERS
+from jepa_mpc.eval.trial import run_episodes
+from jepa_mpc.world_model.checkpoint import load_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # pairs are stored under the present folder
+
+
+@pytest.fixture
+def line(monkeypatch):
+    suite = SuiteTask("line-right", Line, lambda env: np.array([5.0]))
+    monkeypatch.setitem(TASKS, "line", replace(LINE, suite=(suite,), action_repeat=2))
+    return TASKS["line"]
+
+
+class Homing:
+    """Goes to the goal that it is shown, and multiplies a matrix (3, 4) by one (4, 5) in every second decision."""
+
+    action_block = 2
+
+    def reset(self, goals, seeds):
+        self.goals, self.decisions = goals, 0
+
+    def act(self, pictures):
+        self.decisions += 1
+        if self.decisions % 2 == 1:
+            _ = torch.ones(3, 4) @ torch.ones(4, 5)
+        ahead = (x_of(self.goals) - x_of(pictures))[:, None]
+        return np.clip(np.concatenate([ahead, ahead - np.clip(ahead, -1, 1)], 1), -1, 1)[..., None].astype(np.float32)
+
+
+def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
+    protocols, suite = score(Homing(), "line", 3, 5, 4, "homing")
+    for name, far, budget in (("standard", False, 6), ("far", True, 8)):
+        pairs = goal_tasks(Line(), line, 3, 5, tmp_path / "others", far)
+        records, _ = run_episodes(
+            Homing(),
+            env=Line(),
+            spec=line,
+            tasks=pairs,
+            protocol=PROTOCOLS[name],
+            seed=3,
+            budget=budget,
+            description="",
+        )
+        assert protocols[name] == {"budget": budget, **asdict(summarise(records, budget))}
+    assert protocols["standard"]["success_rate"] == 1  # goals that 4 random steps reached
+    (returns,) = suite.values()
+    assert returns["num_episodes"] == 4
+    # 500 decisions' worth of steps, from a start that is a whole number to 5, where every further step earns 5.
+    starts = [5 - away for away in range(11)]
+    possible = {2500 - sum(range(5 - start)) for start in starts}
+    assert returns["minimum"] in possible
+    assert returns["minimum"] <= returns["mean"] <= 2500
+    _, still = score(DoNothingAgent(Line().action_space, 2), "line", 3, 5, 4, "still")
+    assert still["line-right"]["mean"] % 125 == 0  # whole numbers, 500 steps each, over four episodes
+    assert still["line-right"]["mean"] < returns["mean"]
+
+
+def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line):
+    assert multiply_adds(Homing(), "line", 0) == 3 * (3 * 4 * 5) / 5  # three of five
+    assert multiply_adds(RandomAgent(Line().action_space, 2), "line", 0) == 0
+
+
+def test_what_an_agent_cost_is_read_off_its_checkpoint():
+    shutil.copytree(ROOT / "checkpoints/two_room", "checkpoints/two_room")
+    agent, facts = CONTENDERS["jepa"].make("two_room", 0)
+    model, info = load_checkpoint(ROOT / "checkpoints/two_room")
+    episodes = info.data["num_episodes"]
+    assert facts.steps == 200 * episodes
+    assert facts.pictures == 41 * episodes  # one to begin with, and one a block of five
+    assert not facts.rewards
+    assert facts.parameters == sum(p.numel() for p in model.parameters())
+    assert facts.learning_seconds == info.learning_seconds
+    assert agent.action_block == 5
+    for name in ("random", "do_nothing", "oracle"):
+        _, nothing = CONTENDERS[name].make("two_room", 0)
+        assert not any(asdict(nothing).values())
+
+
+def options(command):
+    return {name: value for name, value in zip(command, command[1:], strict=False) if name.startswith("--")}
+
+
+@pytest.mark.parametrize("name", ["jepa", "jepa_short", "inverse", "gcbc", "sac", "dreamer"])
+def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(name):
+    shutil.copytree(CHECKPOINT, "checkpoints/reacher")
+    outputs = []
+    for seed in (1, 2):
+        *collect, train = map(options, CONTENDERS[name].train("reacher", seed))
+        assert (train["--seed"], train["--task"]) == (str(seed), "reacher")
+        outputs.append(train["--output"])
+        assert len(collect) == (name not in ("sac", "dreamer"))  # those two act as they learn
+        if name == "jepa_short":  # a quarter of Dreamer's steps, of its own
+            assert int(collect[0]["--num-episodes"]) * 200 == 30_000
+            assert (collect[0]["--seed"], collect[0]["--output"]) == (str(seed), train["--data"])
+        elif collect:  # the bundled checkpoint's data
+            data = load_checkpoint(CHECKPOINT)[1].data
+            assert collect[0]["--num-episodes"] == str(data["num_episodes"])
+            assert collect[0]["--seed"] == str(data["seed"])
+    assert len(set(outputs)) == 2
+    assert CONTENDERS["jepa"].train("reacher", 0) == []  # that one is bundled
+
+
+def test_planners_are_measured_at_a_third_the_default_and_thrice_the_search():
+    by_name = dict(planners.settings())
+    default = AgentConfig().search
+    for planner in ("cem", "icem", "mppi"):
+        rounds = [by_name[f"{planner}-latent-{size}"].search.num_iterations for size in ("small", "default", "large")]
+        assert rounds == [default.num_iterations // 3, default.num_iterations, 3 * default.num_iterations]
+    steps = [by_name[f"gradient-latent-{size}"].search.num_gradient_steps for size in ("small", "default", "large")]
+    assert steps == [round(default.num_gradient_steps / 3), default.num_gradient_steps, 3 * default.num_gradient_steps]
+    for name, config in by_name.items():
+        assert name == "leworldmodel" or name.startswith(f"{config.planner}-{config.objective}-")
+    lewm = by_name["leworldmodel"]
+    assert (lewm.planner, lewm.objective, lewm.reduction, lewm.effort_weight) == ("cem", "latent", "terminal", 0)
+    assert (lewm.horizon, lewm.receding_horizon, lewm.search.num_samples, lewm.search.num_elites) == (5, 5, 300, 30)
+
+
+def test_the_planners_table_is_in_the_order_of_holding():
+    def row(name, held, median):
+        return {
+            "name": name,
+            "num_episodes": 50,
+            "first_hit": [0.9, 0.8, 0.95],
+            "held": [held, 0.1, 0.7],
+            "strict": [0.25, 0, 1],
+            "decision_ms": {"median": median, "p95": 2 * median},
+        }
+
+    text = planners.table([row("a", 0.2, 5.0), row("b", 0.6, 9.0), row("c", 0.6, 3.0)], "the command")
+    assert "`the command`; far goals, n = 50" in text
+    *_, first, second, third = text.splitlines()
+    assert first == "| c | 90% [80%, 95%] | 60% [10%, 70%] | 25% | 3.0 / 6.0 ms |"
+    assert second.startswith("| b |")
+    assert third.startswith("| a |")
+
+
+def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
+    class Painter(Line):
+        def render(self):
+            clock.seconds += 1e-3 if self.fast_rendering else 4e-3
+            return super().render() + (0 if self.fast_rendering else 3)
+
+    monkeypatch.setitem(TASKS, "line", replace(LINE, make=Painter))
+    found = rendering.benchmark("line", num_frames=25, num_rounds=3)
+    assert found["fast_frames_per_second"] == pytest.approx(1000)
+    assert found["default_frames_per_second"] == pytest.approx(250)
+    assert found["ratio"] == pytest.approx(4)
+    assert found["mean_difference"] == pytest.approx(3)
