@@ -5,6 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import CHECKPOINT, ROOT
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
@@ -12,7 +13,7 @@ from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import run_planning
-from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig
+from jepa_mpc.planners import PLANNERS, CEMConfig, ICEMConfig, MPPIConfig
 from jepa_mpc.settings import read, to_json
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
@@ -118,6 +119,84 @@ def test_reset_forgets_the_episode_before():
         agent.reset(picture_of((4, 4))[None], seeds=[1])
         runs.append([agent.act(picture_of((i, 9))[None]) for i in range(4)])
     np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_the_seed_decides_the_search():
+    agent, _ = agent_with()
+    blocks = []
+    for seeds in ([0, 1], [1, 0]):
+        agent.reset(np.stack([picture_of((4, 4))] * 2), seeds)
+        blocks.append(agent.act(np.stack([picture_of((9, 9))] * 2)))
+    np.testing.assert_allclose(blocks[0], blocks[1][::-1], atol=1e-6)
+    assert np.abs(blocks[0][0] - blocks[0][1]).max() > 0.01
+
+
+@pytest.mark.parametrize("receding_horizon", [1, 2])
+def test_the_next_search_begins_with_what_is_left_of_the_plan(receding_horizon):
+    """Around the plan before it hardly looks, so that what it does is that plan, block by block."""
+    search = CEMConfig(num_samples=8, num_elites=2, num_iterations=1, init_std=0.5, warm_std=1e-6, min_std=1e-9)
+    done = []
+    for blocks_at_once in (4, receding_horizon):
+        agent, _ = agent_with(planner=search, horizon=4, receding_horizon=blocks_at_once)
+        agent.reset(picture_of((5, 5))[None], seeds=[3])
+        done.append([agent.act(picture_of((5, 5))[None]) for _ in range(4)])
+    np.testing.assert_allclose(done[0], done[1], atol=1e-4)
+    assert np.abs(np.diff(done[0], axis=0)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("reduction", "first_block", "second_block", "expected"),
+    [
+        ("mean", lambda m: 3 * abs(m - 1), lambda m: abs(m + 1) + 1, 1),
+        ("terminal", lambda m: 3 * abs(m - 1), lambda m: abs(m + 1) + 1, -1),
+        ("mean", lambda m: abs(m - 1), lambda m: 3 * abs(m + 1) + 0.5, -1),
+        ("minimum", lambda m: abs(m - 1), lambda m: 3 * abs(m + 1) + 0.5, 1),
+    ],
+)
+def test_the_distance_counts_as_it_is_said_to(reduction, first_block, second_block, expected):
+    """Where the first block ends (m) decides what is seen at the end of both."""
+    model = PointModel().eval().requires_grad_(False)
+
+    def metric(z, z_before, z_goal):
+        m = z[:, :, 0, 0]
+        return torch.stack([first_block(m), second_block(m)], dim=-1)
+
+    model.reachability = metric
+    search = CEMConfig(num_samples=200, num_elites=20, num_iterations=6)
+    config = AgentConfig(planner=search, reduction=reduction, effort_weight=0.0)
+    agent = PlanningAgent(model, SPACE, BLOCK, config)
+    agent.reset(picture_of((9, 9))[None], seeds=[0])
+    assert agent.act(picture_of((0, 0))[None])[0, :, 0].sum() == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("auto", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")])
+def test_a_narrow_predictor_is_rounded_only_if_asked(precision, kept):
+    agent, _ = agent_with(precision=precision)
+    assert str(agent.model.predictor.position.dtype) == f"torch.{kept}"
+
+
+def test_a_checkpoint_brings_its_own_way_to_plan():
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    for task, policy in (("reacher", None), ("gym/Pusher-v5", "gcbc")):
+        agent = PlanningAgent.load(ROOT / "checkpoints" / task)
+        space = envs.make(task).action_space
+        assert agent.config == config_for(task)
+        assert (agent.config.warm_start == policy) == (policy is not None)
+        agent.reset(pictures[:1], [0])
+        block = agent.act(pictures[1:])
+        assert block.shape == (1, 5, *space.shape)
+        assert all(space.contains(action) for action in block[0])
+    mine = AgentConfig(horizon=3)
+    assert PlanningAgent.load(CHECKPOINT, mine).config == mine
+
+
+def test_the_papers_search_is_the_papers():
+    paper = AGENT_PRESETS["lewm"]
+    assert (type(paper.planner), paper.objective, paper.reduction) == (CEMConfig, "latent", "terminal")
+    assert (paper.horizon, paper.receding_horizon, paper.effort_weight) == (5, 5, 0)
+    search = paper.planner
+    assert (search.num_samples, search.num_elites, search.num_iterations, search.init_std) == (300, 30, 30, 1)
+    assert paper.settings()["num_samples"] == 300
 
 
 def test_effort_makes_the_agent_hold_still_at_its_goal():
@@ -250,6 +329,10 @@ def test_baselines_act_within_bounds_and_by_their_seed():
         draws.append(random.act(pictures))
     np.testing.assert_array_equal(draws[0], draws[1][::-1])
     assert all(SPACE.contains(action) for action in draws[0].reshape(-1, 2))
+    many = np.concatenate([random.act(pictures) for _ in range(300)]).reshape(-1, 2)
+    np.testing.assert_allclose(many.min(0), SPACE.low, atol=0.05)  # all over the space
+    np.testing.assert_allclose(many.max(0), SPACE.high, atol=0.05)
+    np.testing.assert_allclose(many.mean(0), (SPACE.low + SPACE.high) / 2, atol=0.1)
     assert not nothing.act(pictures).any()
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
-from jepa_mpc.agent.collect import CollectConfig, collect, episode_rng
+from jepa_mpc.agent.collect import CollectConfig, collect, episode_rng, find_policy, run_episode
+from jepa_mpc.envs.registry import simulator_version
 from jepa_mpc.world_model.data.dataset import Dataset
 
 
@@ -46,6 +47,11 @@ def in_process(monkeypatch):
     monkeypatch.setattr(collect_module, "ProcessPoolExecutor", InProcess)
 
 
+@pytest.fixture(scope="module")
+def env_of_reacher():
+    return envs.make("reacher")
+
+
 def test_data_are_what_the_simulator_does(tmp_path, in_process):
     data = Dataset(collect(config(tmp_path / "d.h5")), task="reacher")
     assert data.ep_len.tolist() == [5] * 5
@@ -58,6 +64,31 @@ def test_data_are_what_the_simulator_does(tmp_path, in_process):
         for action in data.action[row].reshape(5, 2):
             env.advance(action)
     np.testing.assert_array_equal(data.qpos[19], env.qpos)
+
+
+def test_a_collection_says_how_it_was_made_and_its_seed_decides_every_episode(tmp_path, in_process):
+    first = Dataset(collect(config(tmp_path / "a.h5")), task="reacher")
+    other = Dataset(collect(config(tmp_path / "b.h5", seed=1, policy="held")), task="reacher")
+    assert (first.info.task, first.info.seed, first.info.data_policy) == ("reacher", 0, "uniform")
+    assert (other.info.seed, other.info.data_policy) == (1, "held")
+    assert (first.info.action_block, first.info.action_repeat, first.info.angles) == (5, 2, (True, True))
+    assert first.info.simulator == simulator_version()
+    starts = np.concatenate([data.qpos[::5] for data in (first, other)])
+    assert len(np.unique(starts, axis=0)) == 10
+
+
+def test_velocities_are_those_of_the_moment(env_of_reacher):
+    rng = np.random.default_rng(0)
+    policy = find_policy("uniform", "reacher")(env_of_reacher, 5, rng)
+    episode = run_episode(env_of_reacher, policy, 3, np.random.default_rng(1))
+    env_of_reacher.reset(seed=int(np.random.default_rng(1).integers(2**31)))
+    np.testing.assert_array_equal(episode.qvel[0], env_of_reacher.qvel)
+    for block, qpos, qvel in zip(episode.action, episode.qpos[1:], episode.qvel[1:], strict=True):
+        for action in block.reshape(5, 2):
+            env_of_reacher.advance(action)
+        np.testing.assert_array_equal(qpos, env_of_reacher.qpos)
+        np.testing.assert_array_equal(qvel, env_of_reacher.qvel)
+    assert np.abs(episode.qvel[1:]).min() > 0
 
 
 def test_a_row_a_step_holds_the_same_episodes_and_so_do_compressed_pictures(tmp_path, in_process):

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,6 +29,25 @@ def test_noise_is_within_bounds_and_decided_by_its_generator(name):
     assert (np.abs(actions) <= 1).all()
     np.testing.assert_array_equal(actions, actions_of(name, env))
     assert not np.array_equal(actions, actions_of(name, env, seed=1))
+
+
+def test_noise_is_centred_and_scaled_by_the_action_space():
+    space = gym.spaces.Box(np.array([-1, 2], np.float32), np.array([1, 6], np.float32))
+
+    def drawn(name, block=5):
+        policy = POLICIES[name](SimpleNamespace(action_space=space), block, np.random.default_rng(0))
+        return np.concatenate([list(policy(None)) for _ in range(4000)])
+
+    uniform, pink, held = drawn("uniform"), drawn("pink"), drawn("held")
+    for actions in (uniform, held):
+        np.testing.assert_allclose(actions.mean(0), [0, 4], atol=0.1)
+        np.testing.assert_allclose(actions.std(0), np.array([2, 4]) / np.sqrt(12), rtol=0.05)
+    np.testing.assert_allclose(np.median(pink, axis=0), [0, 4], atol=0.1)
+    inside = (np.abs(pink - [0, 4]) < np.array([0.5, 1])).mean(0)  # one std, which is half the half-range
+    np.testing.assert_allclose(inside, 0.68, atol=0.03)
+    for actions, lowest, highest in ((uniform, -0.05, 0.05), (pink, 0.5, 1.0), (held, 0.5, 1.0)):
+        x = actions[:, 0] - actions[:, 0].mean()
+        assert lowest < (x[1:] * x[:-1]).mean() / x.var() < highest  # pink and held noise go on as they were
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])

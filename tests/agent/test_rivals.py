@@ -9,19 +9,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from line import LINE, Line
 from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
+from jepa_mpc.agent.data_policies.train_sac import StateEnv
 from jepa_mpc.agent.rivals import dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
+from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.agent.rivals.oracle import OracleAgent
-from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.envs.tasks import TASKS
+from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import run_episodes
-from jepa_mpc.planners import ICEMConfig
+from jepa_mpc.planners import CEMConfig, ICEMConfig
 
 SPEC = envs.get_task("reacher")
 ANGLES = (True, False, True)
@@ -30,6 +34,11 @@ ANGLES = (True, False, True)
 @pytest.fixture(scope="module")
 def env():
     return envs.make("reacher")
+
+
+@pytest.fixture
+def line(monkeypatch):
+    monkeypatch.setitem(TASKS, "line", LINE)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,34 @@ def test_the_oracle_tries_plans_in_the_simulator(env, far):
                     env.advance(action)
                 wanted = SPEC.pose.error(env.qpos, far.goal_qpos[i]) / SPEC.pose.tolerance
                 assert errors[i, j, h] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_oracles_next_search_begins_with_what_is_left_of_the_plan(line):
+    """Around the plan before it hardly looks, so that it comes to the plan's end, beyond which there is nothing."""
+    search = CEMConfig(num_samples=8, num_elites=2, num_iterations=1, init_std=0.5, warm_std=1e-6, min_std=1e-9)
+    agent, blocks = OracleAgent("line", AgentConfig(planner=search, horizon=3)), []
+    agent.reset(np.zeros((2, 8, 8, 3), np.uint8), [3, 4])
+    for _ in range(4):
+        agent.look(np.zeros((2, 1)), np.array([[4.0], [-4.0]]))
+        blocks.append(agent.act(np.zeros((2, 8, 8, 3), np.uint8)))
+    assert all(np.abs(block).max() > 0.1 for block in blocks[:3])
+    np.testing.assert_allclose(blocks[3], 0, atol=1e-4)
+
+
+def test_the_oracle_weighs_effort_and_reduces_the_distance_as_the_planner_does(line):
+    def first_block(goal, seed=0, **settings):
+        search = CEMConfig(num_samples=200, num_elites=20, num_iterations=6)
+        config = {"planner": search, "effort_weight": 0.0, **settings}
+        agent = OracleAgent("line", AgentConfig(**config))
+        agent.reset(np.zeros((1, 8, 8, 3), np.uint8), [seed])
+        agent.look(np.zeros((1, 1)), np.array([[goal]]))
+        return agent.act(np.zeros((1, 8, 8, 3), np.uint8))[0, :, 0].sum()
+
+    assert first_block(1.0, reduction="mean") == pytest.approx(1, abs=0.1)  # at once, though there are two blocks
+    assert first_block(-4.0, reduction="terminal") == pytest.approx(-2, abs=0.1)
+    assert abs(first_block(1.0, effort_weight=100.0)) < 0.2
+    loose = [first_block(1.0, seed, reduction="terminal") for seed in range(4)]  # in the end, however it is got to
+    assert np.ptp(loose) > 0.1
 
 
 def test_the_oracle_reaches_far_goals(env, far):
@@ -105,6 +142,64 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
         wanted, _ = learners[0].predict(state_env._observe(), deterministic=True)
         np.testing.assert_allclose(actions[i, 0], wanted, atol=1e-5)
     assert info["num_steps"] == 130
+
+
+def test_hindsight_learns_by_the_settings(env, far, tmp_path):
+    sac = pytest.importorskip("stable_baselines3").SAC
+    learners = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sac, "learn", lambda self, *args, **kw: learners.append(self))
+        config = her.HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
+        her.train(config)
+    (learner,) = learners
+    assert (learner.gamma, learner.batch_size, learner.learning_rate) == (0.9, 256, 1e-3)
+    assert (learner.learning_starts, learner.buffer_size) == (20, 300)
+    assert learner.replay_buffer.her_ratio == pytest.approx(3 / 4)  # three put in, for each that was asked for
+
+
+def test_hindsights_task_lasts_as_long_as_far_goals_do_and_asks_for_another_each_time(line):
+    env, again, other = (her.GoalStateEnv(Line(), LINE, seed, 50) for seed in (0, 0, 1))
+    goals = []
+    for _ in range(10):
+        seen = env.reset()[0]
+        np.testing.assert_equal(seen, again.reset()[0])
+        goals.append((float(seen["desired_goal"][0]), float(other.reset()[0]["desired_goal"][0])))
+        env._env.set_pose(seen["desired_goal"])
+        for step in range(LINE.far_budget):
+            seen, reward, terminated, truncated, _ = env.step(np.array([0.4 if step == 0 else 0.2]))
+            assert reward == (0 if step == 0 else -1)  # 0.4 and 0.6 away, or farther
+            assert (terminated, truncated) == (False, step == LINE.far_budget - 1)
+        np.testing.assert_allclose(seen["achieved_goal"] - seen["desired_goal"], 1.8, rtol=1e-5)
+    assert len({goal for pair in goals for goal in pair}) > 10
+
+
+def test_goals_to_learn_from_are_poses_at_any_time_of_the_data_policys_episodes():
+    rng, env = np.random.default_rng(0), Line()
+    poses = np.array([draw_pose(env, LINE, rng)[0] for _ in range(400)])
+    assert (poses == np.round(poses)).mean() == pytest.approx(1 / 5, abs=0.06)  # after 0 to 4 blocks
+    assert poses.std() > 3  # starts are from −5 to 5
+    assert np.abs(poses).max() > 5
+
+
+def test_no_rival_learns_from_a_held_out_episode(line, monkeypatch, tmp_path):
+    """The same seeds, but streams of their own; what begins an episode tells which it is."""
+    began, reset = [], gym.Env.reset
+
+    def watched(self, *, seed=None, options=None):
+        began.append(seed)
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(gym.Env, "reset", watched)
+    for index in range(20):
+        sample_pair(Line(), LINE, 0, index, far=index % 2 == 1)
+    held_out = set(began)
+    assert len(held_out) >= 30
+    began.clear()
+    for learner in (GoalEnv("line", "dense", 0), her.GoalStateEnv(Line(), LINE, 0, 50), StateEnv(Line(), LINE, 0, 50)):
+        for _ in range(20):
+            learner.reset()
+    assert len(set(began)) > 100
+    assert not held_out & set(began)
 
 
 @pytest.mark.parametrize("reward", ["sparse", "dense"])

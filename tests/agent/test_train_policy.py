@@ -195,6 +195,62 @@ def test_the_file_says_what_stable_baselines_says(trained, slider, tmp_path):
     assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.1)
 
 
+def test_the_learner_is_given_the_settings(slider, tmp_path):
+    asked = {"num_steps": 410, "updates_per_step": 0.3, "batch_size": 48, "learning_rate": 5e-4, "discount": 0.8}
+    config = debug_config(tmp_path, **asked)
+    learner = build_sac(config, StateEnv(Slider(), slider, seed=0, random_steps=100), slider.episode_len)
+    assert (learner.gamma, learner.batch_size, learner.learning_rate) == (0.8, 48, 5e-4)
+    assert learner.learning_starts == config.random_steps
+    assert learner.gradient_steps == 6  # 0.3 for each of 20 steps
+    assert learner.buffer_size == 420  # whole episodes, of which none is lost
+    assert [layer.out_features for layer in learner.actor.latent_pi if hasattr(layer, "out_features")] == [32, 32]
+
+
+def test_an_episode_is_cut_at_the_tasks_length_and_rewarded_by_the_simulator(slider):
+    env, alone = StateEnv(Slider(), slider, seed=0, random_steps=100), Slider()
+    seen, _ = env.reset()
+    np.testing.assert_allclose(seen, (read_state(env._env, slider.angles) - env.mean) / env.std, rtol=1e-5)
+    alone.set_state(env._env.get_state())
+    for step in range(slider.episode_len):
+        action = env.action_space.sample()
+        _, reward, terminated, truncated, _ = env.step(action)
+        assert reward == alone.advance(action)
+        assert (terminated, truncated) == (False, step == slider.episode_len - 1)
+
+
+def test_states_are_scaled_by_what_random_actions_show(slider):
+    env = StateEnv(Slider(), slider, seed=0, random_steps=1000)
+    cosine, sine, x, still = zip(env.mean, env.std, strict=True)
+    for mean, std in (cosine, sine):  # the angle turns by one radian a step, from anywhere
+        assert abs(mean) < 0.1
+        assert std == pytest.approx(0.5**0.5, abs=0.05)
+    assert x[0] < -0.5  # actions are from −2 to 1, so that it drifts to the left
+    assert still == (0, pytest.approx(0.1))  # what never moves is not blown up
+
+
+def test_ways_to_act_are_compared_from_the_same_starts_which_training_never_saw(slider, tmp_path):
+    config, starts = debug_config(tmp_path, report_episodes=4), {"low": [], "high": []}
+    for name, action in (("low", -1.0), ("high", 1.0)):
+        simulator = Slider()
+
+        def act(rng, simulator=simulator, name=name, action=action):
+            starts[name].append(simulator.get_state())
+            return np.array([action])
+
+        found = train_module.measure_return(simulator, slider, config, act)
+        assert found.n == 4
+        assert found.low < found.mean < found.high
+        starts[name] = np.array(starts[name][:: slider.episode_len])
+    np.testing.assert_array_equal(starts["low"], starts["high"])
+    assert len(np.unique(starts["low"], axis=0)) == 4
+    env, trained_from = StateEnv(Slider(), slider, seed=0, random_steps=100), set()
+    for _ in range(20):
+        env.reset()
+        trained_from.add(tuple(env._env.get_state()))
+    assert len(trained_from) == 20
+    assert not trained_from & set(map(tuple, starts["low"]))
+
+
 def test_the_state_shows_angles_as_cosine_and_sine():
     env = Slider()
     env.set_state(np.array([0.3, 2.0]))

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import CHECKPOINT, ROOT
 from line import LINE, Line, x_of
 
-from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.envs import SuiteTask
 from jepa_mpc.envs.tasks import TASKS
@@ -21,6 +22,7 @@ from jepa_mpc.eval.tables import planners
 from jepa_mpc.eval.tables.agents import multiply_adds, score
 from jepa_mpc.eval.tables.contenders import CONTENDERS
 from jepa_mpc.eval.trial import run_episodes
+from jepa_mpc.planners import PLANNERS
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 
@@ -102,7 +104,7 @@ def test_what_an_agent_cost_is_read_off_its_checkpoint():
 
 
 def options(command):
-    return {name: value for name, value in zip(command, command[1:], strict=False) if name.startswith("--")}
+    return {name: value for name, value in pairwise(command) if name.startswith("--")}
 
 
 @pytest.mark.parametrize("name", ["jepa", "jepa_short", "inverse", "gcbc", "sac", "dreamer"])
@@ -127,17 +129,13 @@ def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(nam
 
 def test_planners_are_measured_at_a_third_the_default_and_thrice_the_search():
     by_name = dict(planners.settings())
-    default = AgentConfig().search
-    for planner in ("cem", "icem", "mppi"):
-        rounds = [by_name[f"{planner}-latent-{size}"].search.num_iterations for size in ("small", "default", "large")]
-        assert rounds == [default.num_iterations // 3, default.num_iterations, 3 * default.num_iterations]
-    steps = [by_name[f"gradient-latent-{size}"].search.num_gradient_steps for size in ("small", "default", "large")]
-    assert steps == [round(default.num_gradient_steps / 3), default.num_gradient_steps, 3 * default.num_gradient_steps]
+    for planner, scaled in (("cem", "num_iterations"), ("mppi", "num_iterations"), ("gradient", "num_gradient_steps")):
+        default = getattr(PLANNERS[planner](), scaled)
+        sizes = [getattr(by_name[f"{planner}-latent-{size}"].planner, scaled) for size in ("small", "default", "large")]
+        assert sizes == [round(default / 3), default, 3 * default]
     for name, config in by_name.items():
-        assert name == "leworldmodel" or name.startswith(f"{config.planner}-{config.objective}-")
-    lewm = by_name["leworldmodel"]
-    assert (lewm.planner, lewm.objective, lewm.reduction, lewm.effort_weight) == ("cem", "latent", "terminal", 0)
-    assert (lewm.horizon, lewm.receding_horizon, lewm.search.num_samples, lewm.search.num_elites) == (5, 5, 300, 30)
+        assert name == "leworldmodel" or config.objective == name.split("-")[-2]
+    assert by_name["leworldmodel"] == AGENT_PRESETS["lewm"]
 
 
 def test_the_planners_table_is_in_the_order_of_holding():
