@@ -180,7 +180,7 @@ def test_a_checkpoint_brings_its_own_way_to_plan():
     for task, policy in (("reacher", None), ("gym/Pusher-v5", "gcbc")):
         agent = PlanningAgent.load(ROOT / "checkpoints" / task)
         space = envs.make(task).action_space
-        assert agent.config == config_for(task)
+        assert agent.config == config_for(envs.get_task(task))
         assert (agent.config.warm_start == policy) == (policy is not None)
         agent.reset(pictures[:1], [0])
         block = agent.act(pictures[1:])

@@ -6,7 +6,7 @@ import pytest
 from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
 from jepa_mpc.agent.collect import CollectConfig, collect, episode_rng, find_policy, run_episode
-from jepa_mpc.envs.registry import simulator_version
+from jepa_mpc.provenance import simulator_version
 from jepa_mpc.world_model.data.dataset import Dataset
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from line import LINE, Line
+from line import LINE, Line, register
 from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 
@@ -21,7 +21,6 @@ from jepa_mpc.agent.rivals import dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.agent.rivals.oracle import OracleAgent
-from jepa_mpc.envs.tasks import TASKS
 from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import run_episodes
@@ -38,7 +37,7 @@ def env():
 
 @pytest.fixture
 def line(monkeypatch):
-    monkeypatch.setitem(TASKS, "line", LINE)
+    register(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CHECKPOINT, ROOT
-from line import LINE, Line, x_of
+from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.envs import SuiteTask
-from jepa_mpc.envs.tasks import TASKS
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import summarise
 from jepa_mpc.eval.protocols import PROTOCOLS
@@ -34,8 +33,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def line(monkeypatch):
     suite = SuiteTask("line-right", Line, lambda env: np.array([5.0]))
-    monkeypatch.setitem(TASKS, "line", replace(LINE, suite=(suite,), action_repeat=2))
-    return TASKS["line"]
+    return register(monkeypatch, replace(LINE, suite=(suite,), action_repeat=2))
 
 
 class Homing:
@@ -163,7 +161,7 @@ def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
             clock.seconds += 1e-3 if self.fast_rendering else 4e-3
             return super().render() + (0 if self.fast_rendering else 3)
 
-    monkeypatch.setitem(TASKS, "line", replace(LINE, make=Painter))
+    register(monkeypatch, replace(LINE, make=Painter))
     found = rendering.benchmark("line", num_frames=25, num_rounds=3)
     assert found["fast_frames_per_second"] == pytest.approx(1000)
     assert found["default_frames_per_second"] == pytest.approx(250)

@@ -5,10 +5,9 @@ from dataclasses import replace
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from line import LINE, Line, x_of
+from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.base import RandomAgent
-from jepa_mpc.envs.tasks import TASKS
 from jepa_mpc.eval import report
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
 from jepa_mpc.eval.picture_goal import plan_to_picture
@@ -166,7 +165,7 @@ def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(c
 
 
 def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch):
-    monkeypatch.setitem(TASKS, "line", LINE)
+    register(monkeypatch)
     finer = replace(LINE, image_size=16)
     kinds = [(LINE, 1, False), (LINE, 2, False), (LINE, 1, True), (replace(LINE, goal_offset=2), 1, False)]
     kinds.append((finer, 1, False))
