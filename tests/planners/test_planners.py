@@ -357,6 +357,18 @@ def test_descent_takes_adams_steps_in_units_of_half_the_range():
     assert plan.cost.item() == pytest.approx((weight * seen[-1]).sum().item(), rel=1e-5)
 
 
+def test_a_slope_that_is_no_number_stops_only_where_it_is():
+    def cost(actions):
+        x = actions[..., 0, :]
+        hidden = torch.where(x[..., 0] > 2, (x[..., 0] - 2).sqrt(), 0)  # whose slope is 0 times infinity
+        return hidden + (x[..., 1] - 0.3).square()
+
+    planner = planner_of("cem-gradient", LOW, HIGH, num_iterations=0, num_gradient_steps=60)
+    warm = plan_of(torch.tensor([[[0.2, -0.5]]]))
+    plan = planner.plan(cost, 1, generators([0]), warm)
+    torch.testing.assert_close(plan.actions[0, 0], torch.tensor([0.2, 0.3]), atol=0.05, rtol=0)
+
+
 def test_descent_keeps_the_best_place_and_the_best_start():
     """A cost with two valleys of which the deeper holds few starts, and a step so long that it overshoots."""
 

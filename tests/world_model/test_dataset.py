@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -65,12 +67,31 @@ def test_action_stats_leave_out_held_out_episodes_and_last_rows(dataset_path):
     np.testing.assert_allclose(std, actions.std(0), atol=1e-5)
 
 
+def test_later_rows_are_of_the_same_episode_however_long_it_is(tmp_path):
+    write_dataset(
+        tmp_path / "d.h5", [*synthetic_episodes(1, 2), *synthetic_episodes(2, 4)], replace(INFO, action_block=5)
+    )
+    data = Dataset(tmp_path / "d.h5")  # rows 0–2, 3–7, and 8–12, which are held out
+    rows = np.arange(13)
+    left = [2, 1, 0, 4, 3, 2, 1, 0, 4, 3, 2, 1, 0]
+    np.testing.assert_array_equal(data.blocks_left(rows), left)
+    ahead = [data.sample_future(rows, np.random.default_rng(seed)) - rows for seed in range(200)]
+    np.testing.assert_array_equal(np.min(ahead, axis=0), 0)
+    np.testing.assert_array_equal(np.max(ahead, axis=0), left)
+    assert np.mean(ahead, axis=0)[3] == pytest.approx(2, abs=0.4)  # all alike
+    np.testing.assert_array_equal(data.rows_of(data.held_out_episodes), np.arange(8, 13))
+    np.testing.assert_array_equal(data.rows_of(data.train_episodes), np.arange(8))
+    with h5py.File(tmp_path / "d.h5") as file:
+        np.testing.assert_array_equal(file["step_idx"][:8], [0, 5, 10, 0, 5, 10, 15, 20])
+        np.testing.assert_array_equal(file["ep_idx"][:8], [0, 0, 0, 1, 1, 1, 1, 1])
+
+
 def test_probe_targets_read_angles_as_cosine_and_sine(dataset_path):
     data = Dataset(dataset_path)
     targets, names = data.probe_targets(np.arange(10))
     assert names == ["qpos0", "cos_qpos1", "sin_qpos1"]
     np.testing.assert_allclose(targets[:, 0], data.qpos[:10, 0])
-    np.testing.assert_allclose(targets[:, 1] ** 2 + targets[:, 2] ** 2, 1)
+    np.testing.assert_allclose(targets[:, 1:], np.stack([np.cos(data.qpos[:10, 1]), np.sin(data.qpos[:10, 1])], axis=1))
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path):

@@ -77,6 +77,11 @@ def test_actions_are_normalised_inside():
     torch.testing.assert_close(model.predict(z, (actions - mean) / std), expected)
 
 
+def test_distance_is_the_length_of_the_difference():
+    z, goal = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, -4.0])
+    torch.testing.assert_close(JEPA.latent_distance(z, goal), torch.tensor([5.0, 5.0]))
+
+
 def test_too_long_a_sequence_is_refused():
     with pytest.raises(ValueError, match="9 tokens exceed the predictor's max_len 8"):
         untrained().rollout(torch.randn(1, 3, 10), torch.randn(1, 2, 6), torch.randn(1, 2, 7, 6))

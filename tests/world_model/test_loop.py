@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from jepa_mpc.world_model.training.loop import LoopConfig, Phase, batches, run_phases
+from jepa_mpc.world_model.training.loop import LoopConfig, Phase, TrainError, batches, run_phases
 
 SHARED = {"weight_decay": 0.1, "warmup_steps": 4, "grad_clip": 0.05, "log_every": 3, "report_every": 5}
 
@@ -33,44 +33,65 @@ def line(name, num_steps, learning_rate, **rest):
     return Phase(name, num_steps, learning_rate, layer, load, lambda: step_loss, **rest), drawn
 
 
-def by_hand(layer, num_steps, learning_rate, seed, optimizers):
-    """The same steps, without the loop."""
-    for step in range(num_steps):
+def optimizers(phase, weight_decay):
+    """What should move a phase's weights: AdamW, or Muon for the matrices and AdamW for the rest."""
+    parameters = [p for p in phase.trained.parameters() if p.requires_grad]
+    if not phase.use_muon:
+        return [torch.optim.AdamW(parameters, weight_decay=weight_decay, fused=True)]
+    matrices = [m.weight for m in phase.trained.modules() if isinstance(m, nn.Linear)]
+    rest = [p for p in parameters if all(p is not matrix for matrix in matrices)]
+    muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True)]
+
+
+def by_hand(phase, seed, weight_decay, warmup_steps, grad_clip):
+    """Takes a phase's steps without the loop; returns the norms of their gradients."""
+    step_loss, movers, norms = phase.begin(), optimizers(phase, weight_decay), []
+    for step in range(phase.num_steps):
         rng = np.random.default_rng([*seed, step])
-        torch.manual_seed(int(rng.integers(2**62)))
-        x = torch.from_numpy(rng.normal(size=(6, 3))).float()
-        layer.zero_grad()
-        error = layer(nn.functional.dropout(x, 0.5)) - (step + 1) * x[:, :2]
-        error.square().mean().backward()
-        norm = torch.cat([p.grad.flatten() for p in layer.parameters()]).norm()
-        assert norm > 0.05
-        for parameter in layer.parameters():
-            parameter.grad *= 0.05 / norm
-        for optimizer in optimizers:
-            warm_up = min(1, (step + 1) / 4)
-            optimizer.param_groups[0]["lr"] = learning_rate * warm_up * (1 + math.cos(math.pi * step / num_steps)) / 2
+        dropout_seed, batch = int(rng.integers(2**62)), phase.load(rng)
+        torch.manual_seed(dropout_seed)
+        phase.trained.zero_grad()
+        step_loss(step, batch)[0].backward()
+        norms.append(nn.utils.clip_grad_norm_(phase.trained.parameters(), grad_clip).item())
+        warm_up, decay = min(1, (step + 1) / warmup_steps), (1 + math.cos(math.pi * step / phase.num_steps)) / 2
+        for optimizer in movers:
+            optimizer.param_groups[0]["lr"] = phase.learning_rate * warm_up * decay
             optimizer.step()
+        if phase.after_step:
+            phase.after_step()
+    return norms
 
 
 @pytest.mark.parametrize("use_muon", [False, True])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_two_phases_take_the_steps_that_one_would_by_hand(tmp_path, seed, use_muon):
-    torch.manual_seed(seed)
-    first, _ = line("first", 9, 0.03)
-    second, _ = line("second", 7, 0.05, use_muon=use_muon)
-    expected = [nn.Linear(3, 2), nn.Linear(3, 2)]
-    weights = nn.ModuleList([first.trained, second.trained])
-    nn.ModuleList(expected).load_state_dict(weights.state_dict())
-    run_phases([first, second], weights, tmp_path, loop(seed))
-    adam = torch.optim.AdamW(expected[0].parameters(), weight_decay=0.1)
-    by_hand(expected[0], 9, 0.03, [seed, 0], [adam])
-    optimizers = [torch.optim.AdamW(expected[1].parameters(), weight_decay=0.1)]
-    if use_muon:
-        muon = torch.optim.Muon([expected[1].weight], weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-        optimizers = [muon, torch.optim.AdamW([expected[1].bias], weight_decay=0.1)]
-    by_hand(expected[1], 7, 0.05, [seed, 1], optimizers)
-    for ours, theirs in zip(weights.parameters(), nn.ModuleList(expected).parameters(), strict=True):
+    def two():
+        torch.manual_seed(seed)
+        phases = [line("first", 9, 0.03)[0], line("second", 7, 0.05, use_muon=use_muon)[0]]
+        return phases, nn.ModuleList([phase.trained for phase in phases])
+
+    (phases, weights), (again, expected) = two(), two()
+    run_phases(phases, weights, tmp_path, loop(seed))
+    for index, phase in enumerate(again):
+        assert min(by_hand(phase, [seed, index], 0.1, 4, 0.05)) > 0.05  # clipping counts
+    for ours, theirs in zip(weights.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("spoilt", ["loss", "gradient"])
+def test_what_is_not_finite_moves_nothing(tmp_path, spoilt):
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+
+    def step_loss(step, batch):
+        zero = 0 * layer.weight.sum()
+        loss = zero.sqrt() if spoilt == "gradient" else zero + torch.inf  # whose slope is infinite at 0
+        return loss, {}
+
+    with pytest.raises(TrainError, match="not finite at step 0 of bad"):
+        run_phases([Phase("bad", 3, 0.1, layer, lambda rng: None, lambda: step_loss)], layer, tmp_path, loop())
+    torch.testing.assert_close(layer.weight.detach(), before, rtol=0, atol=0)
 
 
 def test_batches_differ_by_seed_phase_and_step_and_not_by_workers(tmp_path):

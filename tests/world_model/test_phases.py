@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.regularizers.kl import kl_to_standard_normal
 from jepa_mpc.world_model.regularizers.moco import info_nce
+from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 from jepa_mpc.world_model.regularizers.simclr import nt_xent
 from jepa_mpc.world_model.regularizers.vicreg import covariance, variance_hinge
 from jepa_mpc.world_model.training.config import TrainConfig
@@ -268,6 +270,32 @@ def test_a_report_is_on_held_out_pictures_alone_and_leaves_training_on(data):
     assert [reported[f"probe_r2/{name}"] for name in names] == pytest.approx(r2.tolist(), rel=1e-3)
 
 
+def test_a_report_of_few_frames_spreads_them_over_the_episodes(data):
+    phase, model, _, _ = joint(data, "none", report_frames=4)
+    reported = phase.report(0)
+    rows = data.rows_of(data.held_out_episodes)[[0, 6, 13, 20]]
+    with torch.no_grad():
+        z = model.eval().encode(torch.from_numpy(data.pixels[rows]))
+    assert reported["embedding/std"] == pytest.approx(z.std(0).mean().item(), rel=1e-4)
+    again = torch.Generator().manual_seed(0)
+    shuffled = z[torch.randperm(4, generator=again)]
+    assert reported["embedding/sigreg"] == pytest.approx(SIGReg().eval()(shuffled, again).item(), rel=1e-4)
+
+
+def test_each_phase_has_its_own_steps_and_learning_rate(data):
+    options = {"num_steps": 3, "predictor_steps": 4, "reachability_steps": 5}
+    rates = {"learning_rate": 0.1, "predictor_learning_rate": 0.2, "reachability_learning_rate": 0.3}
+    phases = [
+        make(**options, **rates)[0]
+        for make in (partial(joint, data, "none"), partial(alone, data), partial(reaching, data))
+    ]
+    assert [(phase.name, phase.num_steps, phase.learning_rate, phase.use_muon) for phase in phases] == [
+        ("joint", 3, 0.1, False),
+        ("predictor", 4, 0.2, True),
+        ("reachability", 5, 0.3, False),
+    ]
+
+
 @pytest.mark.parametrize("name", ["ema", "moco"])
 def test_slow_copies_follow_after_every_joint_step(data, name):
     phase, model, regularizer, _ = joint(data, name, {"rate": 0.25})
@@ -364,8 +392,10 @@ def test_the_metrics_slow_copy_goes_a_part_of_the_way(data):
 def test_frozen_embeddings_are_the_encoders_own_after_recalibration(data):
     model = model_for(settings())
     before = model.encoder.layers[0][1].running_mean.clone()
+    momenta = [module.momentum for module in model.modules() if hasattr(module, "momentum")]
     frozen = FrozenEmbeddings(model.train(), data)
     frozen.prepare()
+    assert momenta == [module.momentum for module in model.modules() if hasattr(module, "momentum")] == [0.1] * 3
     assert not model.training
     assert not torch.equal(model.encoder.layers[0][1].running_mean, before)
     with torch.no_grad():

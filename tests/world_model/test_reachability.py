@@ -69,6 +69,15 @@ def test_loss_by_hand():
     assert loss.item() == pytest.approx(0.5 * weighted.diagonal().mean() + 0.5 * weighted.mean(), abs=5e-3)
 
 
+def test_velocity_is_how_the_embedding_has_just_changed():
+    metric = Reachability(ReachabilityConfig(hidden=2, metric_dim=2, velocity=True), 2)
+    metric.features = metric.goal_features = torch.nn.Identity()
+    z, before = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 4.0]])
+    assert metric.state(z, before).tolist() == [[1, 2, 0.5, -2]]
+    assert metric.goal(z).tolist() == [[1, 2]]
+    assert metric(z, before, torch.tensor([[1.0, 2.0, 0.5, 1.0]])).item() == 3
+
+
 def test_gradients_stay_finite_at_distance_zero():
     torch.manual_seed(0)
     metric = Reachability(ReachabilityConfig(hidden=8, metric_dim=4), 3)

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import INFO, ROOT, synthetic_episodes
 from safetensors.torch import load_file
+from test_loop import by_hand
 
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
@@ -23,15 +25,22 @@ from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_datas
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.ema import EMAConfig
+from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.regularizers.simclr import SimCLRConfig
-from jepa_mpc.world_model.train import parse_config, train
+from jepa_mpc.world_model.train import build, parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.card import train_options
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.training.loop import TrainError
-from jepa_mpc.world_model.training.phases import recalibrate_batchnorm
+from jepa_mpc.world_model.training.phases import (
+    FrozenEmbeddings,
+    joint_phase,
+    predictor_phase,
+    reachability_phase,
+    recalibrate_batchnorm,
+)
 
 
 def debug_config(output, dataset_path, **changes):
@@ -67,6 +76,25 @@ def test_training_learns_to_predict(tmp_path):
         "reachability": {"reachability"},
     }
     assert info.metrics["embedding"]["std"] > 0.3
+
+
+def test_a_training_is_its_phases_one_after_another(trained, dataset_path):
+    """Written out: what resumed, shared and read-ahead trainings are compared with is itself what it should be."""
+    config, data = debug_config(None, dataset_path), Dataset(dataset_path)
+    model, regularizer = build(config, data, torch.device("cpu"))
+    target, frozen = copy.deepcopy(model.reachability), FrozenEmbeddings(model, data)
+    phases = [
+        joint_phase(config, model, regularizer, CollapseGuard(), data),
+        predictor_phase(config, model, data, frozen),
+        reachability_phase(config, model, target, data, frozen),
+    ]
+    assert [phase.num_steps for phase in phases] == [30, 20, 20]
+    for index, phase in enumerate(phases):
+        by_hand(phase, [0, index], config.weight_decay, 5, config.grad_clip)
+    state = load_file(trained / "state.safetensors")
+    for prefix, module in (("weights/model.", model), ("weights/target.", target)):
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(state[prefix + name], value, rtol=1e-5, atol=1e-7, msg=prefix + name)
 
 
 class Killed(BaseException):
@@ -255,23 +283,21 @@ def test_the_checkpoint_reports_on_held_out_episodes(trained, dataset_path):
     assert z.std(0).mean().item() != pytest.approx(seen.std(0).mean().item(), rel=5e-2)
 
 
-def test_the_metric_bootstraps_from_a_copy_of_its_own(trained):
-    """Which began as the metric was, and is still under way to it."""
-    state = load_file(trained / "state.safetensors")
-    names = [name.removeprefix("weights/target.") for name in state if name.startswith("weights/target.")]
-    assert names
-    assert any(not torch.equal(state[f"weights/target.{n}"], state[f"weights/model.reachability.{n}"]) for n in names)
-
-
-def test_a_seed_decides_the_first_weights_and_what_is_drawn(dataset_path, tmp_path):
-    short = {"num_steps": 1, "predictor_steps": 0, "reachability_steps": 0, "learning_rate": 1e-9}
+def test_a_seed_decides_the_first_weights_and_the_end_is_recalibrated(dataset_path, tmp_path):
+    data, short = Dataset(dataset_path), {"num_steps": 1, "predictor_steps": 0, "reachability_steps": 0}
     made = [
-        weights(train(debug_config(tmp_path / str(i), dataset_path, seed=seed, **short)))
-        for i, seed in enumerate((0, 0, 1))
+        load_checkpoint(train(debug_config(tmp_path / str(seed), dataset_path, seed=seed, learning_rate=1e-9, **short)))
+        for seed in (0, 1)
     ]
-    first = "encoder.layers.0.0.weight"
-    torch.testing.assert_close(made[0][first], made[1][first], atol=0, rtol=0)
-    assert not torch.allclose(made[0][first], made[2][first])
+    for seed, (model, info) in enumerate(made):
+        first, _ = build(debug_config(None, dataset_path, seed=seed, **short), data, torch.device("cpu"))
+        torch.manual_seed(seed)
+        torch.testing.assert_close(first.encoder.layers[0][0].weight, JEPA(info.model).encoder.layers[0][0].weight)
+        torch.testing.assert_close(model.projector[0].weight, first.projector[0].weight, atol=1e-3, rtol=0)
+        statistics = model.projector[1].running_var.clone()
+        assert model.projector[1].num_batches_tracked == 50
+        recalibrate_batchnorm(model, data)
+        torch.testing.assert_close(model.projector[1].running_var, statistics, rtol=1e-2, atol=0)
 
 
 def test_encoding_rows_leaves_the_mode_alone(trained, dataset_path):
