@@ -58,7 +58,7 @@ def test_a_registered_task_is_listed_and_goes_by_its_name(stranger):
 
 @pytest.mark.parametrize(
     ("attribute", "message"),
-    [("missing", "has no 'missing'"), ("of_another_kind", "is no task: it is int, no TaskSpec")],
+    [("missing", "has no 'missing'"), ("of_another_kind", "is no task: it is int, not a TaskSpec")],
 )
 def test_what_is_no_task_is_refused_in_one_line(stranger, attribute, message):
     with pytest.raises(UserError, match=message) as caught:
