@@ -14,6 +14,10 @@ class EnvError(UserError):
     """An environment that cannot be made; the message is one line that names the fix."""
 
 
+class Diverged(EnvError):
+    """A simulation that has blown up: numbers became infinite or too large, and what follows is no physics."""
+
+
 class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Observations are pictures (H, W, 3) uint8; actions are float32 within `action_space`.
 
@@ -31,7 +35,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def advance(self, action: NDArray[np.floating]) -> float:
         """Applies one action (A,) for `action_repeat` control steps, clipped to the action space.
 
-        Returns the simulator's own reward, summed over the control steps; 0 where it has none.
+        Returns the simulator's own reward, summed over the control steps; 0 where it has none. Raises `Diverged`.
         """
 
     @abstractmethod

@@ -1,4 +1,5 @@
-"""Any MuJoCo task by its own name: `dmc/<domain>-<task>` of the control suite, `gym/<Id>` of Gymnasium.
+"""Any MuJoCo task by its own name: `dmc/<domain>-<task>` of the control suite, `gym/<Id>` of Gymnasium, or
+`gym/<module>:<Id>`, where a module registers it.
 
 What a specific task states by hand is read off the model here: success is every position coordinate within two
 hundredths of its range, which is a whole turn for a joint without limits and a metre for a slide without.
@@ -13,6 +14,7 @@ import numpy as np
 from jepa_mpc.envs.base import EnvError
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, TaskSpec
+from jepa_mpc.registry import import_module
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
 _HINGE, _SLIDE, _BALL, _FREE = (
@@ -26,6 +28,12 @@ def spec(name: str) -> TaskSpec:
     env = make_env(name, 1, 64, True)
     pose, angles = read_pose(env.model)
     action_repeat = max(1, round(STEP_SECONDS / env.control_seconds))
+    longest = env.time_limit // action_repeat
+    if longest <= TaskSpec.goal_offset:
+        raise EnvError(
+            f"{name} ends after {env.time_limit} steps, of which one here lasts {action_repeat}: too short for goals "
+            f"{TaskSpec.goal_offset} ahead; register a TaskSpec of your own"
+        )
     env.close()
     return TaskSpec(
         name=name,
@@ -34,11 +42,14 @@ def spec(name: str) -> TaskSpec:
         angles=angles,
         action_repeat=action_repeat,
         data_policy=SUITE_POLICY,
+        episode_len=min(TaskSpec.episode_len, longest),
+        budget=min(TaskSpec.budget, longest),
+        far_budget=min(TaskSpec.far_budget, longest),
     )
 
 
 def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: bool, **options) -> MujocoEnv:
-    """The environment of that name; options are `MujocoEnv`'s."""
+    """Makes the environment of that name; options are `MujocoEnv`'s."""
     library, _, rest = name.partition("/")
     options |= {"action_repeat": action_repeat, "image_size": image_size, "fast_rendering": fast_rendering}
     if library == "dmc":
@@ -50,10 +61,13 @@ def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: boo
 
     from jepa_mpc.envs.suites.gymnasium_mujoco import GymnasiumEnv
 
+    module_name, _, identifier = rest.rpartition(":")
+    if module_name:  # which registers it
+        import_module(module_name, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a newer version is there
-            env = gym.make(rest)
+            env = gym.make(identifier)
     except (gym.error.Error, ImportError) as error:
         raise EnvError(f"Gymnasium cannot make {rest!r}: {str(error).splitlines()[0]}") from error
     return GymnasiumEnv(env, **options)

@@ -8,27 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs import rendering  # before mujoco
-from jepa_mpc.envs.base import EnvError, PixelEnv
+from jepa_mpc.envs.base import Diverged, EnvError, PixelEnv
 from jepa_mpc.envs.rendering import View
+from jepa_mpc.errors import reason
 
 try:
     import mujoco
     from dm_control import suite
     from dm_control.mujoco import engine, wrapper
-except (
-    ImportError,
-    AttributeError,
-    RuntimeError,
-) as error:  # what PyOpenGL raises depends on what is missing
-    if isinstance(error, ModuleNotFoundError):  # on Python 3.13 pip does without it: pyproject.toml says why
-        cure = "`pip install --no-deps mujoco==3.11.0 dm-control==1.0.44`"
-        raise EnvError(f"{error.name} is missing; install it with {cure}") from error
-    raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
+    from dm_control.rl.control import PhysicsError
+except ModuleNotFoundError as error:  # on Python 3.13 pip does without it: pyproject.toml says why
+    cure = "`pip install --no-deps mujoco==3.11.0 dm-control==1.0.44`"
+    raise EnvError(f"{error.name} is missing; install it with {cure}") from error
+except (ImportError, AttributeError, RuntimeError, ValueError) as error:  # PyOpenGL's depends on what is missing
+    raise EnvError(rendering.why_no_pictures(error)) from error
 
 # Others take these from here, so that what is missing is explained in this one place.
 __all__ = ["MujocoEnv", "engine", "mujoco", "suite", "wrapper"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_BAD = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
+_UNBOUNDED = 1e9  # an action of that size stands for infinity, as in dm_control's
 
 
 class MujocoEnv(PixelEnv):
@@ -41,11 +41,12 @@ class MujocoEnv(PixelEnv):
         image_size: side of the square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
-        action_limit: share of the actuators' range that actions may use; all but 1 make a strong robot a calmer one.
+        action_bound: largest size of an action, where the actuators' own range is wider or has no end.
         hidden_geoms: names or ids of geoms made transparent, such as a target that the goal picture replaces.
     """
 
     has_reward = True
+    time_limit = 10**9  # control steps after which it would end by itself
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class MujocoEnv(PixelEnv):
         image_size: int = 64,
         fast_rendering: bool = True,
         action_repeat: int = 1,
-        action_limit: float = 1.0,
+        action_bound: float = _UNBOUNDED,
         hidden_geoms: tuple[str | int, ...] = (),
     ):
         self._physics, self._action_repeat = physics, action_repeat
@@ -67,8 +68,13 @@ class MujocoEnv(PixelEnv):
             rendering.apply_fast_quality(physics.model, image_size)
         for geom in hidden_geoms:
             physics.named.model.geom_rgba[geom, "a"] = 0.0
-        low, high = (action_limit * bound.astype(np.float32) for bound in (action_space.low, action_space.high))
-        self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
+        bounds = np.clip([action_space.low, action_space.high], -action_bound, action_bound).astype(np.float32)
+        if np.abs(bounds).max(initial=0) >= _UNBOUNDED:
+            raise EnvError(
+                f"the actions of {_name(self._model)} have no bounds, and plans are searched within bounds; "
+                "give its actuators a ctrlrange, or make it in a TaskSpec of your own with an action_bound"
+            )
+        self.action_space = gym.spaces.Box(*bounds, dtype=np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._placed_at_reset = self._find_placed_at_reset()
 
@@ -106,15 +112,27 @@ class MujocoEnv(PixelEnv):
 
     def advance(self, action):
         clipped = np.clip(action, self.action_space.low, self.action_space.high)
-        return sum(self._control_step(clipped) for _ in range(self._action_repeat))
+        try:
+            reward = sum(self._control_step(clipped) for _ in range(self._action_repeat))
+        except PhysicsError as error:
+            raise Diverged(f"the simulation of {_name(self._model)} has diverged ({reason(error)})") from error
+        warnings = self._data.warning
+        if any(warnings[kind].number for kind in _BAD):  # MuJoCo itself only warns, and starts afresh
+            for kind in _BAD:
+                warnings[kind].number = 0
+            raise Diverged(f"the simulation of {_name(self._model)} has diverged; MuJoCo has reset it")
+        return reward
 
     def render(self):
+        if rendering.forked:
+            raise EnvError(rendering.FORKED)
         if self._camera is None:
             try:
                 # physics.render() builds a camera for every frame; one that is kept saves 1.5 ms each.
                 self._camera = self._new_camera()
+                rendering.keep_from_forks(self._physics.contexts.gl)
             except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:
-                raise EnvError(f"{rendering.NO_OPENGL_HINT} ({error})") from error
+                raise EnvError(rendering.why_no_pictures(error)) from error
         return self._camera.render().copy()
 
     def _new_camera(self) -> engine.Camera:
@@ -137,7 +155,7 @@ class MujocoEnv(PixelEnv):
             part = getattr(self._model, name)
             part.ravel()[:] = rest[: part.size]
             rest = rest[part.size :]
-        if "hfield_data" in self._placed_at_reset and self._camera is not None:
+        if "hfield_data" in self._placed_at_reset and self._camera is not None and not rendering.forked:
             with self._physics.contexts.gl.make_current() as context:  # terrain lives in the renderer too
                 context.call(mujoco.mjr_uploadHField, self._model, self._physics.contexts.mujoco.ptr, 0)
         mujoco.mj_setState(self._model, self._data, state[:size], _STATE)
@@ -172,6 +190,10 @@ class MujocoEnv(PixelEnv):
         if self._camera is not None:
             self._camera = None
             self._physics.free()
+
+
+def _name(model: mujoco.MjModel) -> str:
+    return f"MuJoCo's model {model.names.split(bytes(1))[0].decode()!r}"
 
 
 def _is_real(value: Any) -> bool:

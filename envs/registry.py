@@ -76,7 +76,7 @@ def make(name: str, image_size: int | None = None, fast_rendering: bool = True) 
 def _is_registered(name: str) -> bool:
     import gymnasium as gym
 
-    return name.removeprefix("gym/") in gym.registry
+    return ":" in name or name.removeprefix("gym/") in gym.registry
 
 
 def _from_suite(name: str) -> TaskSpec:

@@ -2,19 +2,23 @@
 
 dm_control's defaults spend most of a 64×64 frame on a 2048² shadow map, finely sliced capsules and a buffer of
 640×480 pixels. Shrinking all three, while keeping shadows, reflections and multisampling, moves the mean pixel by
-less than 0.5/255 at several times the speed (`python eval/speed/rendering.py` measures both). Robots of very
+less than 0.5/255 at several times the speed (`jepa-mpc speed rendering` measures both). Robots of very
 many mesh faces are drawn with fewer.
 """
 
 import os
 import sys
-from typing import NamedTuple
+import weakref
+from typing import Any, NamedTuple
 
 import numpy as np
 
-# mujoco reads this once, at import. EGL needs neither a display nor a window system.
+from jepa_mpc.errors import reason
+
+# dm_control reads this once, at import. EGL needs neither a display nor a window system.
+_TOO_LATE = not os.environ.get("MUJOCO_GL") and "dm_control._render" in sys.modules
 if sys.platform.startswith("linux"):
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ["MUJOCO_GL"] = os.environ.get("MUJOCO_GL", "").strip().lower() or "egl"
 
 SHADOW_SIZE = 256
 NUM_SLICES = 8
@@ -23,10 +27,19 @@ MANY_FACES = 20_000  # above this, meshes are drawn with fewer
 FEW_FACES = 200  # a mesh of no more stays as it is
 CELLS_PER_EXTENT = 100  # three cells span two pixels of a 64×64 picture of the whole scene
 
-NO_OPENGL_HINT = (
-    "no OpenGL for headless rendering; install it with "
-    "`apt-get install libegl1 libgl1-mesa-dri` (EGL), or `apt-get install libosmesa6` and set MUJOCO_GL=osmesa"
+FORKED = (
+    "this process was forked from one that has rendered, and OpenGL does not outlive that; "
+    'start it by "spawn", or render nothing before'
 )
+_INSTALL = {
+    "egl": "no OpenGL for headless rendering; install it with `apt-get install libegl1 libgl1-mesa-dri` (EGL), "
+    "or `apt-get install libosmesa6` and set MUJOCO_GL=osmesa",
+    "osmesa": "no OSMesa; install it with `apt-get install libosmesa6`, or leave MUJOCO_GL unset for EGL",
+}
+
+_contexts: "weakref.WeakSet[Any]" = weakref.WeakSet()  # dm_control's OpenGL contexts
+_has_rendered = False
+forked = False  # whether a parent of this process has rendered before it was forked
 
 
 class View(NamedTuple):
@@ -36,6 +49,40 @@ class View(NamedTuple):
     distance: float
     azimuth: float = 90.0
     elevation: float = -90.0  # from above
+
+
+def keep_from_forks(context: Any) -> None:
+    """Remembers one of dm_control's OpenGL contexts, which a forked process must not touch: it would hang for ever."""
+    global _has_rendered
+    _has_rendered = True
+    _contexts.add(context)
+
+
+def _after_fork() -> None:
+    global forked
+    forked = forked or _has_rendered
+    for context in _contexts:
+        context._render_executor._terminated = True  # so that it is not freed either
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def why_no_pictures(error: Exception) -> str:
+    """Returns the one line that says why MuJoCo cannot render here, and the cure."""
+    chosen, platform = os.environ.get("MUJOCO_GL", ""), os.environ.get("PYOPENGL_PLATFORM", "")
+    if _TOO_LATE:
+        cause = "dm_control was imported first and chose OpenGL for a display; import jepa_mpc.envs before it"
+    elif chosen and chosen not in _INSTALL:
+        cause = f"MUJOCO_GL={chosen} does not render without a display; set it to egl or osmesa, or leave it unset"
+    elif platform not in ("", chosen):
+        cause = f"PYOPENGL_PLATFORM={platform} contradicts MUJOCO_GL={chosen}; leave it unset"
+    elif isinstance(error, ValueError) or "MUJOCO_EGL_DEVICE_ID" in str(error):
+        cause = f"MUJOCO_EGL_DEVICE_ID={os.environ['MUJOCO_EGL_DEVICE_ID']} is no device here; leave it unset"
+    else:
+        cause = _INSTALL.get(chosen, "no OpenGL")
+    return f"{cause} ({reason(error)})"
 
 
 def apply_fast_quality(model, image_size: int) -> None:

@@ -201,7 +201,7 @@ OWN_TASKS = [
         options={
             "camera": View((0, 0, 0), distance=0.6),
             "hidden_geoms": ("target",),
-            "action_limit": 0.2,
+            "action_bound": 0.2,
         },
         pose=PoseTest((Part((0,), kind="angle"), Part((1,))), tolerance=0.05, unit="rad"),
         angles=(True, True, False, False),

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from jepa_mpc.errors import UserError
@@ -20,17 +21,22 @@ T = TypeVar("T")
 def load(reference: str) -> object:
     """Imports what `module:attribute` names; raises `UserError` if it is not there."""
     module_name, _, attribute = reference.partition(":")
-    if "" not in sys.path:  # the folder one stands in; scripts leave it out
+    module = import_module(module_name, reference)
+    if not hasattr(module, attribute):
+        raise UserError(f"module {module_name!r} has no {attribute!r}; correct {reference!r}")
+    return getattr(module, attribute)
+
+
+def import_module(module_name: str, reference: str) -> ModuleType:
+    """Imports a module, from the folder one stands in too; raises `UserError`, with the reference, if there is none."""
+    if "" not in sys.path:  # scripts leave it out
         sys.path.append("")
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # something that the module itself imports
         raise UserError(f"no module {module_name!r} for {reference!r}; give it as it is imported from here") from error
-    if not hasattr(module, attribute):
-        raise UserError(f"module {module_name!r} has no {attribute!r}; correct {reference!r}")
-    return getattr(module, attribute)
 
 
 class Registry(Generic[T]):

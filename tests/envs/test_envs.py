@@ -20,7 +20,7 @@ FEW = (
 )
 # Where a shadow fills much of the picture, its edge alone is more than half a level on average.
 COARSER = {"walker": 1.0, "gym/Pusher-v5": 0.7}
-REST = sorted(set(SUITE_NAMES) - {*TASKS, *FEW})
+REST = sorted(name for name in {*SUITE_NAMES} - {*TASKS, *FEW} if "lqr" not in name)  # without bounds of action
 
 
 @pytest.fixture(params=[*TASKS, *FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
@@ -167,7 +167,7 @@ def test_targets_that_are_part_of_the_pose_are_hidden_and_free(name, target):
 
 
 def test_a_limit_makes_the_same_action_weaker():
-    calm, strong = (generic.make_env("gym/Reacher-v5", 2, 64, True, action_limit=limit) for limit in (0.2, 1.0))
+    calm, strong = (generic.make_env("gym/Reacher-v5", 2, 64, True, action_bound=limit) for limit in (0.2, 1.0))
     np.testing.assert_allclose(calm.action_space.high, 0.2 * strong.action_space.high)
     poses = []
     for env in (calm, strong):
