@@ -65,11 +65,11 @@ def test_same_seed_and_actions_same_trajectory_bit_for_bit(task):
 
 def test_the_seed_decides_where_episodes_begin(task):
     env, starts = envs.make(task), []
-    for seed in (3, None, 4, 3, None):  # without one, the stream goes on
+    for seed in (3, None, None, 4, 3, None, None):  # without one, the stream goes on
         env.reset(seed=seed)
         starts.append(env.get_state())
-    np.testing.assert_array_equal(starts[:2], starts[3:])
-    assert len({start.tobytes() for start in starts}) == 3
+    np.testing.assert_array_equal(starts[:3], starts[4:])
+    assert len({start.tobytes() for start in starts}) == 4
 
 
 def test_restored_state_gives_the_same_picture_and_the_same_future(task):
@@ -111,6 +111,24 @@ def test_actions_beyond_the_bounds_are_clipped(task):
     np.testing.assert_array_equal(bounded.qpos, beyond.qpos)
 
 
+@pytest.mark.parametrize("name", ["reacher", "two_room", "push_t"])
+def test_what_is_given_out_is_the_callers_own(name):
+    env = envs.make(name)
+    picture, _ = env.reset(seed=0)
+    env.advance(env.action_space.high)
+    given = [picture, env.render(), env.qpos, env.qvel, env.get_state()]
+    kept = [value.copy() for value in given]
+    env.advance(env.action_space.high)
+    env.render()
+    for value, expected in zip(given, kept, strict=True):  # what happens later does not change it
+        np.testing.assert_array_equal(value, expected)
+    state, shown = env.get_state(), env.render()
+    for value in (env.qpos, env.qvel, env.get_state(), env.render()):
+        value[:] = 7  # nor does writing into it change what happens
+    np.testing.assert_array_equal(env.get_state(), state)
+    np.testing.assert_array_equal(env.render(), shown)
+
+
 def test_set_pose_puts_the_simulation_at_rest(task):
     env = envs.make(task)
     env.reset(seed=0)
@@ -136,6 +154,30 @@ def test_pictures_are_those_that_checkpoints_learned_from(own_task):
         expected = golden[own_task.replace("/", "-")].astype(float)
     picture, _ = envs.make(own_task).reset(seed=0)
     assert np.abs(picture - expected).mean() < 0.5
+
+
+def test_reachers_fingertip_is_where_two_links_of_twelve_centimetres_put_it():
+    env, rng = envs.make("reacher"), np.random.default_rng(0)
+    for shoulder, wrist in rng.uniform(-2.5, 2.5, (5, 2)):
+        env.set_pose([shoulder, wrist])
+        angles = np.array([shoulder, shoulder + wrist])
+        place = [*0.12 * np.array([np.cos(angles), np.sin(angles)]).sum(1)]
+        np.testing.assert_allclose(env.position("finger")[:2], place, atol=1e-9)
+
+
+def test_the_pose_on_the_target_is_the_nearer_of_two():
+    env, goal_pose = envs.make("reacher"), envs.get_task("reacher").suite[0].goal_pose
+    for seed in range(10):
+        env.reset(seed=seed)
+        here, pose, target = env.qpos, goal_pose(env), env.position("target")
+        other = np.array([pose[0] + pose[1], -pose[1]])  # the elbow out to the other side
+        turns = []
+        for each in (pose, other):
+            shoulder, wrist = each - here
+            turns.append(max(abs((shoulder + np.pi) % (2 * np.pi) - np.pi), abs(wrist)))
+            env.set_pose(each)
+            np.testing.assert_allclose(env.position("finger"), target, atol=1e-6)
+        assert turns[0] <= turns[1]
 
 
 def test_reacher_hides_its_target():
@@ -169,6 +211,7 @@ def test_targets_that_are_part_of_the_pose_are_hidden_and_free(name, target):
 def test_a_limit_makes_the_same_action_weaker():
     calm, strong = (generic.make_env("gym/Reacher-v5", 2, 64, True, action_bound=limit) for limit in (0.2, 1.0))
     np.testing.assert_allclose(calm.action_space.high, 0.2 * strong.action_space.high)
+    np.testing.assert_allclose(calm.action_space.low, 0.2 * strong.action_space.low)
     poses = []
     for env in (calm, strong):
         env.reset(seed=0)
@@ -203,6 +246,52 @@ def test_reacher_error_wraps_the_shoulder_alone(pose, goal, error):
     spec = envs.get_task("reacher").pose
     assert spec.error(np.array(pose), np.array(goal)) == pytest.approx(error, abs=1e-12)
     assert spec.success(np.array(pose), np.array(goal)) == (error < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "offsets", "kept"),
+    [
+        ("reacher", {0: 0.049, 1: -0.049}, True),
+        ("reacher", {1: 0.051}, False),
+        ("two_room", {0: 11, 1: 11}, True),  # 15.6 of 224 pixels
+        ("two_room", {0: 12, 1: 12}, False),
+        ("push_t", {0: 14, 3: 14, 4: np.deg2rad(-19)}, True),  # agent and block together 19.8 of 512 pixels
+        ("push_t", {0: 15, 3: 15}, False),
+        ("push_t", {4: np.deg2rad(21)}, False),
+        ("cube", {0: 3.0, 14: 0.039}, True),  # wherever the arm is
+        ("cube", {15: -0.041}, False),
+        ("point_mass", {0: 0.014}, True),
+        ("point_mass", {1: 0.016}, False),
+        ("pendulum", {0: 2 * np.pi + 0.12}, True),  # 0.02 of a turn
+        ("pendulum", {0: 0.13}, False),
+        ("cartpole", {0: 0.071, 1: 0.12}, True),
+        ("cartpole", {0: 0.073}, False),
+        ("ball_in_cup", {0: 0.017, 1: 0.017, 3: 0.024}, True),
+        ("ball_in_cup", {2: 0.018, 3: 0.018}, False),
+        ("gym/Reacher-v5", {0: 2 * np.pi + 0.049, 1: 0.049}, True),
+        ("gym/Reacher-v5", {1: 0.051}, False),
+        ("gym/Pusher-v5", {0: 1.0, 7: 0.02, 8: 0.02}, True),
+        ("gym/Pusher-v5", {7: 0.031}, False),
+        ("walker", {1: 5.0, 2: 0.31, 0: 0.049}, True),
+        ("walker", {3: 0.11}, False),
+        ("walker", {8: 0.08}, False),
+    ],
+)
+def test_what_counts_as_reached_is_what_the_protocols_say(name, offsets, kept):
+    spec = envs.get_task(name)
+    goal = np.zeros(len(spec.angles))
+    here = goal.copy()
+    here[list(offsets)] = list(offsets.values())
+    assert spec.pose.success(here, goal) == kept
+
+
+def test_published_protocols_have_their_published_lengths():
+    for name in ("reacher", "two_room", "push_t", "cube"):
+        spec = envs.get_task(name)
+        assert (spec.goal_offset, spec.budget, spec.action_block, spec.far_budget) == (25, 50, 5, 100)
+    reacher = envs.get_task("reacher")
+    assert (reacher.effector, reacher.effector_tolerance, reacher.strict_steps) == ("finger", 0.01, 2)
+    assert envs.make("reacher").step_seconds == pytest.approx(0.04)  # two control steps of 0.02 s
 
 
 def test_rotations_are_compared_by_their_angle():
@@ -262,6 +351,24 @@ def test_tasks_that_cannot_be_had_are_refused_in_one_line(name, message):
     with pytest.raises(UserError, match=message) as caught:
         envs.get_task(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["walker-walk", "ball_in_cup-catch", "cartpole-swingup", "finger-spin"])
+def test_the_suites_physics_and_rewards_are_left_as_they_are(name):
+    """Ten physics steps to a control step, one, or two; rewards of touch, speed and pose."""
+    ours, theirs = generic.make_env(f"dmc/{name}", 3, 64, True), suite.load(*name.split("-"), task_kwargs={"random": 0})
+    theirs.reset()
+    qpos = theirs.physics.data.qpos.copy()
+    ours.set_pose(qpos)
+    with theirs.physics.reset_context():
+        theirs.physics.data.qpos[:] = qpos
+    for action in np.random.default_rng(0).uniform(-1, 1, (15, *ours.action_space.shape)):
+        reward = ours.advance(action)
+        assert reward == sum(theirs.step(action).reward for _ in range(3))
+        np.testing.assert_array_equal(ours.qpos, theirs.physics.data.qpos)
+        np.testing.assert_array_equal(ours.qvel, theirs.physics.data.qvel)
+    assert ours.data.time == pytest.approx(15 * ours.step_seconds)
+    assert ours.step_seconds == pytest.approx(3 * theirs.control_timestep())
 
 
 def test_gymnasiums_physics_are_left_as_they_are():
