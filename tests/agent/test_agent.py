@@ -267,6 +267,19 @@ def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds
     assert not model.histories  # one pass of the policy: the world model foresees nothing
 
 
+def test_a_proposal_goes_on_from_where_it_has_led():
+    asked = []
+
+    def policy(z_before, z, z_goal):
+        asked.append((z_before[0].tolist(), z[0].tolist()))
+        return torch.tensor([[1.0, 0.0, 1.0, 0.0, 1.0, 0.5 * len(asked)]])  # right by 3, and down
+
+    agent, _ = agent_with(policy, warm_start="inverse", horizon=3)
+    agent.reset(picture_of((20, 0))[None], seeds=[0])
+    agent.act(picture_of((1, 0))[None])
+    assert asked == [([1, 0], [1, 0]), ([1, 0], [4, 0.5]), ([4, 0.5], [7, 1])]  # down by 0.5 at most
+
+
 def test_what_a_policy_proposes_competes_in_the_search():
     small = ICEMConfig(num_samples=2, num_elites=1, num_iterations=1)
     left = {}

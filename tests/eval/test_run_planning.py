@@ -1,5 +1,6 @@
 """The main command, as a person meets it."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -119,14 +120,28 @@ def test_protocols_report_their_own_rule_beside_the_others(command, read_results
     assert results["success_rate"] >= 2 / 3  # what the bundled model does nearly always
 
 
-@pytest.mark.parametrize("protocol", ["standard", "far"])
-def test_every_agent_is_asked_the_same_pairs(command, tmp_path, monkeypatch, protocol):
+@pytest.mark.parametrize(("protocol", "seed"), [("standard", 3), ("far", 11)])
+def test_every_agent_is_asked_the_same_pairs(command, read_results, tmp_path, monkeypatch, protocol, seed):
     monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
     seen = watch_agents(monkeypatch)
-    options = ["--protocol", protocol, "--num-episodes", 3, "--seed", 7, "--budget", 5, "--no-video"]
+    options = ["--protocol", protocol, "--num-episodes", 3, "--seed", seed, "--budget", 50, "--no-video"]
     assert command(*options, "--output", tmp_path / "out")[0] == 0
     env, spec = envs.make("reacher"), envs.get_task("reacher")
-    assert_asked_the_pairs(seen, env, spec, tmp_path, seed=7, num_pairs=3, far=protocol == "far")
+    assert_asked_the_pairs(seen, env, spec, tmp_path, seed=seed, num_pairs=3, far=protocol == "far")
+    # At random one of the three is reached, under these seeds; what each baseline came to stands under its name.
+    shown = read_results(tmp_path / "out")["baselines"]
+    assert shown["random"]["success_rate"] == pytest.approx(1 / 3)
+    assert shown["do_nothing"]["success_rate"] == 0
+
+
+def test_another_offset_asks_for_goals_that_far_ahead(command, read_results, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
+    seen = watch_agents(monkeypatch)
+    options = ["--goal-offset", 40, "--num-episodes", 2, "--budget", 5, "--no-video", "--output", tmp_path / "out"]
+    assert command(*options)[0] == 0
+    env, spec = envs.make("reacher"), dataclasses.replace(envs.get_task("reacher"), goal_offset=40)
+    assert_asked_the_pairs(seen, env, spec, tmp_path, seed=0, num_pairs=2)
+    assert read_results(tmp_path / "out")["protocol"]["goal_offset"] == 40
 
 
 def test_every_agent_is_asked_the_same_suite_episodes(command, tmp_path, monkeypatch):
@@ -153,13 +168,27 @@ def test_the_suite_protocol_reports_its_reward(command, read_results, tmp_path):
     assert results["suite"]["reacher-easy"]["mean"] > 60
 
 
-def test_a_deadline_is_reported(command, read_results, tmp_path):
-    options = ["--deadline-ms", 1e-3, "--num-episodes", 1, "--no-video", "--output", tmp_path / "out"]
-    code, table, _ = command(*options)
+@pytest.mark.parametrize(
+    ("tick", "deadline", "shown"),
+    [
+        (1e-3, 1e-3, {"cut_short": 1.0, "late": 1.0, "mean_rounds": 3 / 13}),  # a round in each episode's first search
+        (0.0, 1e-3, {"cut_short": 0.0, "late": 0.0, "mean_rounds": 3.0}),
+    ],
+)
+def test_a_deadline_is_reported(command, read_results, tmp_path, monkeypatch, clock, tick, deadline, shown):
+    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 4)
+    seen = watch_agents(monkeypatch)
+    clock.tick = tick  # what a look at the clock takes, and nothing else does
+    options = ["--deadline-ms", deadline, "--num-episodes", 2, "--budget", 20, "--no-video"]
+    code, table, _ = command(*options, "--output", tmp_path / "out")
     assert code == 0
     decision = read_results(tmp_path / "out")["decision_ms"]
-    assert (decision["deadline_ms"], decision["cut_short"], decision["late"]) == (1e-3, 1.0, 1.0)
-    assert "100% of searches cut short" in table
+    assert decision["deadline_ms"] == deadline
+    # Two episodes of four decisions, and five of a third, of which the first warms up.
+    assert {name: pytest.approx(value) for name, value in shown.items()} == {name: decision[name] for name in shown}
+    assert decision["n"] == 4
+    assert f"{shown['cut_short']:.0%} of searches cut short" in table
+    assert [len(seeds) for _, seeds, _ in seen["PlanningAgent"]] == [1, 1, 1]  # a deadline is for one episode
 
 
 def test_a_goal_image_of_ones_own(command, read_results, tmp_path):
