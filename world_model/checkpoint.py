@@ -11,6 +11,7 @@ compared with the weights' own header before anything is allocated.
 import hashlib
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 
 FORMAT_VERSION = 2  # 1: without interface and planning
-_FLOATS = ("F16", "BF16", "F32", "F64")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class CheckpointError(UserError):
@@ -127,48 +128,58 @@ def load_checkpoint(
             model = JEPA(info.model)
     except UserError as error:
         raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
-    load_weights(model, folder / "model.safetensors")
+    tensors, _ = read_tensors(path := folder / "model.safetensors")
+    fill(model, {plain_name(name): value for name, value in tensors.items()}, path)
+    require_numbers(model, path)
     if info.collapsed:
         warnings.warn(f"checkpoint {folder} will not plan: {info.collapsed}", stacklevel=2)
     model = model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info
 
 
-def load_weights(module: nn.Module, path: Path) -> dict[str, str]:
-    """Gives a module, which may lie on the meta device, its weights; returns the file's metadata.
-
-    Prefixes that wrappers leave in names are passed over. Raises `CheckpointError` unless the file has all tensors and
-    no others, in the module's own shapes, and all are numbers.
-    """
-
-    def damaged(why: str) -> CheckpointError:
-        return CheckpointError(f"{path} is damaged ({why}); restore it or train it again")
-
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns a safetensors file's tensors and metadata. Raises `CheckpointError` if it is missing or damaged."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path.parent}: {path.name} is missing; restore it or train it again")
     try:
-        with safe_open(path, "pt") as file:
-            names = {plain_name(name): name for name in file.keys()}  # noqa: SIM118 (no mapping)
-            expected = module.state_dict()
-            for name in [*expected, *names]:
-                if name not in names or name not in expected:
-                    raise damaged(f"{name} is {'missing' if name in expected else 'no part of the model'}")
-                here, there = file.get_slice(names[name]), expected[name]
-                if tuple(here.get_shape()) != tuple(there.shape):
-                    raise damaged(f"{name} is {tuple(here.get_shape())}, and {tuple(there.shape)} by its settings")
-                if here.get_dtype() not in (_FLOATS if there.is_floating_point() else ("I64",)):
-                    raise damaged(f"{name} is of type {here.get_dtype()}")
-            state = {name: file.get_tensor(names[name]).to(there.dtype, copy=True) for name, there in expected.items()}
-            metadata = file.metadata() or {}
+        with safe_open(path, "pt") as file:  # which holds the sizes in its header against its own
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise damaged(reason(error)) from error
-    for name, value in state.items():
-        if not value.isfinite().all() or (name.endswith("running_var") and value.min() < 0):
-            raise damaged(f"{name} has numbers that no training leaves")
-        if name == "action_std" and value.min() <= 0:
-            raise damaged(f"{name} must be above 0")
-    module.load_state_dict(state, assign=True)
-    return metadata
+        raise CheckpointError(f"{path} is damaged ({reason(error)}); restore it or train it again") from error
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
+    """Gives a module, which may lie on the meta device, its weights.
+
+    Raises `CheckpointError`, which names the first difference, unless they are all that it has and no others, in its
+    own shapes and types.
+    """
+    expected = module.state_dict()
+    for name in [*expected, *tensors]:
+        wrong = ""
+        if name not in expected:
+            wrong = f"{name} is no part of the model"
+        elif name not in tensors:
+            wrong = f"{name} is missing"
+        elif (here := tuple(tensors[name].shape)) != (there := tuple(expected[name].shape)):
+            wrong = f"{name} is {here}, and {there} by its settings"
+        elif tensors[name].dtype not in (FLOATS if expected[name].is_floating_point() else (torch.int64,)):
+            wrong = f"{name} is of type {tensors[name].dtype}"
+        if wrong:
+            raise CheckpointError(f"{source} is damaged ({wrong}); restore it or train it again")
+    if any(value.is_meta for value in expected.values()):
+        owned = {name: tensors[name].to(value.dtype, copy=True) for name, value in expected.items()}
+        module.load_state_dict(owned, assign=True)
+    else:
+        module.load_state_dict(tensors)
+
+
+def require_numbers(module: nn.Module, source: object) -> None:
+    """Raises `CheckpointError`, which names the first that is not, unless all weights are such as training leaves."""
+    for name, value in module.state_dict().items():
+        too_low = (name.endswith("running_var") and (value < 0).any()) or (name == "action_std" and (value <= 0).any())
+        if too_low or not value.isfinite().all():
+            raise CheckpointError(f"{source} is damaged ({name} has numbers that no training leaves); train it again")
 
 
 def plain_name(name: str) -> str:

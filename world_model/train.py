@@ -43,7 +43,7 @@ from jepa_mpc.world_model.training.loop import LoopConfig, TrainError, run_phase
 
 log = logging.getLogger(__name__)
 
-_MEANS = ("output", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
+_MEANS = ("output", "data", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
 _FREE = (*_MEANS, "preset", "device", "log_every", "report_every", "report_frames", "save_every")  # nor do these
 
 
@@ -92,6 +92,21 @@ def _check_shares(config: TrainConfig) -> None:
         )
 
 
+def _require_fit(config: TrainConfig, data: Dataset) -> None:
+    """Raises `UserError` if model, windows and data do not fit each other, before a folder is claimed."""
+    if data.pixels.shape[1] != data.pixels.shape[2]:
+        raise TrainError(f"pictures must be square, not {data.pixels.shape[1:]}; write the data set again")
+    with torch.device("meta"):
+        JEPA(model_config(config, data))
+    windows = {"--num-frames": config.num_frames}
+    windows |= {"--predictor-num-frames": config.predictor_num_frames} if config.predictor_steps else {}
+    windows |= {"--reachability-steps": 3} if config.reachability_steps else {}
+    for option, length in windows.items():
+        if config.predictor.kind == "residual" and length - 1 > config.predictor.max_len:
+            raise TrainError(f"{option} {length} is more than the predictor sees; raise --predictor.max-len")
+        data.sample_rows(1, length, np.random.default_rng(0))
+
+
 def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch | None = None) -> Path:
     """Trains, and returns the checkpoint's folder. Goes on from a saved state; a finished folder is left alone.
 
@@ -104,11 +119,13 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     _check_shares(config)
     device = choose_device(config.device)
     paths, finished = dataset_paths(config), (config.output / "config.json").exists()
-    settings = {name: value for name, value in to_json(config).items() if name not in (*_MEANS, "data")}
+    settings = {name: value for name, value in to_json(config).items() if name not in _MEANS}
     if data is None and (not finished or all(path.exists() for path in paths)):
         data = Dataset(paths, task=config.task, in_memory=config.in_memory, frameskip=config.frameskip)
-    what = {**settings, "data": data.fingerprint()} if data is not None else settings
-    with claimed_by_first(config.output, what, _FREE if data is not None else (*_FREE, "data")):
+    if data is not None and not finished:
+        _require_fit(config, data)
+    episodes = {} if data is None else {"episodes": data.fingerprint()}
+    with claimed_by_first(config.output, settings | episodes, _FREE if episodes else (*_FREE, "episodes")):
         if finished or data is None:
             log.info("%s is finished already", config.output)
             return config.output

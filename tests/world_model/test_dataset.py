@@ -95,9 +95,7 @@ def test_probe_targets_read_angles_as_cosine_and_sine(dataset_path):
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(
-        DatasetError, match=r"no data set at .*; collect one with `python agent/collect.py --task reacher`"
-    ):
+    with pytest.raises(DatasetError, match=r"no data set at .*; collect one with `jepa-mpc collect --task reacher`"):
         Dataset(tmp_path / "none.h5", task="reacher")
 
 
@@ -117,7 +115,7 @@ def test_truncated_and_foreign_files_are_refused(dataset_path, tmp_path):
     short.write_bytes(whole)
     with h5py.File(short, "a") as file:
         file["pixels"].resize(100, axis=0)
-    with pytest.raises(DatasetError, match="more rows than it has"):
+    with pytest.raises(DatasetError, match="names 260 rows, 'pixels' has 100"):
         Dataset(short)
 
 

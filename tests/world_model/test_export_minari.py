@@ -1,12 +1,12 @@
 """What Minari's own library reads is what was recorded."""
 
-import sys
-
+import h5py
 import minari
 import numpy as np
 import pytest
 from conftest import INFO, synthetic_episodes
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.convert.minari import main
 from jepa_mpc.world_model.data.dataset import write_dataset
 
@@ -15,8 +15,8 @@ def test_episodes_come_back_from_minari(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     recorded = synthetic_episodes(4, 12)
     write_dataset(tmp_path / "d.h5", recorded, INFO)
-    monkeypatch.setattr(sys, "argv", ["export", "--task", "square", "--data", str(tmp_path / "d.h5")])
-    main()
+    args = ["--task", "square", "--data", str(tmp_path / "d.h5")]
+    main(args)
     assert "wrote jepa-mpc/square/uniform-v0" in capsys.readouterr().out
     data = minari.load_dataset("jepa-mpc/square/uniform-v0")
     assert (data.total_episodes, data.total_steps) == (4, 48)
@@ -28,5 +28,38 @@ def test_episodes_come_back_from_minari(tmp_path, monkeypatch, capsys):
         assert not episode.rewards.any()
         assert not episode.terminations.any()
         assert episode.truncations.tolist() == [False] * 11 + [True]
-    with pytest.raises(SystemExit, match="Minari has a data set jepa-mpc/square/uniform-v0 already; choose another"):
-        main()
+    with pytest.raises(UserError, match="Minari has a data set jepa-mpc/square/uniform-v0 already; choose another"):
+        main(args)
+
+
+def test_a_strangers_file_is_exported_step_by_step(tmp_path, monkeypatch):
+    """It has a row a step, read five at a time; what is written is its rows, each once."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    rng, lengths = np.random.default_rng(0), [30, 17]
+    with h5py.File(tmp_path / "theirs.h5", "w") as file:
+        file["pixels"] = rng.integers(0, 256, (47, 8, 8, 3), np.uint8)
+        file["action"] = action = rng.standard_normal((47, 2), np.float32)
+        file["ep_len"], file["ep_offset"] = lengths, [0, 30]
+    main(["--task", "push_t", "--data", str(tmp_path / "theirs.h5"), "--dataset-id", "theirs-v0"])
+    data = minari.load_dataset("theirs-v0")
+    assert data.total_steps == 29 + 16
+    for episode, rows in zip(data.iterate_episodes(), (slice(0, 30), slice(30, 47)), strict=True):
+        np.testing.assert_array_equal(episode.actions, action[rows][:-1])
+
+
+def test_a_failed_export_leaves_nothing_and_a_wrong_name_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    write_dataset(tmp_path / "d.h5", synthetic_episodes(4, 12), INFO)
+    args = ["--task", "square", "--data", str(tmp_path / "d.h5")]
+    with pytest.raises(UserError, match="--dataset-id must be of the form namespace/name-v0, not 'no good'"):
+        main([*args, "--dataset-id", "no good"])
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "arange", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main([*args, "--dataset-id", "half-v0"])
+    main([*args, "--dataset-id", "half-v0"])
+    assert minari.load_dataset("half-v0").total_episodes == 4

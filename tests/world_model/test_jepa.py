@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.model.encoder import EncoderConfig, build_encoder
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -83,7 +84,7 @@ def test_distance_is_the_length_of_the_difference():
 
 
 def test_too_long_a_sequence_is_refused():
-    with pytest.raises(ValueError, match="9 tokens exceed the predictor's max_len 8"):
+    with pytest.raises(UserError, match="9 tokens exceed the predictor's max_len 8"):
         untrained().rollout(torch.randn(1, 3, 10), torch.randn(1, 2, 6), torch.randn(1, 2, 7, 6))
 
 
@@ -97,7 +98,7 @@ def test_a_picture_encodes_alike_alone_and_in_a_batch(kind):
 
 
 def test_pictures_of_the_wrong_shape_are_refused():
-    with pytest.raises(ValueError, match=r"\(\.\.\., 32, 32, 3\), not \(1, 3, 32, 32\)"):
+    with pytest.raises(UserError, match=r"\(\.\.\., 32, 32, 3\), not \(1, 3, 32, 32\)"):
         untrained().encode(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 

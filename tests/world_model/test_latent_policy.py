@@ -1,15 +1,15 @@
 """Policies on embeddings: what they learn, that files are safe, that a killed training goes on."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import INFO, synthetic_episodes
+from conftest import INFO, ROOT, synthetic_episodes
 from test_loop import by_hand
 
-from jepa_mpc.world_model.checkpoint import CheckpointError, weights_digest
+from jepa_mpc.errors import UserError
+from jepa_mpc.world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint, weights_digest
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.latent_policy import train as train_latent_policy
 from jepa_mpc.world_model.latent_policy.policy import (
@@ -19,6 +19,10 @@ from jepa_mpc.world_model.latent_policy.policy import (
     save_latent_policy,
 )
 from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig, policy_phase, sample_goals
+from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.predictor import PredictorConfig
+from jepa_mpc.world_model.training.diagnostics import encode_rows
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
@@ -112,37 +116,38 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match="damaged"):
         load_latent_policy(path, tmp_path)
-    with pytest.raises(CheckpointError, match=r"no policy at .*; train one with"):
+    with pytest.raises(CheckpointError, match=r"train one with `jepa-mpc train-latent-policy`"):
         load_latent_policy(tmp_path / "none.safetensors", tmp_path)
 
 
-def test_a_killed_training_goes_on_to_the_same_policy(data, tmp_path, monkeypatch):
-    config = LatentPolicyConfig(output=tmp_path / "whole", num_steps=30, batch_size=16, hidden=8, save_every=10)
-    monkeypatch.setattr(
-        train_latent_policy, "encode_rows", lambda model, data, rows: torch.from_numpy(data.qpos).float()
+def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    encoder = EncoderConfig(image_size=32, channels=(4, 4, 4, 4))
+    world = JEPA(JEPAConfig(2, 6, 8, encoder, PredictorConfig(width=16, depth=1, num_heads=2)))
+    world.action_mean.copy_(torch.tensor([0.5, -1.0])), world.action_std.copy_(torch.tensor([2.0, 0.25]))
+    checkpoint = tmp_path / "world"
+    save_checkpoint(checkpoint, world, CheckpointInfo("square", world.config, {}, {}, "abc", 0.0, {}), "# square\n")
+    config = LatentPolicyConfig(
+        output=tmp_path / "whole",
+        task="square",
+        checkpoint=checkpoint,
+        data=dataset_path,
+        num_steps=30,
+        batch_size=16,
+        hidden=8,
+        save_every=10,
     )
-
-    class Model:
-        class config:
-            embed_dim, action_dim = 2, 2
-
-        action_mean, action_std = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.25])
-
-    monkeypatch.setattr(train_latent_policy, "load_checkpoint", lambda *args, **kw: (Model, None))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "checkpoints/reacher").mkdir(parents=True)
-    (tmp_path / "checkpoints/reacher/model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(train_latent_policy, "Dataset", lambda *args, **kw: data)
-    whole = load_latent_policy(train_latent_policy.train(config), Path("checkpoints/reacher"))[0]
-    torch.testing.assert_close(whole.action_mean, Model.action_mean)
-    torch.testing.assert_close(whole.action_std, Model.action_std)
+    whole = load_latent_policy(train_latent_policy.train(config), checkpoint)[0]
+    torch.testing.assert_close(whole.action_mean, world.action_mean)
+    torch.testing.assert_close(whole.action_std, world.action_std)
     other = replace(config, output=tmp_path / "other", seed=1)
-    other = load_latent_policy(train_latent_policy.train(other), Path("checkpoints/reacher"))[0]
+    other = load_latent_policy(train_latent_policy.train(other), checkpoint)[0]
     assert not torch.equal(other.layers[0].weight, whole.layers[0].weight)
     torch.manual_seed(0)  # and the steps by hand
-    expected = LatentPolicy(2, 2, 8)
-    expected.action_mean.copy_(Model.action_mean), expected.action_std.copy_(Model.action_std)
-    by_hand(policy_phase(config, expected, data, torch.from_numpy(data.qpos).float()), [0, 0], 1e-3, 100, 1.0)
+    data, expected = Dataset(dataset_path), LatentPolicy(6, 2, 8)
+    expected.action_mean.copy_(world.action_mean), expected.action_std.copy_(world.action_std)
+    z = encode_rows(load_checkpoint(checkpoint)[0], data, np.arange(len(data.pixels)))
+    by_hand(policy_phase(config, expected, data, z), [0, 0], 1e-3, 100, 1.0)
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(whole.state_dict()[name], value, rtol=2e-3, atol=1e-4, msg=name)  # stored by halves
 
@@ -157,6 +162,16 @@ def test_a_killed_training_goes_on_to_the_same_policy(data, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         train_latent_policy.train(again)
     monkeypatch.setattr(optimise, "_save_state", save)
-    resumed = load_latent_policy(train_latent_policy.train(again), Path("checkpoints/reacher"))[0]
+    moved = replace(again, data=dataset_path.resolve(), save_every=7)  # which change nothing that is learned
+    resumed = load_latent_policy(train_latent_policy.train(moved), checkpoint)[0]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(UserError, match="work with other settings: seed is 0 there and 1 now"):
+        train_latent_policy.train(replace(again, seed=1))
+
+
+def test_data_of_other_blocks_than_the_checkpoints_are_refused(dataset_path, tmp_path):
+    config = LatentPolicyConfig(output=tmp_path / "out", task="square", checkpoint=ROOT / "checkpoints/reacher")
+    with pytest.raises(UserError, match="trained on task 'reacher', not 'square'"):
+        train_latent_policy.train(replace(config, data=dataset_path))
+    assert not (tmp_path / "out").exists()

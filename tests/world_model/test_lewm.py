@@ -94,17 +94,24 @@ def test_files_whose_episodes_do_not_add_up_are_refused(theirs, tmp_path):
     path.write_bytes(theirs.read_bytes())
     with h5py.File(path, "a") as file:
         file["pixels"].resize(100, axis=0)
-    with pytest.raises(DatasetError, match="truncated, or its episodes do not lie one after another"):
+    with pytest.raises(
+        DatasetError,
+        match="its episodes do not lie one after another: column 'ep_len' names 147 rows, 'pixels' has 100",
+    ):
         Dataset(path)
 
 
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("pixels", np.zeros((147, 3, 32, 32), np.uint8), r"pictures must be \(N, H, W, 3\) uint8"),
-        ("pixels", np.zeros((147, 32, 32, 3), np.float32), r"pictures must be \(N, H, W, 3\) uint8, not .* float32"),
-        ("action", np.zeros(147, np.float32), r"actions must be \(147, A\), as many as pictures, not \(147,\)"),
-        ("action", np.zeros((140, 2), np.float32), r"actions must be \(147, A\)"),
+        ("pixels", np.zeros((147, 3, 32, 32), np.uint8), r"column 'pixels' must be \(N, H, W, 3\) uint8"),
+        (
+            "pixels",
+            np.zeros((147, 32, 32, 3), np.float32),
+            r"column 'pixels' must be \(N, H, W, 3\) uint8, not .* float32",
+        ),
+        ("action", np.zeros(147, np.float32), r"column 'action' must be \(147, A\) float, not \(147,\)"),
+        ("action", np.zeros((140, 2), np.float32), r"column 'action' must be \(147, A\)"),
     ],
 )
 def test_columns_of_another_kind_are_refused(theirs, tmp_path, column, values, message):
@@ -175,7 +182,7 @@ def test_a_release_comes_back_as_it_was(release):
 
 
 def run(*options):
-    command = [sys.executable, ROOT / "world_model/convert/lewm_release.py", *map(str, options)]
+    command = [sys.executable, "-m", "jepa_mpc", "convert", "lewm", *map(str, options)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

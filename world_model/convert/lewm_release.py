@@ -1,43 +1,50 @@
 """LeWorldModel's releases to checkpoints of ours, and back.
 
-python world_model/convert/lewm_release.py import --release FOLDER --task push_t --data pusht.h5 --output runs/lewm
-python world_model/convert/lewm_release.py export --checkpoint runs/lewm --output FOLDER
+jepa-mpc convert lewm import --release FOLDER --task push_t --data pusht.h5 --output runs/lewm
+jepa-mpc convert lewm export --checkpoint runs/lewm --output FOLDER
 
 A release is a folder of `config.json` and `weights.pt`, as stable-worldmodel 0.1.1 saves them. Its weights are read as
 tensors alone. What it does not hold is the actions' mean and std: they come from the data set that it was trained on.
 """
 
-import json
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("convert lewm")
+
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.files import read_json, refuse_existing, whole, write_json
+from jepa_mpc.provenance import git_commit
+from jepa_mpc.settings import Count, checked, read
 from jepa_mpc.world_model.checkpoint import (
+    FLOATS,
     CheckpointError,
     CheckpointInfo,
-    git_commit,
+    fill,
     load_checkpoint,
+    plain_name,
+    require_numbers,
     save_checkpoint,
 )
-from jepa_mpc.world_model.data.dataset import FRAMESKIP, DatasetError
-from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.data.dataset import FRAMESKIP, UNUSED, is_unused
+from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.model.predictor import PredictorConfig
 
 # Pictures are divided by 255 and normalised per channel there (ImageNet's values), and mapped to ±1 here.
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16}
-_SCALES = {heads: name for name, heads in _HEADS.items()}
+# Width, depth and heads of the ViTs that a release can name.
+_VITS = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 MAX_LEN = 1_000  # the window slides, so any length will do
 
 
@@ -53,7 +60,7 @@ class Import:
     """HDF5 data set of le-wm that it was trained on, for the actions' mean and std."""
     output: Path
     """Folder for the checkpoint."""
-    frameskip: int = FRAMESKIP
+    frameskip: Count = FRAMESKIP
     """Environment steps in a block."""
 
 
@@ -62,15 +69,14 @@ class Export:
     """Make a release of a checkpoint that has LeWorldModel's predictor, as `--preset paper` trains it."""
 
     checkpoint: Path
-    """Folder of the checkpoint."""
+    """Folder of the checkpoint, or a bundled one's name."""
     output: Path
     """Folder for `config.json` and `weights.pt`."""
 
 
 def _names(depth: int, num_blocks: int) -> Iterator[tuple[str, str]]:
-    """Tensors that are the same in both: their name in a release, and here."""
+    """Yields tensors that are the same in both: their name in a release, and here."""
     yield "encoder.embeddings.cls_token", "encoder.cls"
-    yield "encoder.embeddings.position_embeddings", "encoder.position"
     for kind in ("weight", "bias"):
         for i in range(depth):
             theirs, ours = f"encoder.layers.{i}", f"encoder.layers.layers.{i}"
@@ -114,78 +120,103 @@ _OLD_NAMES = (
 
 
 def new_name(name: str) -> str:
-    """A release's name for a weight, as transformers 5 has it."""
+    """Returns a release's name for a weight, as transformers 5 has it, without what wrappers put before it."""
+    name = plain_name(name)
     for pattern, replacement in _OLD_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def from_release(config: dict[str, Any], weights: dict[str, Tensor]) -> JEPA:
-    """The release's model; action normalisers are still 0 and 1. KeyError or RuntimeError where it is not LeWM."""
-    weights = {new_name(name): value for name, value in weights.items()}
-    encoder, predictor = config["encoder"], config["predictor"]
-    patches, actions = weights["encoder.embeddings.patch_embeddings.projection.weight"], "action_encoder.patch_embed"
+def from_release(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> JEPA:
+    """Returns the release's model; action normalisers are still 0 and 1. Raises `UserError` where it is not LeWM."""
+    left = {new_name(name): value for name, value in weights.items()}
+
+    def take(name: str, *shape: int | None) -> Tensor:
+        if name not in left:
+            raise CheckpointError(f"its weights have no {name}")
+        found = tuple(left[name].shape)
+        if len(found) != len(shape) or any(b not in (None, a) for a, b in zip(found, shape, strict=True)):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise CheckpointError(f"{name} is {found}, not ({wanted})")
+        return left.pop(name)
+
+    def size_of(name: str) -> int:
+        return (*left[name].shape, 0)[0] if name in left else 0
+
+    def entry(part: str, name: str, default: Any) -> Any:
+        return config[part].get(name, default) if isinstance(config.get(part), Mapping) else default
+
+    patches = take("encoder.embeddings.patch_embeddings.projection.weight", None, 3, None, None)
     width, _, patch_size, _ = patches.shape
-    depth = _count(weights, r"encoder\.layers\.(\d+)\.")
-    num_blocks = _count(weights, r"predictor\.transformer\.layers\.(\d+)\.")
-    side = round((weights["encoder.embeddings.position_embeddings"].shape[1] - 1) ** 0.5)
-    model = JEPA(
-        JEPAConfig(
-            action_dim=weights[f"{actions}.weight"].shape[1],
-            embed_dim=len(weights["projector.net.3.bias"]),
-            projector_hidden=len(weights["projector.net.0.weight"]),
-            encoder=EncoderConfig(
-                kind="vit",
-                image_size=side * patch_size,
-                patch_size=patch_size,
-                width=width,
-                depth=depth,
-                num_heads=encoder.get("num_heads") or _HEADS[encoder["size"]],
-            ),
-            predictor=PredictorConfig(
-                kind="lewm",
-                width=weights["predictor.pos_embedding"].shape[2],
-                depth=num_blocks,
-                num_heads=predictor["heads"],
-                head_dim=predictor.get("dim_head", 64),
-                mlp_width=len(weights["predictor.transformer.layers.0.mlp.net.1.bias"]),
-                projector_hidden=len(weights["pred_proj.net.0.bias"]),
-                dropout=predictor.get("dropout", 0.0),
-                max_len=MAX_LEN,
-                window=weights["predictor.pos_embedding"].shape[1],
-            ),
-            projector_activation="gelu",
-        )
-    )
-    state = {ours: weights.pop(theirs) for theirs, ours in _names(depth, num_blocks)}
+    positions = take("encoder.embeddings.position_embeddings", 1, None, width)
+    window = take("predictor.pos_embedding", 1, None, None)
+    actions = take("action_encoder.patch_embed.weight", None, None, 1)
+    depth = _count(left, r"encoder\.layers\.(\d+)\.")
+    num_blocks = _count(left, r"predictor\.transformer\.layers\.(\d+)\.")
+    heads = {name: heads for name, (_, _, heads) in _VITS.items()}
+    sizes: dict[str, Any] = {
+        "action_dim": actions.shape[1],
+        "embed_dim": size_of("projector.net.3.bias"),
+        "projector_hidden": size_of("projector.net.0.weight"),
+        "encoder": {
+            "kind": "vit",
+            "image_size": round(max(0, positions.shape[1] - 1) ** 0.5) * patch_size,
+            "patch_size": patch_size,
+            "width": width,
+            "depth": depth,
+            "num_heads": entry("encoder", "num_heads", heads.get(str(entry("encoder", "size", "tiny")))),
+        },
+        "predictor": {
+            "kind": "lewm",
+            "width": window.shape[2],
+            "depth": num_blocks,
+            "num_heads": entry("predictor", "heads", None),
+            "head_dim": entry("predictor", "dim_head", 64),
+            "mlp_width": size_of("predictor.transformer.layers.0.mlp.net.1.bias"),
+            "projector_hidden": size_of("pred_proj.net.0.bias"),
+            "dropout": entry("predictor", "dropout", 0.0),
+            "max_len": MAX_LEN,
+            "window": window.shape[1],
+        },
+        "projector_activation": "gelu",
+    }
+    with torch.device("meta"):
+        model = JEPA(read(JEPAConfig, sizes, "its sizes"))
+    expected = model.state_dict()
+    state = {ours: take(theirs, *expected[ours].shape) for theirs, ours in _names(depth, num_blocks)}
     for kind in ("weight", "bias"):
         for i in range(depth):
-            parts = [weights.pop(f"encoder.layers.{i}.attention.{part}_proj.{kind}") for part in "qkv"]
+            square = (width, width) if kind == "weight" else (width,)
+            parts = [take(f"encoder.layers.{i}.attention.{part}_proj.{kind}", *square) for part in "qkv"]
             state[f"encoder.layers.layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
-    patches = weights.pop("encoder.embeddings.patch_embeddings.projection.weight")
-    bias = weights.pop("encoder.embeddings.patch_embeddings.projection.bias")
     # (p / 255 - mean) / std of a pixel p is half of (p / 127.5 - 1) / std, and a constant.
     shift = ((0.5 - _MEAN) / _STD).view(1, 3, 1, 1)
     state["encoder.patches.weight"] = patches / (2 * _STD.view(1, 3, 1, 1))
-    state["encoder.patches.bias"] = bias + (patches * shift).sum((1, 2, 3))
-    state["predictor.action_encoder.0.weight"] = weights.pop(f"{actions}.weight").squeeze(2)
-    state["predictor.position"] = weights.pop("predictor.pos_embedding").squeeze(0)
-    state["projector.1.running_mean"] = state["projector.1.running_mean"] - weights.pop("projector.net.0.bias")
-    if weights:
-        raise KeyError(f"it has more than LeWM, such as {min(weights)}")
-    model.load_state_dict({**model.state_dict(), **state})
+    state["encoder.patches.bias"] = take("encoder.embeddings.patch_embeddings.projection.bias", width) + (
+        patches * shift
+    ).sum((1, 2, 3))
+    state["encoder.position"] = positions
+    state["predictor.action_encoder.0.weight"] = actions.squeeze(2)
+    state["predictor.position"] = window.squeeze(0)
+    bias = take("projector.net.0.bias", sizes["projector_hidden"])
+    state["projector.1.running_mean"] = state["projector.1.running_mean"] - bias
+    if left:
+        raise CheckpointError(f"it has more than LeWM, such as {min(left)}")
+    state |= {"action_mean": torch.zeros(actions.shape[1]), "action_std": torch.ones(actions.shape[1])}
+    fill(model, state, "the release")
+    require_numbers(model, "the release")
     return model.eval().requires_grad_(False)
 
 
 def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and weights as stable-worldmodel takes them; ValueError for models that LeWM is not.
+    """Returns config and weights as stable-worldmodel takes them, with transformers 5's names.
 
-    The weights' names are those of transformers 5.
+    Raises `CheckpointError` for models that LeWM is not.
     """
     config, state = model.config, model.state_dict()
     encoder, predictor = config.encoder, config.predictor
     if predictor.kind != "lewm" or encoder.kind != "vit" or config.projector_activation != "gelu" or config.spherical:
-        raise ValueError("only models as `--preset paper` trains them have a release's parts")
+        raise CheckpointError("only models as `--preset paper` trains them have a release's parts")
     weights = {theirs: state[ours] for theirs, ours in _names(encoder.depth, predictor.depth)}
     for kind in ("weight", "bias"):
         for i in range(encoder.depth):
@@ -198,6 +229,7 @@ def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
     bias = state["encoder.patches.bias"] - (patches * shift).sum((1, 2, 3))
     weights["encoder.embeddings.patch_embeddings.projection.bias"] = bias
     weights["action_encoder.patch_embed.weight"] = state["predictor.action_encoder.0.weight"].unsqueeze(2)
+    weights["encoder.embeddings.position_embeddings"] = state["encoder.position"]
     weights["predictor.pos_embedding"] = state["predictor.position"].unsqueeze(0)
     weights["projector.net.0.bias"] = torch.zeros(config.projector_hidden)
     module = "stable_worldmodel.wm.lewm.module"
@@ -208,7 +240,7 @@ def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "_target_": "stable_worldmodel.wm.lewm.LeWM",
         "encoder": {
             "_target_": "stable_pretraining.backbone.utils.vit_hf",
-            "size": _SCALES.get(encoder.num_heads, "tiny"),
+            "size": next((name for name, (*_, heads) in _VITS.items() if heads == encoder.num_heads), "tiny"),
             "patch_size": encoder.patch_size,
             "image_size": encoder.image_size,
             "pretrained": False,
@@ -237,37 +269,69 @@ def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
     }, {name: value.clone() for name, value in weights.items()}
 
 
-def _count(weights: dict[str, Tensor], pattern: str) -> int:
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
     return len({match[1] for name in weights if (match := re.match(pattern, name))})
 
 
 def action_stats(path: Path) -> tuple[Tensor, Tensor]:
-    """Mean and std (A,) of a data set's single actions, as stable-worldmodel's evaluation takes them."""
-    try:
-        with h5py.File(path, "r") as file:
-            action = file["action"][:].astype(np.float64)
-    except (OSError, KeyError) as error:
-        raise DatasetError(f"{path} is no data set with a column of actions ({error})") from error
+    """Returns mean and std (A,) of a data set's single actions, as stable-worldmodel's evaluation takes them."""
+    with guarded(path), open_file(path) as file:
+        action = column(file, "action", "NA", "float")[:].astype(np.float64)
     action = action[~np.isnan(action).any(axis=1)]
-    return torch.from_numpy(action.mean(0)).float(), torch.from_numpy(action.std(0)).float()
+    if not len(action) or not np.isfinite(action).all():
+        raise DatasetError(f"{path}: column 'action' must be numbers; name the data that the release was trained on")
+    std = np.where(is_unused(action), UNUSED, action.std(0))
+    return torch.from_numpy(action.mean(0)).float(), torch.from_numpy(std).float()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a PyTorch file; whatever else stands in it is not executed.
+
+    Raises `CheckpointError` unless it holds tensors by name, each no larger than what is stored of it.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path.name} holds more than tensors, or is damaged; nothing of it was executed"
+        ) from error
+    except Exception as error:  # a stranger's bytes bring forth all kinds
+        raise CheckpointError(f"{path.name} is no file of weights ({reason(error)})") from error
+    nested = loaded.get("state_dict") if isinstance(loaded, Mapping) else None
+    weights = nested if isinstance(nested, Mapping) else loaded
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in (*FLOATS, torch.int64)
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+        for name, value in weights.items()
+    ):
+        raise CheckpointError(f"{path.name} holds no tensors by name")
+    return dict(weights)
 
 
 def import_release(config: Import) -> Path:
     """Writes the checkpoint, in full precision, and returns its folder."""
-    files = sorted(config.release.glob("*.pt"))
+    config = checked(config)
+    files = sorted(path for path in config.release.glob("*.pt") if path.is_file())
     if not (config.release / "config.json").is_file() or len(files) != 1:
         raise CheckpointError(f"{config.release} is no release: it needs config.json and one .pt file of weights")
-    if (config.output / "config.json").exists():
-        raise CheckpointError(f"{config.output} holds a checkpoint already; choose another --output")
+    refuse_existing(config.output / "config.json")
     mean, std = action_stats(config.data)
+    settings = read_json(config.release / "config.json", "name another --release")
     try:
-        weights = torch.load(files[0], map_location="cpu", weights_only=True)
-        model = from_release(json.loads((config.release / "config.json").read_text()), weights)
-        for buffer, values in ((model.action_mean, mean), (model.action_std, std)):
-            buffer.copy_(values.repeat(config.frameskip))
-    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{config.release} is no release of LeWM that fits {config.data}: {reason}") from error
+        model = from_release(settings if isinstance(settings, Mapping) else {}, read_weights(files[0]))
+    except UserError as error:
+        raise CheckpointError(f"{config.release} is no release of LeWM: {error}") from error
+    if config.frameskip * len(mean) != model.config.action_dim:
+        raise CheckpointError(
+            f"{config.release} takes blocks of {model.config.action_dim} numbers, and {config.frameskip} actions of "
+            f"{config.data} have {config.frameskip * len(mean)}; name its data, or another --frameskip"
+        )
+    for buffer, values in ((model.action_mean, mean), (model.action_std, std)):
+        buffer.copy_(values.repeat(config.frameskip))
     info = CheckpointInfo(
         task=config.task,
         model=model.config,
@@ -282,23 +346,27 @@ def import_release(config: Import) -> Path:
 
 
 def export_release(config: Export) -> Path:
-    """Writes the two files and returns their folder."""
+    """Writes the two files and returns their folder. Raises `CheckpointError` for a ViT that no release can name."""
+    config = checked(config)
     model, _ = load_checkpoint(config.checkpoint)
     settings, weights = to_release(model)
-    config.output.mkdir(parents=True, exist_ok=True)
-    torch.save(weights, config.output / "weights.pt")
-    (config.output / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    vit = model.config.encoder
+    if (vit.width, vit.depth, vit.num_heads) not in _VITS.values():
+        known = "; ".join(f"{name} {width}, {depth}, {heads}" for name, (width, depth, heads) in _VITS.items())
+        raise CheckpointError(
+            f"no release can name a ViT of width {vit.width}, depth {vit.depth}, {vit.num_heads} heads ({known})"
+        )
+    for name in ("weights.pt", "config.json"):
+        refuse_existing(config.output / name)
+    with whole(config.output / "weights.pt") as scratch:
+        torch.save(weights, scratch)
+    write_json(config.output / "config.json", settings)
     return config.output
 
 
-def main() -> None:
-    config = tyro.extras.subcommand_cli_from_dict({"import": Import, "export": Export})
-    try:
-        done = import_release(config) if isinstance(config, Import) else export_release(config)
-    except (CheckpointError, DatasetError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def main(args: Sequence[str]) -> None:
+    from tyro.extras import subcommand_cli_from_dict
+
+    config = subcommand_cli_from_dict({"import": Import, "export": Export}, args=args)
+    done = import_release(config) if isinstance(config, Import) else export_release(config)
     print(f"wrote {done}")  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

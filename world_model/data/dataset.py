@@ -16,31 +16,37 @@ le-wm and stable-worldmodel have no such attributes and a row for every step, of
 
 import dataclasses
 import hashlib
+import json
+import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jepa_mpc.errors import UserError
-from jepa_mpc.settings import NonNegative, read
+from jepa_mpc.files import whole
+from jepa_mpc.settings import Count, Natural, NonNegative, read
 from jepa_mpc.world_model.data.frames import Frames
+from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
+
+if TYPE_CHECKING:
+    import h5py
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-_ROW_COLUMNS = ("pixels", "action", "observation", "qpos", "qvel", "ep_idx", "step_idx")
 FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 _STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
+_LATER = ("action_low", "action_high", "step_seconds", "planning")  # attributes that older files have not
+UNUSED = np.float32(1e6)  # the std of an action that never varies
+MOST = 1e15  # of an action, so that squares are numbers
 InMemory = Literal["auto", "yes", "no"]
 Compression = Literal["none", "lzf", "gzip"]
-
-
-class DatasetError(UserError):
-    """A data set that cannot be used; the message is one line that names the fix."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,11 @@ class DatasetInfo:
     """Where the data came from: the file's attributes."""
 
     task: str
-    seed: int
+    seed: Natural
     data_policy: str
     simulator: str  # pictures differ between versions of the simulator
-    action_block: int
-    action_repeat: int
+    action_block: Natural  # 0: not said
+    action_repeat: Count
     angles: tuple[bool, ...]  # per coordinate of qpos: an angle, which probes read as cosine and sine
     action_low: tuple[float, ...] = ()  # of one action; older files and others' do not say
     action_high: tuple[float, ...] = ()
@@ -75,9 +81,9 @@ def write_dataset(
     path: Path, episodes: Iterable[Episode], info: DatasetInfo, compression: Compression = "none"
 ) -> None:
     """Writes the episodes to `path`, which appears only once it is whole; pictures may be compressed, each alone."""
-    unfinished = path.with_suffix(".unfinished")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(unfinished, "w") as file:
+    import h5py
+
+    with whole(path) as scratch, h5py.File(scratch, "w") as file:
         lengths: list[int] = []
         for index, episode in enumerate(episodes):
             rows = len(episode.pixels)
@@ -102,15 +108,14 @@ def write_dataset(
                         chunks=chunk,
                         compression=None if name != "pixels" or compression == "none" else compression,
                     )
-                column = file[name]
-                column.resize(len(column) + rows, axis=0)
-                column[-rows:] = values
+                stored = file[name]
+                stored.resize(len(stored) + rows, axis=0)
+                stored[-rows:] = values
             lengths.append(rows)
         file["ep_len"] = np.array(lengths, np.int64)
         file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
         for name, value in vars(info).items():
             file.attrs[name] = value
-    os.replace(unfinished, path)
 
 
 class Dataset:
@@ -142,6 +147,8 @@ class Dataset:
         paths = [path] if isinstance(path, str | Path) else list(path)
         parts = [_read(Path(each), task) for each in paths]
         self.info = _same_info([info for _, info in parts], paths)
+        if len(widths := {part["action"].shape[1] for part, _ in parts}) > 1:
+            raise DatasetError(f"{', '.join(map(str, paths))} have actions of {' and '.join(map(str, widths))} numbers")
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in ("action", "qpos", "ep_len")}
         self.stride = frameskip or (1 if self.info.action_block else FRAMESKIP)
         self.info = replace(self.info, action_block=self.stride * (self.info.action_block or 1))
@@ -149,11 +156,8 @@ class Dataset:
         self.qpos: NDArray[np.float64] = columns["qpos"]
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
-        try:
-            frames = Frames([Path(each) for each in paths])
-        except ValueError as error:
-            raise DatasetError(f"{', '.join(map(str, paths))}: {error}") from error
-        fits = np.prod(frames.shape, dtype=np.int64) < _memory() / 2
+        frames = Frames([Path(each) for each in paths])
+        fits = math.prod(frames.shape) < _memory() / 2
         self.pixels = frames
         if in_memory == "yes" or (in_memory == "auto" and fits):
             self.pixels = frames[:]
@@ -173,10 +177,20 @@ class Dataset:
         return f"{len(self.ep_len)} episodes of {info.data_policy!r}, seed {info.seed}, actions {digest}"
 
     def action_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and std (A,) of the training actions."""
+        """Returns mean and std (A,) of the training actions.
+
+        A dimension that never varies gets a std of `UNUSED`, in units of which whatever is done there is nothing.
+        """
         rows = self.action[: self.ep_offset[self.held_out_episodes[0]]]
         rows = rows[~np.isnan(rows).any(axis=1)]
-        return rows.mean(0), rows.std(0) + np.float32(1e-6)
+        if not len(rows):
+            raise DatasetError("no training episode is as long as a block; take a smaller --frameskip or more data")
+        std, idle = rows.std(0), is_unused(rows)
+        if idle.any():
+            single = max(1, len(idle) // max(1, self.info.action_block))
+            which = sorted({int(index) % single for index in np.flatnonzero(idle)})
+            log.warning("action %s never varies in these data: it is treated as unused", ", ".join(map(str, which)))
+        return rows.mean(0), np.where(idle, UNUSED, std + np.float32(1e-6))
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Rows (B, T) of windows of T frames, uniform over all windows of the training episodes."""
@@ -241,55 +255,86 @@ def _memory() -> int:
     return total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
+def is_unused(actions: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Returns which dimensions (A,) of actions (N, A) never vary, but for rounding."""
+    return actions.std(0) <= 1e-5 * np.abs(actions).max(0)
+
+
 def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetInfo:
-    """What the files say of themselves, the first one's seed for all."""
-    for path, info in zip(paths, infos, strict=True):
-        first = {name: value for name, value in vars(infos[0]).items() if name != "seed"}
-        if differing := [name for name, value in first.items() if value != getattr(info, name)]:
+    """Returns what the files say of themselves, the first one's seed for all; older ones leave some of it to others."""
+    first = infos[0]
+    for path, info in zip(paths[1:], infos[1:], strict=True):
+        pairs = {name: (value, getattr(info, name)) for name, value in vars(first).items() if name != "seed"}
+        if differing := [name for name, (a, b) in pairs.items() if a != b and (name not in _LATER or (a and b))]:
             raise DatasetError(f"{path} differs from {paths[0]} in {', '.join(differing)}; train on each by itself")
-    return infos[0]
-
-
-def _read_foreign(file: h5py.File, path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
-    """The columns of a file of le-wm or stable-worldmodel, which does not say what task it is of."""
-    ep_len, rows = file["ep_len"][:].astype(np.int64), len(file["pixels"])
-    if ep_len.sum() != rows or (file["ep_offset"][:] != np.cumsum(ep_len) - ep_len).any():
-        raise DatasetError(f"{path} is truncated, or its episodes do not lie one after another; write it again")
-    if file["action"].ndim != 2 or len(file["action"]) != rows:
-        raise DatasetError(f"{path}: actions must be ({rows}, A), as many as pictures, not {file['action'].shape}")
-    state = next((file[name][:].astype(np.float64) for name in _STATES if name in file), np.empty((rows, 0)))
-    state = state.reshape(rows, -1)
-    columns = {"action": file["action"][:].astype(np.float32), "qpos": state, "ep_len": ep_len}
-    return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, (False,) * state.shape[1])
+        first = replace(first, **{name: a or b for name, (a, b) in pairs.items() if name in _LATER})
+    return first
 
 
 def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
-    """All columns but the pictures, and where the data came from."""
-    collect = "`python agent/collect.py --task " + (task or "TASK") + "`"
-    if not path.is_file():
-        raise DatasetError(f"no data set at {path}; collect one with {collect}")
-    try:
-        with h5py.File(path, "r") as file:
-            if "format_version" not in file.attrs and {"pixels", "action", "ep_len"} <= set(file):
-                return _read_foreign(file, path, task)
-            attrs = dict(file.attrs)
-            fields = {field.name for field in dataclasses.fields(DatasetInfo)} & set(attrs)
-            info = read(
-                DatasetInfo, {name: getattr(attrs[name], "tolist", lambda n=name: attrs[n])() for name in fields}, path
-            )
-            if info.format_version != FORMAT_VERSION:
-                raise DatasetError(
-                    f"{path} has data format {info.format_version}, this version reads {FORMAT_VERSION}; "
-                    f"collect it again with {collect}"
-                )
-            if task is not None and info.task != task:
-                raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
-            lengths = {name: len(file[name]) for name in _ROW_COLUMNS}
-            columns = {name: file[name][:] for name in ("action", "qpos", "ep_len", "ep_offset")}
-    except (OSError, KeyError, ValueError) as error:
-        raise DatasetError(f"{path} is truncated or no data set ({error}); collect it again with {collect}") from error
-    if any(length != columns["ep_len"].sum() for length in lengths.values()):
-        raise DatasetError(
-            f"{path} is truncated: its episodes name more rows than it has; collect it again with {collect}"
-        )
+    """Returns all columns but the pictures, and where the data came from."""
+    fix = f"collect it again with `jepa-mpc collect --task {task or 'TASK'}`"
+    with guarded(path, fix), open_file(path, fix.replace("it again", "one")) as file:
+        attributes = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in file.attrs.items()}
+        names = {name: file.id.links.exists(name.encode()) for name in _STATES}
+        if "format_version" not in attributes:  # of le-wm or stable-worldmodel, which does not say what task it is of
+            columns = _columns(file, next((name for name in _STATES if names[name]), None))
+            no_angles = (False,) * columns["qpos"].shape[1]
+            return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, no_angles)
+        if (version := attributes["format_version"]) != FORMAT_VERSION:
+            raise DatasetError(f"{path} has data format {version}, this version reads {FORMAT_VERSION}; {fix}")
+        columns = _columns(file, "qpos")
+    fields = {field.name for field in dataclasses.fields(DatasetInfo)}
+    info = read(DatasetInfo, {name: value for name, value in attributes.items() if name in fields}, path)
+    if task is not None and info.task != task:
+        raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
+    width, Q = columns["action"].shape[1], columns["qpos"].shape[1]
+    block, size = info.action_block, len(info.action_low)
+    if size != len(info.action_high) or (size and width != block * size):
+        raise DatasetError(f"{path}: column 'action' must be {block} actions of {size} numbers, not {width} in all")
+    if len(info.angles) != Q:
+        raise DatasetError(f"{path}: column 'qpos' must be of {len(info.angles)} coordinates, as `angles`, not {Q}")
+    _require_json(info.planning, path)
     return columns, info
+
+
+def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
+    """Returns actions, lengths and state (called qpos), where every row adds up and every number is one."""
+    path = file.filename
+    ep_len = column(file, "ep_len", "E", "integer")[:].astype(np.int64)
+    ep_offset = column(file, "ep_offset", "E", "integer", {"E": len(ep_len)})[:]
+    sizes = {"N": (rows := len(column(file, "pixels", "NHW3", "uint8")))}
+    if (
+        ep_len.min() < 1
+        or ep_len.max() > rows
+        or ep_len.sum() != rows
+        or (ep_offset != np.cumsum(ep_len) - ep_len).any()
+    ):
+        raise DatasetError(
+            f"{path} is truncated, or its episodes do not lie one after another: column 'ep_len' names "
+            f"{sum(map(int, ep_len))} rows, 'pixels' has {rows}; write it again"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        action = column(file, "action", "NA", "float", sizes)[:].astype(np.float32)
+        qpos = column(file, state, "NQ", "float", sizes)[:].astype(np.float64) if state else np.empty((rows, 0))
+        fits = np.abs(action) < MOST
+    last = np.cumsum(ep_len) - 1  # nothing need be done there
+    fits[last] |= np.isnan(action[last])
+    for name, good in (("action", fits), (state, np.isfinite(qpos))):
+        if not good.all():
+            row, number = np.argwhere(~good)[0]
+            episode = int(np.searchsorted(last, row))
+            raise DatasetError(
+                f"{path}: column {name!r} must be numbers; in row {row} (episode {episode}) entry {number} is "
+                f"{(action if name == 'action' else qpos)[row, number]}; write it again without that"
+            )
+    return {"action": action, "qpos": qpos, "ep_len": ep_len}
+
+
+def _require_json(planning: str, path: Path) -> None:
+    try:
+        fits = isinstance(json.loads(planning or "{}"), dict)
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise DatasetError(f"{path}: attribute 'planning' must be JSON of an object; write it again")

@@ -4,11 +4,15 @@ import mmap
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
+
+if TYPE_CHECKING:
+    import h5py
 
 MAPPED_BYTES = 512 * 2**20  # read before the pages are given back, which keeps the process as small as this
 _UNWRITTEN = -1  # instead of an offset: a picture of zeros that is not in the file
@@ -24,13 +28,14 @@ class Frames:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, paths: Sequence[Path]):
-        """Raises what h5py does, or ValueError where a file ends before its last picture."""
+        """Raises `DatasetError` where a file is none, or ends before its last picture."""
         self._files = [_open(path) for path in paths]
         lengths = [len(file) for file in self._files]
         self._ends = np.cumsum(lengths)
         shapes = {file.shape[1:] for file in self._files}
         if len(shapes) > 1:
-            raise ValueError(f"pictures differ in size: {', '.join(map(str, sorted(shapes)))}")
+            sizes, names = ", ".join(map(str, sorted(shapes))), ", ".join(map(str, paths))
+            raise DatasetError(f"{names}: pictures differ in size: {sizes}; train on each by itself")
         self.shape: tuple[int, ...] = (sum(lengths), *shapes.pop())
 
     def __len__(self) -> int:
@@ -38,11 +43,11 @@ class Frames:
 
     def close(self) -> None:
         for file in self._files:
-            if isinstance(file, h5py.Dataset):
+            if not isinstance(file, _Plain):
                 file.file.close()
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
-        """Pictures (..., H, W, 3) at rows (...), or at a slice of rows."""
+        """Returns pictures (..., H, W, 3) at rows (...), or at a slice of rows."""
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         flat = wanted.reshape(-1)
         if len(flat) and not (flat.min() >= 0 and flat.max() < len(self)):
@@ -59,40 +64,40 @@ class Frames:
 
 
 def _open(path: Path) -> "_Plain | h5py.Dataset":
-    """The file's column, through HDF5 only if it must be."""
-    file = h5py.File(path, "r")
-    column = file["pixels"]
-    if column.dtype != Frames.dtype or column.ndim != 4 or column.shape[3] != 3:
-        raise ValueError(f"pictures must be (N, H, W, 3) uint8, not {column.shape} {column.dtype}")
-    if column.id.get_create_plist().get_nfilters() or column.chunks != (1, *column.shape[1:]):
-        return column
-    plain = _Plain(path, column)
-    file.close()
-    return plain
+    """Returns the file's column, through HDF5 only if it must be."""
+    with guarded(path):
+        file = open_file(path)
+        pixels = column(file, "pixels", "NHW3", "uint8")
+        if pixels.id.get_create_plist().get_nfilters() or pixels.chunks != (1, *pixels.shape[1:]):
+            return pixels
+        plain = _Plain(path, pixels)
+        file.close()
+        return plain
 
 
 def _read(file: "_Plain | h5py.Dataset", rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     if isinstance(file, _Plain):
         return file[rows]
     once, inverse = np.unique(rows, return_inverse=True)  # HDF5 wants rows in order and each once
-    return file[once][inverse]
+    with guarded(Path(file.file.filename)):
+        return file[once][inverse]
 
 
 class _Plain:
     """A column whose pictures lie in the file as they are, each at an offset of its own."""
 
-    def __init__(self, path: Path, column: h5py.Dataset):
-        self.shape, self._size = column.shape, int(np.prod(column.shape[1:]))
-        self._offsets = np.full(len(column), _UNWRITTEN, np.int64)
+    def __init__(self, path: Path, pixels: "h5py.Dataset"):
+        self.shape, self._size = pixels.shape, int(np.prod(pixels.shape[1:]))
+        self._offsets = np.full(len(pixels), _UNWRITTEN, np.int64)
 
         def note(chunk: Any) -> None:
             self._offsets[chunk.chunk_offset[0]] = chunk.byte_offset
 
-        column.id.chunk_iter(note)
+        pixels.id.chunk_iter(note)
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         if len(self._offsets) and self._offsets.max() + self._size > len(self._map):
-            raise ValueError("the file ends before its last picture")
+            raise DatasetError(f"{path} is truncated: it ends before its last picture; write it again")
         # Every stretch of a picture's length, of which the offsets then choose.
         stretches = (max(len(self._map) - self._size + 1, 0), self._size)
         self._at = np.lib.stride_tricks.as_strided(np.frombuffer(self._map, np.uint8), stretches, (1, 1))

@@ -6,18 +6,26 @@ conditioned behaviour cloning imitates whatever was done on the way to any later
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import dacite
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from jepa_mpc.devices import choose_device
 from jepa_mpc.files import write_whole
-from jepa_mpc.world_model.checkpoint import CheckpointError, half_precision, weights_digest
+from jepa_mpc.settings import Count, NonNegative, Seed, read, to_json
+from jepa_mpc.world_model.checkpoint import (
+    CheckpointError,
+    fill,
+    half_precision,
+    read_tensors,
+    require_numbers,
+    weights_digest,
+)
+from jepa_mpc.world_model.model.encoder import Size
 
 Kind = Literal["inverse", "gcbc"]
 FORMAT_VERSION = 1
@@ -29,12 +37,12 @@ class LatentPolicyInfo:
 
     kind: Kind
     task: str
-    embed_dim: int
-    action_dim: int  # A: one action's dimensions times the action block
-    hidden: int
-    seed: int
-    num_steps: int
-    learning_seconds: float
+    embed_dim: Size
+    action_dim: Size  # A: one action's dimensions times the action block
+    hidden: Size
+    seed: Seed
+    num_steps: Count
+    learning_seconds: NonNegative
     encoder: str  # digest of the world model's weights: another's embeddings mean other things
     commit: str
     format_version: int = FORMAT_VERSION
@@ -62,41 +70,41 @@ class LatentPolicy(nn.Module):
         self.register_buffer("action_std", torch.ones(action_dim))
 
     def standardised(self, z_before: Tensor, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The block in units of the training data's mean and std."""
+        """Returns the block in units of the training data's mean and std."""
         return self.layers(torch.cat([z - z_before, z, z_goal], dim=-1))
 
     def forward(self, z_before: Tensor, z: Tensor, z_goal: Tensor) -> Tensor:
-        """The block in the environment's own units; it may lie outside its bounds."""
+        """Returns the block in the environment's own units; it may lie outside its bounds."""
         return self.standardised(z_before, z, z_goal) * self.action_std + self.action_mean
 
 
 def save_latent_policy(path: Path, policy: LatentPolicy, info: LatentPolicyInfo) -> None:
-    """One file, whole or not at all; weights in half precision."""
-    write_whole(path, save(half_precision(policy), {"info": json.dumps(asdict(info))}))
+    """Writes one file, whole or not at all; weights in half precision."""
+    write_whole(path, save(half_precision(policy), {"info": json.dumps(to_json(info))}))
 
 
 def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tuple[LatentPolicy, LatentPolicyInfo]:
-    """The policy in evaluation mode, for the world model of that checkpoint.
+    """Returns the policy in evaluation mode, for the world model of that checkpoint.
 
-    Raises `CheckpointError` if it is missing, damaged, or was trained on another encoder.
+    Raises `UserError` if it is missing, damaged, or was trained on another encoder.
     """
     if not path.is_file():
-        raise CheckpointError(f"no policy at {path}; train one with `python world_model/latent_policy/train.py`")
+        raise CheckpointError(f"no policy at {path}; train one with `jepa-mpc train-latent-policy`")
+    tensors, metadata = read_tensors(path)
     try:
-        with safe_open(path, "pt") as file:
-            stored: dict[str, Any] = json.loads(file.metadata()["info"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        version = stored["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"policy {path} has format {version}, this version reads {FORMAT_VERSION}; train it again"
-            )
-        info = dacite.from_dict(LatentPolicyInfo, stored, dacite.Config(strict=True))
-        policy = LatentPolicy(info.embed_dim, info.action_dim, info.hidden)
-        policy.load_state_dict(weights)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError, dacite.DaciteError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"policy {path} is damaged ({reason}); delete it and train it again") from error
+        stored = json.loads(metadata.get("info", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"policy {path} is damaged ({error}); delete it and train it again") from error
+    version = stored.get("format_version") if isinstance(stored, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"policy {path} has format {version}, this version reads {FORMAT_VERSION}; train it again"
+        )
+    info = read(LatentPolicyInfo, stored, f"policy {path} is damaged")
     if info.encoder != weights_digest(checkpoint):
         raise CheckpointError(f"policy {path} was trained on another encoder than {checkpoint}'s; train it again")
-    return policy.to(device).eval().requires_grad_(False), info
+    with torch.device("meta"):  # nothing is allocated by what the file declares
+        policy = LatentPolicy(info.embed_dim, info.action_dim, info.hidden)
+    fill(policy, tensors, path)
+    require_numbers(policy, path)
+    return policy.to(choose_device(device)).eval().requires_grad_(False), info

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.model.encoder import EncoderConfig, Size, build_encoder, build_projector
 from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
 from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
@@ -65,7 +66,7 @@ class JEPA(nn.Module):
         """Pictures (..., H, W, 3) uint8 to embeddings (..., D); through another encoder and projector if given."""
         size = self.config.encoder.image_size
         if pixels.shape[-3:] != (size, size, 3):
-            raise ValueError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
+            raise UserError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
         lead = pixels.shape[:-3]
         images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
         features = (encoder or self.encoder)(images.float() / 127.5 - 1)

@@ -170,7 +170,7 @@ class Predictor(nn.Module):
         cache = cache or self.new_cache()
         stop = cache.length + z.shape[1]
         if stop > self.max_len:
-            raise ValueError(f"{stop} tokens exceed the predictor's max_len {self.max_len}; shorten history or horizon")
+            raise UserError(f"{stop} tokens exceed the predictor's max_len {self.max_len}; shorten history or horizon")
         x = self.input(z.to(self.position.dtype)) + self.position[cache.length : stop]
         for layer, block in enumerate(self.blocks):
             x = block(x, modulation[layer], cache, layer)

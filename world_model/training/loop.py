@@ -9,23 +9,27 @@ import logging
 import math
 import os
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
 from jepa_mpc.errors import UserError
+from jepa_mpc.files import whole
+from jepa_mpc.settings import Natural, NonNegative, read
+from jepa_mpc.world_model.checkpoint import CheckpointError, fill, read_tensors
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +75,9 @@ class LoopConfig:
 class Progress:
     """How far a training has come: steps done in its present phase, seconds spent, the last losses of each phase."""
 
-    phase: int = 0
-    step: int = 0
-    seconds: float = 0.0
+    phase: Natural = 0
+    step: Natural = 0
+    seconds: NonNegative = 0.0
     losses: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -83,6 +87,9 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     `weights` holds all that the state must restore, whether the optimiser changes it or not. Of several processes the
     first one writes.
     """
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
+
     is_first = rank() == 0
     progress, moments = _newest_state(folder, weights)
     wait_for_all()  # before the first one writes another
@@ -164,7 +171,7 @@ def batches(load: Load, steps: range, seed: list[int], num_workers: int) -> Iter
             yield ahead.popleft().result()
 
 
-def _report(phase: Phase, writer: SummaryWriter | None, step: int) -> None:
+def _report(phase: Phase, writer: "SummaryWriter | None", step: int) -> None:
     if phase.report is not None and writer is not None:
         for name, value in phase.report(step).items():
             writer.add_scalar(name, value, step)
@@ -198,50 +205,52 @@ def _restore(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor
 
 
 def _save_state(folder: Path, weights: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
-    """Weights and the optimisers' moments, in full precision, to resume from; the state before it is kept too."""
+    """Writes weights and the optimisers' moments, in full precision, to resume from; the state before it is kept."""
     tensors = {f"weights/{name}": value for name, value in weights.state_dict().items()}
     for which, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{which}/{index}/{name}": value for name, value in moments.items()}
-    metadata = {"progress": json.dumps(vars(progress))}
+    tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
     newest, previous = (folder / name for name in _STATES)
-    unfinished = newest.with_suffix(".unfinished")
-    unfinished.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
-    if newest.exists():
-        os.replace(newest, previous)
-    os.replace(unfinished, newest)
+    with whole(newest) as scratch:
+        said = json.dumps(vars(progress))
+        save_file(tensors, scratch, {"progress": said, "sum": _sum(tensors, said)})
+        if newest.exists():
+            os.replace(newest, previous)
+
+
+def _sum(tensors: dict[str, Tensor], progress: str) -> str:
+    """Returns a checksum: a state that was damaged on the disk must not be trained on."""
+    total = zlib.crc32(progress.encode())
+    for name in sorted(tensors):
+        content = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        total = zlib.crc32(content, zlib.crc32(name.encode(), total))  # type: ignore[arg-type]
+    return str(total)
 
 
 def _newest_state(folder: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
-    """Of the states in the folder the newest that is whole, or the beginning if there are none."""
-    damage: TrainError | None = None
-    for path in (folder / name for name in _STATES):
-        if path.exists():
-            try:
-                return _load_state(path, weights)
-            except TrainError as error:
-                damage = damage or error
-                log.warning("%s is damaged; the state before it must do", path)
-    if damage is not None:
-        raise damage
+    """Returns of the states in the folder the newest that is whole, or the beginning if there are none."""
+    there = [path for path in (folder / name for name in _STATES) if path.exists()]
+    for path in there:
+        try:
+            return _load_state(path, weights)
+        except UserError:
+            log.warning("%s is damaged; the state before it must do", path)
+    if there:
+        raise TrainError(f"{there[0]} is damaged; delete it to start afresh")
     return Progress(), []
 
 
 def _load_state(path: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
     """Puts the saved weights back; returns the progress and each optimiser's moments."""
-    stored: dict[str, Tensor] = {}
-    moments: dict[int, dict[int, dict[str, Tensor]]] = {}
-    try:
-        with safe_open(path, "pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            for key in file.keys():  # noqa: SIM118 (no mapping)
-                kind, _, rest = key.partition("/")
-                if kind == "weights":
-                    stored[rest] = file.get_tensor(key)
-                else:
-                    which, index, name = rest.split("/")
-                    moments.setdefault(int(which), {}).setdefault(int(index), {})[name] = file.get_tensor(key)
-        weights.load_state_dict(stored)
-        return progress, [moments[which] for which in sorted(moments)]
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise TrainError(f"{path} is damaged; delete it to start afresh") from error
+    stored, metadata = read_tensors(path)
+    if metadata.get("sum") != _sum(stored, metadata.get("progress", "")):
+        raise CheckpointError(f"{path} is damaged")
+    progress = read(Progress, json.loads(metadata["progress"]), path)
+    prefix, moments = "weights/", dict[int, dict[int, dict[str, Tensor]]]()
+    for key, value in stored.items():
+        if not key.startswith(prefix):
+            _, which, index, name = key.split("/")
+            moments.setdefault(int(which), {}).setdefault(int(index), {})[name] = value
+    fill(weights, {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}, path)
+    return progress, [moments[which] for which in sorted(moments)]
