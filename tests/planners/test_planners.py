@@ -1,5 +1,5 @@
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -201,6 +201,9 @@ def test_icem_carries_its_elites_into_the_next_round_and_search():
     seen.clear()
     planner.plan(cost, 2, generators([0]), shift(plan, 1, torch.zeros(2)))
     torch.testing.assert_close(seen[0][:, -4:, 0], plan.elites[:, :, 1])
+    seen.clear()
+    replace(config, sample_decay=10).make(LOW, HIGH).plan(cost, 2, generators([0]))
+    assert [actions.shape[1] for actions in seen] == [40, 8 + 4, 8 + 4]  # never fewer than twice the elites
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 10])
@@ -339,7 +342,7 @@ def test_descent_takes_adams_steps_in_units_of_half_the_range():
 
     def cost(actions):
         seen.append(actions.detach()[0, 0])
-        return (weight * actions).sum((-1, -2))  # falls for ever, so bounds are met
+        return (weight * (actions + 4).square()).sum((-1, -2))  # falls beyond the bounds, so they are met
 
     planner = planner_of("cem-gradient", LOW, HIGH, **config)
     plan = planner.plan(cost, 2, generators([0]), warm)
@@ -348,13 +351,13 @@ def test_descent_takes_adams_steps_in_units_of_half_the_range():
     first, second = np.zeros((2, 2)), np.zeros((2, 2))
     for step in range(7):
         np.testing.assert_allclose(seen[step], middle + half_range * x, atol=1e-5)
-        gradient = weight.numpy() * half_range * np.ones((2, 2))
+        gradient = 2 * weight.numpy() * half_range * (middle + half_range * x + 4)
         first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
         corrected = first / (1 - 0.9 ** (step + 1)) / (np.sqrt(second / (1 - 0.99 ** (step + 1))) + 1e-8)
         x = np.clip(x - 0.3 * (1 - step / 6) * corrected, -1, 1)
     assert len(seen) == 7
     torch.testing.assert_close(plan.actions[0], seen[-1])
-    assert plan.cost.item() == pytest.approx((weight * seen[-1]).sum().item(), rel=1e-5)
+    assert plan.cost.item() == pytest.approx((weight * (seen[-1] + 4).square()).sum().item(), rel=1e-5)
 
 
 def test_a_slope_that_is_no_number_stops_only_where_it_is():
