@@ -1,5 +1,7 @@
 """Pictures read from files as they are needed are those that memory would hold."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -53,11 +55,28 @@ def test_rows_are_those_of_an_array(paths, which):
             read[[0, outside]]
 
 
-def test_pages_that_were_given_back_are_read_again(paths, monkeypatch):
-    monkeypatch.setattr(frames, "MAPPED_BYTES", 10 * 32 * 32 * 3)
-    read, array = Frames(paths[:1]), whole(paths[:1])
-    for first in range(0, 60, 4):
-        np.testing.assert_array_equal(read[first : first + 4], array[first : first + 4])
+def resident(path):
+    """Bytes of the file's mappings that this process holds in memory."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split()[0].endswith(":"):
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+def test_pages_that_were_given_back_are_read_again(tmp_path, monkeypatch):
+    path, rng = tmp_path / "d.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        array = rng.integers(0, 256, (400, 64, 64, 3), np.uint8)  # 5 MB
+        file.create_dataset("pixels", data=array, chunks=(1, 64, 64, 3))
+    monkeypatch.setattr(frames, "MAPPED_BYTES", 10**6)
+    read, most = Frames([path]), 0
+    for first in [*range(0, 400, 20)] * 2:
+        np.testing.assert_array_equal(read[first : first + 20], array[first : first + 20])
+        most = max(most, resident(path))
+    assert 0 < most < 3 * 10**6
 
 
 def test_pictures_that_were_never_written_are_zeros_and_missing_ends_are_refused(tmp_path):

@@ -42,6 +42,41 @@ def test_cached_rollout_equals_encoding_the_window_anew(history_len, sizes):
             window = torch.cat([window, predicted[:, None]], dim=1)
 
 
+def by_definition(predictor, z, actions):
+    """The predictor token by token and head by head, of z (B, T, D) and normalised actions (B, T, A)."""
+    condition = predictor.action_encoder(actions)
+    x = predictor.input(z) + predictor.position[: z.shape[1]]
+    for block in predictor.blocks:
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = block.modulation(condition).chunk(6, dim=-1)
+        query, key, value = block.qkv(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift).chunk(3, dim=-1)
+        width = query.shape[-1] // block.num_heads
+        attended = torch.zeros_like(query)
+        for head in range(block.num_heads):
+            mine = slice(head * width, (head + 1) * width)
+            for t in range(z.shape[1]):
+                match = torch.einsum("bd,bsd->bs", query[:, t, mine], key[:, : t + 1, mine]) / width**0.5
+                attended[:, t, mine] = torch.einsum("bs,bsd->bd", match.softmax(1), value[:, : t + 1, mine])
+        x = x + gate * block.out(attended)
+        x = x + mlp_gate * block.mlp(F.layer_norm(x, x.shape[-1:]) * (1 + mlp_scale) + mlp_shift)
+    return z + predictor.output(predictor.norm(x))
+
+
+@pytest.mark.parametrize("sizes", [{}, {"head_dim": 12, "mlp_width": 40}])
+def test_the_predictor_equals_its_definition(sizes):
+    model, z, actions = untrained(**sizes), torch.randn(2, 5, 10), torch.randn(2, 5, 6)
+    expected = by_definition(model.predictor, z, (actions - model.action_mean) / model.action_std)
+    torch.testing.assert_close(model.predict(z, actions), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_actions_come_in_through_gates_that_are_shut_at_the_start():
+    torch.manual_seed(0)
+    model = JEPA(JEPAConfig(6, encoder=EncoderConfig(image_size=32))).eval()
+    torch.nn.init.normal_(model.predictor.output.weight)
+    z, predictor = torch.randn(2, 3, 64), model.predictor
+    untouched = z + predictor.output(predictor.norm(predictor.input(z) + predictor.position[:3]))
+    torch.testing.assert_close(model.predict(z, torch.randn(2, 3, 6)), untouched)
+
+
 def test_a_prediction_sees_neither_later_embeddings_nor_later_actions():
     model = untrained()
     z, actions = torch.randn(1, 6, 10), torch.randn(1, 6, 6)

@@ -169,6 +169,16 @@ def test_windows_slide_however_a_rollout_is_cut(release):
     torch.testing.assert_close(future[:, 0, 0], whole[:, 5])
 
 
+def test_positions_count_from_the_windows_first_frame(release):
+    model, z, actions = from_release(*load(release)), torch.randn(2, 2, 48), torch.randn(2, 2, 6)
+    before = model.predict(z, actions)
+    model.predictor.position[2] += 1
+    torch.testing.assert_close(model.predict(z, actions), before)
+    model.predictor.position[1] += torch.randn(48)
+    torch.testing.assert_close(model.predict(z, actions)[:, 0], before[:, 0])
+    assert (model.predict(z, actions)[:, 1] - before[:, 1]).abs().max() > 0.1
+
+
 def test_a_release_comes_back_as_it_was(release):
     _, weights = load(release)
     config, again = to_release(from_release(*load(release)))

@@ -127,11 +127,11 @@ def test_what_follows_a_step_follows_every_one_after_the_weights_have_moved(tmp_
 def test_reports_are_made_before_the_first_step_and_at_their_interval(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(SummaryWriter, "add_scalar", lambda self, *entry: written.append(entry))
-    phase, _ = line("first", 12, 0.03, report=lambda step: {"how far": 10.0 * step})
+    phase, _ = line("first", 11, 0.03, report=lambda step: {"how far": 10.0 * step})
     progress = run_phases([phase], phase.trained, tmp_path, loop())
     assert [entry for entry in written if entry[0] == "how far"] == [("how far", 10.0 * s, s) for s in (0, 5, 10)]
     losses = [entry for entry in written if entry[0] == "first/error"]
-    assert [step for _, _, step in losses] == [3, 6, 9, 12]
+    assert [step for _, _, step in losses] == [3, 6, 9, 11]
     assert progress.losses == {"first": {"error": losses[-1][1]}}
 
 

@@ -230,9 +230,28 @@ def test_a_window_of_two_frames_leaves_one_to_start_from(data):
         torch.testing.assert_close(terms["rollout"], terms["prediction"])
 
 
+def test_draws_of_the_regulariser_are_the_steps_own(tmp_path):
+    """On a data set of one window over and over, nothing else can differ."""
+    (episode,) = synthetic_episodes(1, 6)
+    small = dataclasses.replace(episode, pixels=episode.pixels[:, 2::4, 2::4])
+    write_dataset(tmp_path / "d.h5", [small] * 3, INFO)
+    data = Recording(tmp_path / "d.h5")
+    losses = {}
+    for name in ("none", "sigreg", "kl"):
+        phase, _, _, _ = joint(data, name, num_frames=7, max_context=1)
+        step_loss = phase.begin()
+        losses[name] = [step_loss(1, phase.load(np.random.default_rng(seed)))[0].item() for seed in (0, 1, 0)]
+    for name, (first, other, again) in losses.items():
+        assert first == again
+        assert (first == other) == (name == "none")
+
+
 def test_the_guard_sees_the_batches_that_are_logged(data):
-    phase, model, _, guard = joint(data, "none", log_every=20)
+    phase, model, regularizer, guard = joint(data, "ema", log_every=20)
+    torch.nn.init.normal_(regularizer.projector[-1].weight)  # the slow copy is another
+    regularizer.eval()
     step_loss, batch = phase.begin(), phase.load(np.random.default_rng(0))
+    assert regularizer.training
     step_loss(19, batch)
     assert guard.now.isnan().all()
     step_loss(20, batch)

@@ -242,6 +242,8 @@ def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
     first = model.encoder.layers[0]
     activations = first[0](images).mean((0, 2, 3))
     torch.testing.assert_close(first[1].running_mean, activations, atol=0.01, rtol=0.02)
+    recalibrate_batchnorm(model, data, num_batches=2)  # plain averages, so few batches are enough
+    torch.testing.assert_close(first[1].running_mean, activations, atol=0.03, rtol=0.05)
     assert not model.training
 
 
@@ -291,6 +293,8 @@ def test_a_seed_decides_the_first_weights_and_the_end_is_recalibrated(dataset_pa
     ]
     for seed, (model, info) in enumerate(made):
         first, _ = build(debug_config(None, dataset_path, seed=seed, **short), data, torch.device("cpu"))
+        assert first.projector[1].num_batches_tracked == 4  # so that a report before the first step is true
+        assert info.model.reachability is None  # for it would never be trained
         torch.manual_seed(seed)
         torch.testing.assert_close(first.encoder.layers[0][0].weight, JEPA(info.model).encoder.layers[0][0].weight)
         torch.testing.assert_close(model.projector[0].weight, first.projector[0].weight, atol=1e-3, rtol=0)
@@ -314,6 +318,7 @@ def test_effective_rank_of_known_spectra():
     isotropic = torch.linalg.qr(torch.randn(100, 8, generator=g))[0]
     isotropic = isotropic - isotropic.mean(0)
     assert effective_rank(isotropic * 7) == pytest.approx(8, rel=0.02)
+    assert effective_rank(isotropic + 100 * torch.arange(8)) == pytest.approx(8, rel=0.02)  # wherever they lie
     assert effective_rank(torch.randn(100, 1, generator=g) @ torch.ones(1, 8)) == pytest.approx(1, abs=1e-3)
     spectrum = torch.tensor([3.0, 1.0])
     p = spectrum / spectrum.sum()
