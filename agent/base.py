@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.basic import uniform_actions
+from jepa_mpc.agent.data_policies.uniform import uniform_actions
 
 
 class Agent(Protocol):

@@ -1,39 +1,47 @@
-"""Collects reward-free episodes with a task's data policy: `python agent/collect.py --task reacher`.
+"""Collects reward-free episodes with a task's data policy: `jepa-mpc collect --task reacher`.
 
 An episode depends on the seed and its own index alone, so neither the number of processes nor an interruption
 changes the data. Finished chunks wait beside the output until all are there; started again, it goes on from them.
-`torchrun ... agent/collect.py ...` shares the chunks among machines that see one file system.
+`torchrun ... -m jepa_mpc collect ...` shares the chunks among machines that see one file system.
 """
 
-import difflib
-import functools
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("collect")
+
+import hashlib
+import io
 import json
-import os
-import shutil
-import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+import logging
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import tyro
-from tqdm import tqdm
+from numpy.typing import NDArray
 
-from jepa_mpc import envs
-from jepa_mpc.agent.data_policies import sac as sac_policy
-from jepa_mpc.agent.data_policies.basic import POLICIES, MakePolicy, Policy
-from jepa_mpc.distributed import num_ranks, process_group, rank, wait_for_all
+from jepa_mpc import envs, places
+from jepa_mpc.agent.bounds import require_bounds
+from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, require_fit
+from jepa_mpc.cli import parse
+from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.files import give_up, refuse_existing, refuse_foreign, require_writable, write_whole
 from jepa_mpc.provenance import simulator_version
+from jepa_mpc.seeds import episode_rng
+from jepa_mpc.settings import Count, Seed, checked, to_json
+from jepa_mpc.workers import granted_cores, run_parallel
 from jepa_mpc.world_model.data.dataset import Compression, DatasetInfo, Episode, write_dataset
 
+log = logging.getLogger(__name__)
+
 EPISODES_PER_CHUNK = 20
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,14 @@ class CollectConfig:
     """Collect a data set of reward-free episodes."""
 
     task: str = "reacher"
-    """Task in the registry."""
+    """Task in the registry, or `module:attribute`."""
     policy: str | None = None
-    """How to act: a name in `agent/data_policies/basic.py`, or sac; the task's own unless given."""
+    """How to act: uniform, pink, held, a scripted policy, sac, or `module:function`; the task's own unless given."""
     policy_path: Path | None = None
     """Folder of the sac policy; `runs/policies/<task>` unless given."""
-    num_episodes: int = 2000
+    num_episodes: Count = 2000
     """Episodes to collect."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides every episode."""
     output: Path | None = None
     """HDF5 file to write; `data/<task>.h5` unless given."""
@@ -56,164 +64,187 @@ class CollectConfig:
     """Store a picture and an action a step, as le-wm does, and not a picture and its actions a block."""
     compression: Compression = "none"
     """Of the pictures, each by itself; compressed ones are slower to read."""
-    num_processes: int = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    num_processes: Count = field(default_factory=granted_cores)
     """Simulators that run side by side, under each process that torchrun starts."""
 
 
-def episode_rng(purpose: str, seed: int, index: int) -> np.random.Generator:
-    """The generator of one episode. Different purposes never share a stream, so data and tests never meet."""
-    return np.random.default_rng([seed, index, *purpose.encode()])
+class _Chunk(NamedTuple):
+    """Some episodes, one after another: rows of each (E,) and its actions, which are one fewer but for every step."""
+
+    lengths: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    action: NDArray[np.float32]
+    qpos: NDArray[np.float64]
+    qvel: NDArray[np.float64]
 
 
 def run_episode(
     env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.random.Generator, every_step: bool = False
 ) -> Episode:
-    """Runs one episode from a random reset; a row is a block, or a step."""
+    """Returns one episode from a random reset, a row a block, or a step; shorter where the simulation diverged."""
     env.reset(seed=int(rng.integers(2**31)))
     pixels, actions, qpos, qvel = [env.render()], [], [env.qpos], [env.qvel]
-    for _ in range(num_blocks):
-        block = policy(pixels[-1])
-        for part in ([action] for action in block) if every_step else [block]:
-            actions.append(run_block(env, part))
-            pixels.append(env.render())
-            qpos.append(env.qpos)
-            qvel.append(env.qvel)
-    return Episode(np.stack(pixels), np.stack(actions), np.stack(qpos), np.stack(qvel))
+    try:
+        for _ in range(num_blocks):
+            block = policy(pixels[-1])
+            for row in ([action] for action in block) if every_step else (block,):
+                actions.append(run_block(env, row))
+                pixels.append(env.render())
+                qpos.append(env.qpos)
+                qvel.append(env.qvel)
+    except envs.Diverged:
+        pass
+    action = np.stack(actions) if actions else np.zeros((0, 0), np.float32)
+    return Episode(np.stack(pixels), action, np.stack(qpos), np.stack(qvel))
 
 
-_worker_env = functools.cache(envs.make)  # one simulator per process
+_SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
 
 
-def exit_with_parent() -> None:
-    """Workers of a parent that was killed would otherwise go on, into the files of its successor."""
-
-    def watch() -> None:
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def find_policy(name: str, task: str, path: Path | None = None) -> MakePolicy:
-    """The policy of that name, for that task; the sac policy's folder is `runs/policies/<task>` unless given.
-
-    Raises `EnvError`, which suggests the nearest names, if there is none.
-    """
-    if name == "sac":
-        actor, info = sac_policy.load_policy(path or sac_policy.policy_folder(task), task)
-        return functools.partial(sac_policy.sac, actor, info.angles)
-    if name not in POLICIES:
-        known = [*POLICIES, "sac"]
-        near = difflib.get_close_matches(name, known) or known
-        raise envs.EnvError(f"unknown policy {name!r}; did you mean {' or '.join(near)}?")
-    if path is not None:
-        raise envs.EnvError(f"--policy-path is for --policy sac, not {name}; leave it out")
-    return POLICIES[name]
-
-
-def _collect_chunk(task: str, make_policy: MakePolicy, seed: int, every_step: bool, indices: range, path: Path) -> int:
-    spec, env = envs.get_task(task), _worker_env(task)
-    chunk = []
+def _collect_chunk(
+    spec: envs.TaskSpec, make_policy: MakePolicy, seed: int, every_step: bool, indices: range, path: Path
+) -> tuple[int, int]:
+    """Writes a chunk of episodes; returns how many there are, and how many of them were cut."""
+    if spec.name not in _SIMULATORS:
+        _SIMULATORS[spec.name] = spec.make(spec.image_size, True)
+    env, chunk = _SIMULATORS[spec.name], []
     for index in indices:
         rng = episode_rng("collect", seed, index)
         policy = make_policy(env, spec.action_block, rng)
         chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step))
-    unfinished = path.with_suffix(".unfinished.npz")
-    columns: dict[str, Any] = {
-        name: np.stack([getattr(episode, name) for episode in chunk]) for name in Episode.__annotations__
+    width = len(env.action_space.low) * (1 if every_step else spec.action_block)
+    columns = {
+        "lengths": np.array([len(episode.pixels) for episode in chunk]),
+        "action": np.concatenate([episode.action.reshape(-1, width) for episode in chunk]),
+        **{name: np.concatenate([getattr(each, name) for each in chunk]) for name in ("pixels", "qpos", "qvel")},
     }
-    np.savez(unfinished, **columns)
-    os.replace(unfinished, path)
-    return len(chunk)
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **columns)
+    content = stream.getvalue()
+    write_whole(path, hashlib.sha256(content).digest() + content)
+    return len(chunk), _num_cut(_Chunk(**columns), spec, every_step)
 
 
-def _read_chunks(paths: list[Path]) -> Iterator[Episode]:
+def _read_chunk(path: Path) -> _Chunk | None:
+    """Returns the chunk, or None if it is missing or not as it was written."""
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+        return None
+    with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as file:
+        return _Chunk(**file)
+
+
+def _num_cut(chunk: _Chunk, spec: envs.TaskSpec, every_step: bool) -> int:
+    """Returns how many of the episodes are shorter than the task's."""
+    num_blocks = spec.episode_len // spec.action_block
+    return int((chunk.lengths <= num_blocks * (spec.action_block if every_step else 1)).sum())
+
+
+def _episodes(paths: Sequence[Path]) -> Iterator[Episode]:
     for path in paths:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in Episode.__annotations__}
-        for row in range(len(columns["pixels"])):
-            yield Episode(**{name: values[row] for name, values in columns.items()})
+        if (chunk := _read_chunk(path)) is None:
+            raise UserError(f"{path} was damaged; the same command collects it again")
+        ends = np.cumsum(chunk.lengths)
+        for number, (end, length) in enumerate(zip(ends, chunk.lengths, strict=True)):
+            rows = slice(end - length, end)
+            actions = slice(rows.start - number, rows.stop - number - 1)
+            yield Episode(chunk.pixels[rows], chunk.action[actions], chunk.qpos[rows], chunk.qvel[rows])
 
 
 def collect(config: CollectConfig) -> Path:
-    """Collects and returns the data set's path. An existing file is an `EnvError`: data are never overwritten."""
+    """Collects, and returns the data set's path. Data are never overwritten: an existing file is a `UserError`."""
+    config = checked(config)
     spec = envs.get_task(config.task)
-    output = config.output or Path("data") / f"{config.task}.h5"
-    for option, least in {"num_episodes": 1, "num_processes": 1, "seed": 0}.items():
-        if (value := getattr(config, option)) < least:
-            raise envs.EnvError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
-    if output.exists():
-        raise envs.EnvError(f"{output} exists already; delete it or choose another --output")
-    policy = config.policy or spec.data_policy
-    make_policy = find_policy(policy, config.task, config.policy_path)
-
+    output = config.output or places.dataset(config.task)
+    refuse_existing(output)
+    require_writable(output)
+    name = config.policy or spec.data_policy
+    make_policy = find_policy(name, config.task, config.policy_path)
+    env = spec.make(spec.image_size, True)
+    require_bounds(env.action_space, f"task {spec.name}")
+    require_fit(name, make_policy, env, spec.action_block)
     info = DatasetInfo(
-        config.task,
-        config.seed,
-        policy,
-        simulator_version(),
-        1 if config.every_step else spec.action_block,
-        spec.action_repeat,
-        spec.angles,
+        task=config.task,
+        seed=config.seed,
+        data_policy=name,
+        simulator=simulator_version(),
+        action_block=1 if config.every_step else spec.action_block,
+        action_repeat=spec.action_repeat,
+        angles=spec.angles,
+        action_low=tuple(env.action_space.low.tolist()),
+        action_high=tuple(env.action_space.high.tolist()),
+        step_seconds=env.step_seconds,
+        planning=json.dumps(to_json(spec.planning)),
     )
-    parts = output.with_suffix(".parts")
-    stamp, said = parts / "info.json", json.dumps(vars(info))
-    if stamp.exists() and stamp.read_text() != said:
-        raise envs.EnvError(f"{parts} holds an unfinished collection with other settings; delete it to start afresh")
-    wait_for_all()
-    if rank() == 0:
-        parts.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(said)
-    wait_for_all()
+    env.close()
+    settings = {**to_json(info), "episode_len": spec.episode_len, "image_size": spec.image_size}
+    settings["policy_digest"] = _digest(spec, make_policy, name)
 
+    parts = output.with_name(f"{output.name}.parts")
+    refuse_foreign(parts)
     starts = range(0, config.num_episodes, EPISODES_PER_CHUNK)
-    chunks = {
-        # The span is in the name: a larger --num-episodes does not mistake a short last chunk for a full one.
-        parts / f"{start:08d}-{(stop := min(start + EPISODES_PER_CHUNK, config.num_episodes)):08d}.npz": range(
-            start, stop
-        )
-        for start in starts
-    }
-    mine = dict(list(chunks.items())[rank() :: num_ranks()])
-    missing = {path: indices for path, indices in mine.items() if not path.exists()}
-    total = sum(map(len, mine.values()))
-    done = total - sum(map(len, missing.values()))
-    name = f"collecting {config.task}"
-    with tqdm(total=total, initial=done, desc=name, unit="episode", disable=rank() > 0) as bar:
-        pool = ProcessPoolExecutor(config.num_processes, mp_context=get_context("spawn"), initializer=exit_with_parent)
-        try:
-            futures = [
-                pool.submit(_collect_chunk, config.task, make_policy, config.seed, config.every_step, indices, path)
-                for path, indices in missing.items()
-            ]
-            for future in as_completed(futures):
-                bar.update(future.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
-    wait_for_all()
-    if rank() == 0:
-        write_dataset(output, _read_chunks(list(chunks)), info, config.compression)
-        shutil.rmtree(parts)
-    wait_for_all()
+    spans = [range(start, min(start + EPISODES_PER_CHUNK, config.num_episodes)) for start in starts]
+    # The span is in the name: a larger --num-episodes does not mistake a short last chunk for a full one.
+    chunks = {parts / f"{span.start:08d}-{span.stop:08d}.chunk": span for span in spans}
+    with claimed_by_first(parts, settings):
+        mine = dict(list(chunks.items())[rank() :: num_ranks()])
+        (done, cut) = np.sum(gather_lists([_fill(mine, spec, make_policy, config)]), axis=0)
+        if 2 * cut > done:
+            raise UserError(
+                f"{cut} of {done} episodes were cut short: the simulation of {spec.name} diverges under the actions of "
+                f"{name}; choose another --policy, or give the task narrower bounds"
+            )
+        if cut:
+            log.warning("%d of %d episodes are shorter than the others: their simulation diverged", cut, done)
+        if rank() == 0:
+            write_dataset(output, _episodes(list(chunks)), info, config.compression)
+            give_up(parts, chunks)
+        wait_for_all()
     return output
 
 
-def main() -> None:
-    config = tyro.cli(CollectConfig)
+def _fill(
+    chunks: Mapping[Path, range], spec: envs.TaskSpec, make_policy: MakePolicy, config: CollectConfig
+) -> tuple[int, int]:
+    """Collects what is missing or damaged; returns how many episodes there are, and how many of them were cut.
+
+    Stops when these are most of them.
+    """
+    from tqdm import tqdm
+
+    done = cut = 0
+    calls = []
+    for path, span in chunks.items():
+        chunk = _read_chunk(path)
+        if chunk is None:
+            calls.append((spec, make_policy, config.seed, config.every_step, span, path))
+        else:
+            done, cut = done + len(span), cut + _num_cut(chunk, spec, config.every_step)
+    total = sum(map(len, chunks.values()))
+    with tqdm(total=total, initial=done, desc=f"collecting {spec.name}", unit="episode", disable=rank() > 0) as bar:
+        for episodes, cut_now in run_parallel(_collect_chunk, calls, config.num_processes) if 2 * cut <= done else ():
+            done, cut = done + episodes, cut + cut_now
+            bar.update(episodes)
+            if 2 * cut > done:
+                break
+    return done, cut
+
+
+def _digest(spec: envs.TaskSpec, make_policy: MakePolicy, name: str) -> str:
+    """Returns what tells one policy's weights from another's. Raises `UserError` if workers cannot be given them."""
     try:
-        with process_group(torch.device("cpu")):
-            path, is_first = collect(config), rank() == 0
-        if is_first:
-            print(f"wrote {path}")  # noqa: T201
-    except (envs.EnvError, sac_policy.PolicyError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except BrokenProcessPool:
-        sys.exit("error: a simulator process was killed; the same command goes on from here")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+        pickle.dumps(spec)
+        return hashlib.sha256(pickle.dumps(make_policy)).hexdigest()[:12]
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"task {spec.name} or its policy {name} cannot be handed to other processes ({reason(error)}); define what "
+            "it is made of at the top level of a module"
+        ) from error
 
 
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    config = parse(CollectConfig, args)
+    with process_group(torch.device("cpu")):
+        path, is_first = collect(config), rank() == 0
+    if is_first:
+        print(f"wrote {path}")  # noqa: T201

@@ -6,7 +6,7 @@ A simulator takes a block as actions (block, A), one by one; a model and a plann
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 class Bounds(Protocol):
     """Least and largest action (A,): a Gymnasium box has them, and so has a checkpoint."""
 
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
+    @property
+    def low(self) -> NDArray[Any]: ...
+
+    @property
+    def high(self) -> NDArray[Any]: ...
 
 
 def block_bounds(bounds: Bounds, block: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,14 +10,11 @@ import sys
 
 import tyro
 
-from jepa_mpc import envs
-from jepa_mpc.agent.data_policies.sac import PolicyError
-from jepa_mpc.agent.rivals.train_dreamer import DreamerError
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval.picture_goal import UsageError
 from jepa_mpc.eval.tables.agents import write_agent_table
 from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
 from jepa_mpc.eval.tables.tasks import write_task_table
-from jepa_mpc.world_model.checkpoint import CheckpointError
 
 
 def main() -> None:
@@ -26,7 +23,7 @@ def main() -> None:
         if config.task is not None and config.tasks != ("all",):
             raise UsageError("--task measures agents on one task, --tasks checkpoints on several; choose one of them")
         path = write_task_table(config) if config.task is None else write_agent_table(config)
-    except (UsageError, CheckpointError, PolicyError, DreamerError, envs.EnvError, ValueError, OSError) as error:
+    except (UserError, UsageError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"error: `{shlex.join(map(str, error.cmd))}` failed; what it said stands above")

@@ -1,7 +1,7 @@
 """Start and goal pairs, simulated afresh under a seed of their own and stored, so every method meets the same.
 
 Pair i depends on the seed and i alone: 50 pairs are the first 50 of 200. Their stream of random numbers is apart
-from data collection's by construction (`agent.collect.episode_rng`), so no pair was ever trained on.
+from data collection's by construction (`seeds.episode_rng`), so no pair was ever trained on.
 """
 
 import os
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import envs
-from jepa_mpc.agent.collect import episode_rng
-from jepa_mpc.agent.data_policies.basic import POLICIES
+from jepa_mpc.agent.data_policies import find_policy
 from jepa_mpc.provenance import simulator_version
+from jepa_mpc.seeds import episode_rng
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _sample_episode(
     env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """States and poses at every step."""
-    policy = POLICIES[spec.data_policy](env, spec.action_block, rng)
+    policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
     env.reset(seed=int(rng.integers(2**31)))
     states, poses = [env.get_state()], [env.qpos]
     for _ in range(spec.episode_len // spec.action_block):

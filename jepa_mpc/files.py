@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,22 @@ def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = (
     finally:
         (folder / _HOLDER).unlink(missing_ok=True)
         lock.release()
+        if not (folder / _CLAIM).exists():
+            (folder / _LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else lies there
+                folder.rmdir()
+
+
+def give_up(folder: Path, done: Iterable[Path]) -> None:
+    """Deletes files of a claimed folder that have served, and the folder with them when the claim ends."""
+    for path in (*done, folder / _CLAIM):
+        path.unlink(missing_ok=True)
+
+
+def refuse_foreign(folder: Path, option: str = "--output") -> None:
+    """Raises `UserError` if a folder to be claimed holds things, but no claim."""
+    if folder.is_dir() and not (folder / _CLAIM).exists() and any(each.name[0] != "." for each in folder.iterdir()):
+        raise UserError(f"{folder} holds files that are none of ours; move it away or choose another {option}")
 
 
 def hold_settings(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.basic import Policy, scripted
+from jepa_mpc.agent.data_policies.base import Policy, of_kind, scripted
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.suites.ogbench_cube import OBJECT_BOUNDS, REST_HEIGHT, OGBenchCubeEnv, mujoco
 
@@ -31,8 +31,8 @@ def controller(env: PixelEnv, block: int, rng: np.random.Generator) -> Callable[
     """Gives one action (5,) a call, from the simulator's present state. Random stretches last `block` steps."""
     from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
 
-    assert isinstance(env, OGBenchCubeEnv)
-    simulator, model = env.ogbench, env.model
+    cube = of_kind(env, OGBenchCubeEnv)
+    simulator, model = cube.ogbench, cube.model
     oracle = CubeMarkovOracle(env=simulator)
     noise = rng.uniform(0, MAX_NOISE)
     target: dict[str, Any] = {}

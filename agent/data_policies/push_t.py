@@ -8,7 +8,7 @@ from collections.abc import Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.basic import Policy, scripted
+from jepa_mpc.agent.data_policies.base import Policy, of_kind, scripted
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.suites import push_t
 
@@ -28,7 +28,8 @@ Steps = Generator[NDArray[np.floating], None, None]  # actions, one by one
 
 
 def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
-    """Spells of walking up to the block and pushing it, or of wandering, with noise."""
+    """Acts in spells of walking up to the block and pushing it, or of wandering, with noise."""
+    of_kind(env, push_t.PushTEnv)
 
     def actions() -> Steps:
         while True:

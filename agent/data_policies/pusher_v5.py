@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.basic import Policy, scripted
+from jepa_mpc.agent.data_policies.base import MisfitError, Policy, scripted
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 
@@ -50,14 +50,16 @@ class Push:
 
 
 def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
-    """Spells of pushing the object, or of wandering, with an amount of noise that each episode draws anew."""
-    assert isinstance(env, MujocoEnv)
+    """Acts in spells of pushing the object, or of wandering, with noise whose amount each episode draws anew."""
+    arm = env.unwrapped
+    if not isinstance(arm, MujocoEnv) or mujoco.mj_name2id(arm.model, mujoco.mjtObj.mjOBJ_BODY, "tips_arm") < 0:
+        raise MisfitError("it acts with the arm of gym/Pusher-v5")
     noise = rng.uniform(0, MAX_NOISE)
 
     def actions() -> Steps:
         while True:
-            push = None if rng.random() < WANDER else _choose(env, rng)
-            yield from _wander(env, rng) if push is None else _approach_and_push(env, push, rng)
+            push = None if rng.random() < WANDER else _choose(arm, rng)
+            yield from _wander(arm, rng) if push is None else _approach_and_push(arm, push, rng)
 
     steps = actions()
     return scripted(env, block, lambda: next(steps) + rng.normal(0, noise, NUM_JOINTS))

@@ -1,35 +1,32 @@
 """A policy that Soft Actor-Critic has trained (Haarnoja et al., 2018), to collect data with; a plain MLP in NumPy.
 
-It reads the simulator's state, which the world model never sees. `agent/data_policies/train_sac.py` leaves a folder of
+It reads the simulator's state, which the world model never sees. `jepa-mpc train-sac` leaves a folder of
 
 actor.safetensors   weights, in full precision, and the mean and std that states are normalised by
 config.json         format version, task, sizes, bounds of the actions, where it came from, what it earns
 """
 
-import json
-import os
-from dataclasses import asdict, dataclass
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dacite
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from jepa_mpc.agent.data_policies.basic import Policy, pink, scripted
+from jepa_mpc.agent.data_policies.base import MakePolicy, Policy, Trained, scripted
+from jepa_mpc.agent.data_policies.coloured import pink
 from jepa_mpc.envs import PixelEnv
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.files import read_json, write_json, write_whole
+from jepa_mpc.settings import read, to_json
 
 FORMAT_VERSION = 1
 STATE_LIMIT = 10.0  # a normalised coordinate beyond it says no more than that it is large
 _LOG_STD_RANGE = (-20.0, 2.0)
 _HOLD_CHANCE = 0.01  # of a step outside a held action to begin one
-
-
-class PolicyError(UserError):
-    """A policy that cannot be trained or used; the message is one line that names the fix."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Actor:
     high: NDArray[np.float32]
 
     def distribution(self, state: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Mean and std (A,) of the Gaussian, before tanh."""
+        """Returns mean and std (A,) of the Gaussian, before tanh."""
         weights = self.weights
         features = normalise(state, weights["state_mean"], weights["state_std"])
         for layer in range(sum(name.startswith("hidden.") for name in weights) // 2):
@@ -79,75 +76,66 @@ class Actor:
         return mean, np.exp(np.clip(log_std, *_LOG_STD_RANGE))
 
     def act(self, state: NDArray[np.floating], rng: np.random.Generator | None = None) -> NDArray[np.floating]:
-        """An action (A,): a sample, or the most likely one where there is no generator."""
+        """Returns an action (A,): a sample, or the most likely one where there is no generator."""
         mean, std = self.distribution(state)
         squashed = np.tanh(mean if rng is None else mean + std * rng.normal(size=mean.shape))
         return self.low + 0.5 * (squashed + 1) * (self.high - self.low)
 
 
 def read_state(env: PixelEnv, angles: tuple[bool, ...]) -> NDArray[np.float64]:
-    """What the actor is told (S,): cosine and sine of the angles, the other coordinates, the velocities."""
+    """Returns what the actor is told (S,): cosine and sine of the angles, the other coordinates, the velocities."""
     qpos, turning = env.qpos, np.array(angles)
     return np.concatenate([np.cos(qpos[turning]), np.sin(qpos[turning]), qpos[~turning], env.qvel])
 
 
 def normalise(state: NDArray, mean: NDArray, std: NDArray) -> NDArray[np.float32]:
-    """The state in units of its std, within `STATE_LIMIT`."""
+    """Returns the state in units of its std, within `STATE_LIMIT`."""
     return np.clip((state - mean) / std, -STATE_LIMIT, STATE_LIMIT).astype(np.float32)
-
-
-def policy_folder(task: str) -> Path:
-    """Where a task's policy lies unless another place is named."""
-    return Path("runs/policies") / task
 
 
 def save_policy(folder: Path, actor: Actor, info: PolicyInfo) -> None:
     """Writes the files, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        "actor.safetensors": save(actor.weights),
-        "config.json": (json.dumps(asdict(info), indent=2) + "\n").encode(),  # last: its being there says finished
-    }
-    for name, content in files.items():
-        unfinished = (folder / name).with_suffix(".unfinished")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, folder / name)
+    write_whole(folder / "actor.safetensors", save(actor.weights))
+    write_json(folder / "config.json", to_json(info))  # last: its being there says finished
 
 
 def load_policy(folder: Path, task: str) -> tuple[Actor, PolicyInfo]:
-    """The actor of that folder. Raises `PolicyError` if it is missing, damaged, of another version or task."""
-    try:
-        stored = json.loads((folder / "config.json").read_text())
-        if (version := stored["format_version"]) != FORMAT_VERSION:
-            raise PolicyError(f"policy {folder} has format {version}, not {FORMAT_VERSION}; train it again")
-        info = dacite.from_dict(PolicyInfo, stored, dacite.Config(strict=True, cast=[tuple]))
-        weights = load_file(folder / "actor.safetensors")
-        _check_shapes(weights, info)
-    except FileNotFoundError as error:
-        raise PolicyError(
-            f"no policy at {folder}; train it with `python agent/data_policies/train_sac.py --task {task}`"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, dacite.DaciteError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise PolicyError(f"policy {folder} is damaged ({reason}); delete the folder and train it again") from error
+    """Returns the actor of that folder. Raises `UserError` if it is missing, damaged, of another version or task."""
+    path = folder / "config.json"
+    stored = read_json(path, f"train a policy with `jepa-mpc train-sac --task {task}`")
+    if isinstance(stored, dict) and (version := stored.get("format_version")) != FORMAT_VERSION:
+        raise UserError(f"policy {folder} has format {version}, not {FORMAT_VERSION}; train it again")
+    info = read(PolicyInfo, stored, f"{path} is damaged; train the policy again")
     if info.task != task:
-        raise PolicyError(f"policy {folder} was trained on task {info.task!r}, not {task!r}")
+        raise UserError(f"policy {folder} was trained on task {info.task!r}, not {task!r}")
+    weights = read_weights(folder / "actor.safetensors", info.hidden_sizes, len(info.action_low))
     low, high = (np.array(bound, np.float32) for bound in (info.action_low, info.action_high))
     return Actor(weights, low, high), info
 
 
-def _check_shapes(weights: dict[str, NDArray], info: PolicyInfo) -> None:
-    sizes = [len(weights["state_mean"]), *info.hidden_sizes]
+def read_weights(path: Path, hidden_sizes: tuple[int, ...], num_actions: int) -> dict[str, NDArray[np.float32]]:
+    """Returns an actor's weights. Raises `UserError`, which names the first that does not fit, or is not finite."""
+    try:
+        with safe_open(path, "np") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}); train the policy again") from error
+    sizes = [weights["state_mean"].size if "state_mean" in weights else 0, *hidden_sizes]
     shapes: dict[str, tuple[int, ...]] = {"state_mean": (sizes[0],), "state_std": (sizes[0],)}
     layers = [(f"hidden.{layer}", *size) for layer, size in enumerate(zip(sizes[1:], sizes[:-1], strict=True))]
-    for name, outputs, inputs in (*layers, *((head, len(info.action_low), sizes[-1]) for head in ("mean", "log_std"))):
+    for name, outputs, inputs in (*layers, *((head, num_actions, sizes[-1]) for head in ("mean", "log_std"))):
         shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-    if {name: value.shape for name, value in weights.items()} != shapes:
-        raise ValueError("its weights do not fit its config.json")
+    for name in {**shapes, **weights}:
+        found = weights[name].shape if name in weights else "missing"
+        if found != (expected := shapes.get(name, "unknown")):
+            raise UserError(f"{path} does not fit its config.json: {name} is {found}, expected {expected}")
+        if weights[name].dtype != np.float32 or not np.isfinite(weights[name]).all():
+            raise UserError(f"{path} is damaged: {name} must be finite float32 numbers; train the policy again")
+    return weights
 
 
 def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
-    """Samples of the actor, mixed with pink noise in a share drawn once an episode: from nearly greedy to all noise.
+    """Acts by samples of the actor and pink noise, in a share drawn once an episode: from nearly greedy to all noise.
 
     Now and then a random action is held for up to two blocks, so that data leave the ways that earn reward.
     """
@@ -165,3 +153,11 @@ def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: 
         return (1 - share) * actor.act(read_state(env, angles), rng) + share * next(iter(noise(None)))
 
     return scripted(env, block, controller)
+
+
+def _load(folder: Path, task: str) -> MakePolicy:
+    actor, info = load_policy(folder, task)
+    return functools.partial(sac, actor, info.angles)
+
+
+SAC = Trained(_load)

@@ -1,52 +1,54 @@
-"""Trains a policy that collects data: `python agent/data_policies/train_sac.py --task gym/Pusher-v5`.
+"""Trains a policy that collects data: `jepa-mpc train-sac --task gym/Pusher-v5`.
 
 Soft Actor-Critic (Haarnoja et al., 2018), by stable-baselines3, from the simulator's state and on its own reward:
-`python agent/collect.py --policy sac` then shows the world model pictures of a robot that does something.
+`jepa-mpc collect --policy sac` then shows the world model pictures of a robot that does something.
 
 Episode n draws all its randomness from generators seeded by (seed, n), so a training that was killed goes on exactly
 where its last saved state left it, with the same command. stable-baselines3's own files are pickles: none is used.
 """
 
-import json
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("train-sac")
+
 import logging
-import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from scipy import stats
 from torch import Tensor
-from tqdm import tqdm
 
-from jepa_mpc import envs
-from jepa_mpc.agent.collect import episode_rng
-from jepa_mpc.agent.data_policies.basic import uniform_actions
+from jepa_mpc import envs, files, places
 from jepa_mpc.agent.data_policies.sac import (
     STATE_LIMIT,
     Actor,
-    PolicyError,
     PolicyInfo,
     Return,
+    load_policy,
     normalise,
-    policy_folder,
     read_state,
     save_policy,
 )
-from jepa_mpc.provenance import simulator_version
-from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.agent.data_policies.uniform import uniform_actions
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError
+from jepa_mpc.provenance import git_commit, simulator_version
+from jepa_mpc.seeds import episode_rng
+from jepa_mpc.settings import Count, Fraction, Positive, Range, Seed, checked, to_json
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC
+
+NO_RL = "stable-baselines3 is missing; install it with `pip install 'jepa-mpc[rl]'`"
 
 log = logging.getLogger(__name__)
 
@@ -62,23 +64,25 @@ class PolicyConfig:
     """Task in the registry; its simulator must have a reward."""
     output: Path | None = None
     """Folder for the policy and the state to resume from; `runs/policies/<task>` unless given."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the initial weights, the episodes and every random draw."""
-    num_steps: int = 100_000
+    num_steps: Count = 100_000
     """Environment steps, in whole episodes."""
-    random_steps: int = 2_000
+    random_steps: Count = 2_000
     """The first of them, of uniform actions; states are normalised by what they show."""
-    updates_per_step: float = 0.5
+    updates_per_step: Positive = 0.5
     """Gradient steps for each environment step."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Range(2, 10**6)] = 128
     """Transitions in a gradient step."""
-    hidden_sizes: tuple[int, ...] = (128, 128)
+    hidden_sizes: tuple[Count, ...] = (128, 128)
     """Layers of the actor and of each critic."""
-    learning_rate: float = 1e-3
-    discount: float = 0.99
-    save_every: int = 5_000
+    learning_rate: Positive = 1e-3
+    """Step of Adam."""
+    discount: Fraction = 0.99
+    """Of rewards, from one step to the next."""
+    save_every: Count = 5_000
     """Environment steps between saved states."""
-    report_episodes: int = 20
+    report_episodes: Annotated[int, Range(2, 10**6)] = 20
     """Episodes that the finished policy's return is measured on."""
 
 
@@ -117,7 +121,7 @@ class StateEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 def measure_states(
     env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, random_steps: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and std of states (S,) under random actions."""
+    """Returns mean and std of states (S,) under random actions."""
     seen = []
     for index in range(max(1, random_steps // spec.episode_len)):
         rng = episode_rng("policy-scale", seed, index)
@@ -130,14 +134,12 @@ def measure_states(
 
 
 def build_sac(config: PolicyConfig, env: StateEnv, episode_len: int) -> "SAC":
-    """The learner, which alternates an episode of experience with its share of gradient steps."""
+    """Returns the learner, which alternates an episode of experience with its share of gradient steps."""
     try:
         from stable_baselines3 import SAC
         from stable_baselines3.common.logger import Logger
     except ImportError as error:
-        raise PolicyError(
-            f"stable-baselines3 is missing; install it with `pip install -e '.[rl]'` ({error})"
-        ) from error
+        raise UserError(f"{NO_RL} ({error})") from error
     sac = SAC(
         "MlpPolicy",
         env,
@@ -157,7 +159,7 @@ def build_sac(config: PolicyConfig, env: StateEnv, episode_len: int) -> "SAC":
 
 
 def export_actor(sac: "SAC", mean: NDArray[np.float32], std: NDArray[np.float32]) -> Actor:
-    """What is left of the learner once it has learned."""
+    """Returns what is left of the learner once it has learned."""
     weights = {"state_mean": mean, "state_std": std}
     for name, value in sac.actor.state_dict().items():
         head, _, rest = name.partition(".")
@@ -175,43 +177,32 @@ def _num_episodes(config: PolicyConfig, episode_len: int) -> int:
     return -(-config.num_steps // episode_len)
 
 
-def _check(config: PolicyConfig) -> None:
-    """Raises `PolicyError` on settings that cannot be served."""
-    least = {"seed": 0, "num_steps": 1, "random_steps": 1, "batch_size": 2, "save_every": 1, "report_episodes": 2}
-    for option, minimum in least.items():
-        if (value := getattr(config, option)) < minimum:
-            raise PolicyError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
-    for option in ("updates_per_step", "learning_rate"):
-        if not (value := getattr(config, option)) > 0:
-            raise PolicyError(f"--{option.replace('_', '-')} must be above 0, not {value}")
-    if not 0 < config.discount < 1:
-        raise PolicyError(f"--discount must lie between 0 and 1, not {config.discount}")
-    if not config.hidden_sizes or min(config.hidden_sizes) < 1:
-        raise PolicyError(f"--hidden-sizes must be one or more layers of at least 1, not {config.hidden_sizes}")
-
-
 def train_policy(config: PolicyConfig) -> Path:
     """Trains, and returns the policy's folder. Goes on from a saved state; a finished folder is left alone."""
-    _check(config)
+    config = checked(config)
+    if not config.hidden_sizes:
+        raise UserError("--hidden-sizes must be one or more layers")
     spec = envs.get_task(config.task)
-    folder = config.output or policy_folder(config.task)
-    settings = json.loads(json.dumps({name: value for name, value in vars(config).items() if name != "output"}))
-    settings_path, state_path = folder / "settings.json", folder / "state.safetensors"
-    if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
-        raise PolicyError(f"{folder} holds a training with other settings; choose another --output")
-    if (folder / "config.json").exists():
-        log.info("%s is finished already", folder)
-        return folder
-
+    folder = config.output or places.runs("policies", config.task)
     simulator = spec.make(spec.image_size, True)
     if not simulator.has_reward:
-        raise PolicyError(f"{config.task} has no reward to learn from; collect with --policy {spec.data_policy}")
+        raise UserError(f"{config.task} has no reward to learn from; collect with --policy {spec.data_policy}")
+    settings = {name: value for name, value in to_json(config).items() if name != "output"}
+    with files.claimed(folder, settings, free=("save_every",)):
+        if (folder / "config.json").exists():
+            log.info("%s is finished already", folder)
+        else:
+            _train(config, spec, simulator, folder, settings)
+    return folder
+
+
+def _train(
+    config: PolicyConfig, spec: envs.TaskSpec, simulator: envs.PixelEnv, folder: Path, settings: dict[str, Any]
+) -> None:
+    state_path = folder / "state.safetensors"
     env = StateEnv(simulator, spec, config.seed, config.random_steps)
     sac = build_sac(config, env, spec.episode_len)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n")
     seconds = _learn(config, sac, env, spec.episode_len, state_path)
-
     actor = export_actor(sac, env.mean, env.std)
     info = PolicyInfo(
         task=config.task,
@@ -233,11 +224,12 @@ def train_policy(config: PolicyConfig) -> Path:
     )
     save_policy(folder, actor, info)
     state_path.unlink()  # the experience in it is large, and has served
-    return folder
 
 
 def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, episode_len: int, state_path: Path) -> float:
-    """Trains to the end, from the saved state if there is one; the seconds that it took in all."""
+    """Trains to the end, from the saved state if there is one; returns the seconds that it took in all."""
+    from tqdm import tqdm
+
     seconds = _load_state(state_path, sac) if state_path.exists() else 0.0
     env.episode = sac.num_timesteps // episode_len
     if sac.num_timesteps:
@@ -271,7 +263,9 @@ def measure_return(
     config: PolicyConfig,
     act: Callable[[np.random.Generator], NDArray[np.floating]],
 ) -> Return:
-    """The return of episodes whose starts the seed decides, the same for every way to act."""
+    """Measures the return of episodes whose starts the seed decides, the same for every way to act."""
+    from scipy import stats
+
     returns = []
     for index in range(config.report_episodes):
         rng = episode_rng("policy-report", config.seed, index)
@@ -297,9 +291,7 @@ def _save_state(path: Path, sac: "SAC", seconds: float) -> None:
             tensors |= {f"optimizer/{which}/{index}/{name}": value for name, value in moments.items()}
     for name in _REPLAY:
         tensors[f"replay/{name}"] = torch.from_numpy(getattr(sac.replay_buffer, name)[: sac.num_timesteps])
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(save(tensors, {"seconds": str(seconds)}))
-    os.replace(unfinished, path)
+    files.write_whole(path, save(tensors, {"seconds": str(seconds)}))
 
 
 def _load_state(path: Path, sac: "SAC") -> float:
@@ -329,28 +321,16 @@ def _load_state(path: Path, sac: "SAC") -> float:
             state = {"state": moments.get(which, {}), "param_groups": optimizer.state_dict()["param_groups"]}
             optimizer.load_state_dict(state)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise PolicyError(f"{path} is damaged; delete it to start afresh") from error
+        raise UserError(f"{path} is damaged; delete it to start afresh") from error
     buffer = sac.replay_buffer
     buffer.pos, buffer.full = sac.num_timesteps % buffer.buffer_size, sac.num_timesteps == buffer.buffer_size
     return seconds
 
 
-def main() -> None:
-    logging.basicConfig(format="%(message)s")
-    log.setLevel(logging.INFO)
-    config = tyro.cli(PolicyConfig)
-    try:
-        folder = train_policy(config)
-    except (PolicyError, envs.EnvError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last saved state")
-    stored = json.loads((folder / "config.json").read_text())
-    returns = {
-        name: "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**stored[f"{name}_return"]) for name in ("greedy", "random")
-    }
-    print(f"wrote {folder}: return {returns['greedy']}, of random actions {returns['random']}")  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    config = parse(PolicyConfig, args)
+    folder = train_policy(config)
+    info = load_policy(folder, config.task)[1]
+    found = (info.greedy_return, info.random_return)
+    greedy, random = (f"{each.mean:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in found)
+    print(f"wrote {folder}: return {greedy}, of random actions {random}")  # noqa: T201

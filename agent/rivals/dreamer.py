@@ -1,6 +1,5 @@
 """Dreamer's actor, as sheeprl builds it, behind the surface of `PlanningAgent`: two pictures in, one action out."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from jepa_mpc import envs
-from jepa_mpc.agent.rivals.train_dreamer import DreamerError, quiet_sheeprl
+from jepa_mpc.agent.rivals.train_dreamer import quiet_sheeprl
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.files import read_json
 
 
 class DreamerAgent:
@@ -30,17 +30,17 @@ class DreamerAgent:
             from sheeprl.algos.dreamer_v3_5.agent import build_agent
             from sheeprl.utils.utils import dotdict
 
+        fix = "train Dreamer with `jepa-mpc train-dreamer`"
+        stored = read_json(weights.parent / "config.json", fix)
+        parts: dict[str, dict[str, torch.Tensor]] = {"world_model": {}, "actor": {}}
         try:
-            stored = json.loads((weights.parent / "config.json").read_text())
-            parts: dict[str, dict[str, torch.Tensor]] = {"world_model": {}, "actor": {}}
-            for name, value in load_file(weights).items():
-                part, _, rest = name.partition("/")
-                parts[part][rest] = value
+            with safe_open(weights, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    part, _, rest = name.partition("/")
+                    parts[part][rest] = file.get_tensor(name)
             config, self.action_block = dotdict(stored["sheeprl"]), int(stored["settings"]["action_repeat"])
-        except FileNotFoundError as error:
-            raise DreamerError(f"no Dreamer at {weights}; train one with agent/rivals/train_dreamer.py") from error
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise DreamerError(f"Dreamer {weights} is damaged ({error}); delete it and train it again") from error
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{weights} is damaged ({reason(error)}); delete it and {fix}") from error
         env = envs.make(stored["settings"]["task"])
         self._space = env.action_space
         self._keys: list[str] = list(config.algo.cnn_keys.encoder)

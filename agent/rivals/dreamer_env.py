@@ -4,12 +4,11 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from dm_control.utils import rewards
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.collect import episode_rng
 from jepa_mpc.agent.rivals.goals import draw_pose
+from jepa_mpc.seeds import episode_rng
 
 RewardName = Literal["sparse", "dense", "own"]
 Observation = dict[str, NDArray[np.uint8]]
@@ -72,11 +71,9 @@ class GoalEnv(gym.Env[Observation, NDArray[np.float32]]):
         pose, here, there = self._spec.pose, self._env.qpos, self._goal_qpos
         if self._reward == "sparse":
             return float(pose.success(here, there))
-        closeness = [
-            rewards.tolerance(part.error(here, there), (0.0, pose.tolerance), margin, "linear", value_at_margin=0.0)
-            for part, margin in zip(pose.parts, self._margins, strict=True)
-        ]
-        return float(np.mean(closeness))
+        beyond = [max(0.0, float(part.error(here, there)) - pose.tolerance) for part in pose.parts]
+        shares = [far / (margin or far or 1) for far, margin in zip(beyond, self._margins, strict=True)]
+        return float(np.mean([max(0.0, 1 - share) for share in shares]))
 
     def _observe(self, picture: NDArray[np.uint8]) -> Observation:
         return {"rgb": picture} if self._reward == "own" else {"rgb": picture, "goal": self._goal}

@@ -1,32 +1,37 @@
 """Goal-conditioned reinforcement learning from state: SAC with hindsight (Andrychowicz et al., 2017), privileged.
 
-`python agent/rivals/her.py --task reacher` trains it by stable-baselines3 on a sparse reward. It reads the state of the
+`jepa-mpc train-her --task reacher` trains it by stable-baselines3 on a sparse reward. It reads the state of the
 simulator and of the goal, where the planner has pictures of both, and acts at every step.
 """
 
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("train-her")
+
 import json
-import os
-import sys
 import time
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from tqdm import tqdm
 
-from jepa_mpc import envs
-from jepa_mpc.agent.collect import episode_rng
-from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, PolicyError, normalise, read_state
-from jepa_mpc.agent.data_policies.train_sac import export_actor, measure_states
+from jepa_mpc import envs, files, places
+from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, normalise, read_state, read_weights
+from jepa_mpc.agent.data_policies.train_sac import NO_RL, export_actor, measure_states
 from jepa_mpc.agent.rivals.goals import draw_pose
-from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.provenance import git_commit
+from jepa_mpc.seeds import episode_rng
+from jepa_mpc.settings import Count, Fraction, NonNegative, Positive, Range, Seed, checked, read, to_json
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,32 @@ class HerConfig:
     """Task in the registry."""
     output: Path | None = None
     """Folder for the policy; `runs/her/<task>-seed<seed>` unless given."""
-    seed: int = 0
-    num_steps: int = 20_000
+    seed: Seed = 0
+    """Decides the initial weights, the episodes and every random draw."""
+    num_steps: Count = 20_000
     """Environment steps, and as many gradient steps."""
-    random_steps: int = 1000
+    random_steps: Count = 1000
     """The first of them, of uniform actions."""
-    batch_size: int = 256
-    hidden_sizes: tuple[int, ...] = (256, 256)
-    learning_rate: float = 1e-3
-    discount: float = 0.95
-    num_hindsight: int = 4
+    batch_size: Annotated[int, Range(2, 10**6)] = 256
+    """Transitions in a gradient step."""
+    hidden_sizes: tuple[Count, ...] = (256, 256)
+    """Layers of the actor and of each critic."""
+    learning_rate: Positive = 1e-3
+    """Step of Adam."""
+    discount: Fraction = 0.95
+    """Of rewards, from one step to the next."""
+    num_hindsight: Count = 4
     """Goals that were reached later in the episode, for each that was asked for."""
+
+
+@dataclass(frozen=True)
+class HerInfo(HerConfig):
+    """What stands in the actor's file: how it was trained, and what it is for."""
+
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    learning_seconds: NonNegative = 0.0
+    commit: str = ""
 
 
 def pose_features(qpos: NDArray[np.floating], angles: tuple[bool, ...]) -> NDArray[np.float32]:
@@ -135,90 +155,64 @@ class HerAgent:
 
 def train(config: HerConfig) -> Path:
     """Trains, and returns the policy's file; a finished one is left alone."""
+    config = checked(config)
     try:
         from stable_baselines3 import SAC, HerReplayBuffer
-        from stable_baselines3.common.callbacks import BaseCallback
     except ImportError as error:
-        raise PolicyError(
-            f"stable-baselines3 is missing; install it with `pip install -e '.[rl]'` ({error})"
-        ) from error
-    for option in ("num_steps", "random_steps", "batch_size", "num_hindsight"):
-        if (value := getattr(config, option)) < 1:
-            raise PolicyError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-    if config.seed < 0:
-        raise PolicyError(f"--seed must be at least 0, not {config.seed}")
+        raise UserError(f"{NO_RL} ({error})") from error
     spec = envs.get_task(config.task)
-    name = f"{config.task.replace('/', '-')}-seed{config.seed}"
-    path = (config.output or Path("runs/her") / name) / "actor.safetensors"
-    if path.exists():
-        return path
-    began = time.monotonic()
-    env = GoalStateEnv(envs.make(config.task), spec, config.seed, config.random_steps)
-    sac = SAC(
-        "MultiInputPolicy",
-        env,
-        learning_rate=config.learning_rate,
-        buffer_size=config.num_steps,
-        learning_starts=config.random_steps,
-        batch_size=config.batch_size,
-        gamma=config.discount,
-        replay_buffer_class=HerReplayBuffer,
-        replay_buffer_kwargs={"n_sampled_goal": config.num_hindsight, "goal_selection_strategy": "future"},
-        policy_kwargs={"net_arch": list(config.hidden_sizes)},
-        seed=config.seed,
-        device="cpu",
-    )
-
-    class Bar(BaseCallback):
-        def _on_training_start(self) -> None:
-            self.bar = tqdm(total=config.num_steps, desc=f"SAC with hindsight on {config.task}", unit="step")
-
-        def _on_step(self) -> bool:
-            self.bar.update()
-            return True
-
-        def _on_training_end(self) -> None:
-            self.bar.close()
-
-    sac.learn(config.num_steps, callback=Bar())
-    goals = np.zeros(2 * len(pose_features(np.zeros(len(spec.angles)), spec.angles)), np.float32)
-    mean, std = np.concatenate([goals, env.mean]), np.concatenate([goals + 1, env.std])
-    info = {
-        **json.loads(json.dumps(asdict(config), default=str)),
-        "learning_seconds": round(time.monotonic() - began, 1),
-        "action_low": env.action_space.low.tolist(),
-        "action_high": env.action_space.high.tolist(),
-        "commit": git_commit(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(save(export_actor(sac, mean, std).weights, {"info": json.dumps(info)}))
-    os.replace(unfinished, path)
+    folder = config.output or places.runs("her", f"{places.slug(config.task)}-seed{config.seed}")
+    path, settings = folder / "actor.safetensors", to_json(config)
+    with files.claimed(folder, settings, free=("output",)):
+        if path.exists():
+            return path
+        began = time.monotonic()
+        env = GoalStateEnv(envs.make(config.task), spec, config.seed, config.random_steps)
+        sac = SAC(
+            "MultiInputPolicy",
+            env,
+            learning_rate=config.learning_rate,
+            buffer_size=config.num_steps,
+            learning_starts=config.random_steps,
+            batch_size=config.batch_size,
+            gamma=config.discount,
+            replay_buffer_class=HerReplayBuffer,
+            replay_buffer_kwargs={"n_sampled_goal": config.num_hindsight, "goal_selection_strategy": "future"},
+            policy_kwargs={"net_arch": list(config.hidden_sizes)},
+            seed=config.seed,
+            device="cpu",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that rich's bar is young
+            sac.learn(config.num_steps, progress_bar=True)
+        goals = np.zeros(2 * len(pose_features(np.zeros(len(spec.angles)), spec.angles)), np.float32)
+        mean, std = np.concatenate([goals, env.mean]), np.concatenate([goals + 1, env.std])
+        actor = export_actor(sac, mean, std)
+        info = HerInfo(
+            **vars(config),
+            action_low=tuple(actor.low.tolist()),
+            action_high=tuple(actor.high.tolist()),
+            learning_seconds=round(time.monotonic() - began, 1),
+            commit=git_commit(),
+        )
+        files.write_whole(path, save(actor.weights, {"info": json.dumps(to_json(info))}))
     return path
 
 
-def load_actor(path: Path) -> tuple[Actor, dict[str, Any]]:
-    """The actor and how it was trained. Raises `PolicyError` if it is missing or damaged."""
-    if not path.is_file():
-        raise PolicyError(f"no policy at {path}; train one with `python agent/rivals/her.py`")
+def load_actor(path: Path) -> tuple[Actor, HerInfo]:
+    """Returns the actor and how it was trained. Raises `UserError` if it is missing or damaged."""
+    fix = "train it with `jepa-mpc train-her`"
     try:
         with safe_open(path, "np") as file:
-            info = json.loads(file.metadata()["info"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        low, high = (np.array(info[name], np.float32) for name in ("action_low", "action_high"))
-        return Actor(weights, low, high), info
-    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-        raise PolicyError(f"policy {path} is damaged ({error}); delete it and train it again") from error
+            stored = json.loads((file.metadata() or {}).get("info", "null"))
+    except FileNotFoundError as error:
+        raise UserError(f"no policy at {path}; {fix}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}); delete it and {fix}") from error
+    info = read(HerInfo, stored, f"{path} is damaged")
+    weights = read_weights(path, info.hidden_sizes, len(info.action_low))
+    return Actor(weights, np.array(info.action_low, np.float32), np.array(info.action_high, np.float32)), info
 
 
-def main() -> None:
-    try:
-        print(f"wrote {train(tyro.cli(HerConfig))}")  # noqa: T201
-    except (PolicyError, envs.EnvError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; begin again with the same command")
-
-
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {train(parse(HerConfig, args))}")  # noqa: T201

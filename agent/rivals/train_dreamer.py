@@ -1,37 +1,36 @@
-"""Trains Dreamer to reach pictured goals: `.venv-dreamer/bin/python agent/rivals/train_dreamer.py --task reacher`.
+"""Trains Dreamer to reach pictured goals: `.venv-dreamer/bin/jepa-mpc train-dreamer --task reacher`.
 
 sheeprl does the learning and keeps its own checkpoints, from which the same command goes on. What is kept in the end is
 what acts: the weights of the world model and the actor, without pickles, with the settings beside them.
 """
 
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("train-dreamer")
+
 import contextlib
 import functools
-import json
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import tyro
-from safetensors.torch import save_file
 
-from jepa_mpc import envs
+from jepa_mpc import envs, files, places
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv, RewardName
+from jepa_mpc.cli import parse
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
-from jepa_mpc.provenance import simulator_version
-from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.provenance import git_commit, simulator_version
+from jepa_mpc.settings import Count, Fraction, Natural, Positive, Seed, checked, to_json
 
 PARTS = ("world_model", "actor")  # of a checkpoint, to act with
 BASELINE_EPISODES = 100
 BASELINE_SEED = 2**31 - 1  # none that the training's own count up to
-
-
-class DreamerError(UserError):
-    """A Dreamer that cannot be trained or used; the message is one line that names the fix."""
 
 
 @dataclass(frozen=True)
@@ -44,40 +43,42 @@ class DreamerConfig:
     """1 in the goal and 0 elsewhere, the nearer the more, or the simulator's own without a goal."""
     output: Path | None = None
     """Run folder; `runs/dreamer/<task>-<reward>-seed<seed>` unless given."""
-    seed: int = 0
+    seed: Seed = 0
+    """Decides the initial weights, the episodes and every random draw."""
     size: Literal["1M", "12M", "25M", "50M", "100M", "200M", "400M"] = "1M"
     """Of the model, as the official implementation names them."""
-    dense_units: int = 256
+    dense_units: Count = 256
     """Width of the heads, whatever the size; the 1M model's own 64 are few for comparing two pictures."""
-    cnn_channels: int = 8
+    cnn_channels: Count = 8
     """The convolutions have 2, 3, 4 and 4 times as many, whatever the size; the 1M model's own is 4."""
-    num_steps: int = 120_000
+    num_steps: Count = 120_000
     """Environment steps."""
-    action_repeat: int = 5
+    action_repeat: Count = 5
     """Environment steps that an action is held for."""
-    num_envs: int = 4
+    num_envs: Count = 4
     """Simulators that take turns."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Sequences in a gradient step."""
-    sequence_length: int = 8
+    sequence_length: Count = 8
     """Decisions in a sequence."""
-    updates_per_step: float = 0.13
+    updates_per_step: Positive = 0.13
     """Gradient steps for each environment step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """The official 4e-5 is for a hundred times as many gradient steps as a CPU takes in an hour."""
-    entropy: float = 1e-3
+    entropy: Positive = 1e-3
     """Weight of the actor's entropy."""
-    discount: float = 0.9
+    discount: Fraction = 0.9
     """Of rewards, from one action to the next."""
-    horizon: int = 10
+    horizon: Count = 10
     """Decisions imagined ahead."""
-    warmup_updates: int = 100
+    warmup_updates: Natural = 100
     """Gradient steps over which the learning rate rises."""
-    random_steps: int = 12_000
+    random_steps: Natural = 12_000
     """Environment steps before the first of them."""
-    save_every: int = 10_000
+    save_every: Count = 10_000
     """Environment steps between checkpoints, each of which can be measured."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: the first of cuda and cpu that is there."""
 
 
 def speed_up_convolutions() -> None:
@@ -106,13 +107,8 @@ def quiet_sheeprl() -> Iterator[None]:
         yield
 
 
-def run_folder(config: DreamerConfig) -> Path:
-    name = f"{config.task.replace('/', '-')}-{config.reward}-seed{config.seed}"
-    return config.output or Path("runs/dreamer") / name
-
-
 def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> list[str]:
-    """The settings as sheeprl's command line takes them; its steps are decisions."""
+    """Returns the settings as sheeprl's command line takes them; its steps are decisions."""
     decisions = config.num_steps // config.action_repeat
     keys = "[rgb]" if config.reward == "own" else "[rgb,goal]"
     said = {
@@ -163,70 +159,56 @@ def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> 
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the most steps, if there is any."""
+    """Returns the checkpoint of the most steps, if there is any."""
     found = folder.glob("sheeprl/version_*/checkpoint/ckpt_*.ckpt")
     return max(found, key=decisions_of, default=None)
 
 
 def decisions_of(checkpoint: Path) -> int:
-    """That it has seen: sheeprl names it ckpt_<decisions>_<rank>.ckpt."""
+    """Returns how many it has seen: sheeprl names it ckpt_<decisions>_<rank>.ckpt."""
     return int(checkpoint.stem.split("_")[1])
-
-
-def check(config: DreamerConfig) -> None:
-    counts = ["dense_units", "cnn_channels", "num_steps", "action_repeat", "num_envs", "batch_size"]
-    counts += ["sequence_length", "horizon", "save_every"]
-    for name, smallest in {**dict.fromkeys(counts, 1), "seed": 0, "warmup_updates": 0, "random_steps": 0}.items():
-        if (value := getattr(config, name)) < smallest:
-            raise DreamerError(f"--{name.replace('_', '-')} must be at least {smallest}, not {value}")
-    for name in ("updates_per_step", "learning_rate", "entropy"):
-        if not (value := getattr(config, name)) > 0:
-            raise DreamerError(f"--{name.replace('_', '-')} must be above 0, not {value}")
-    if config.num_steps < config.action_repeat * config.num_envs:
-        raise DreamerError("--num-steps must give each of --num-envs an action of --action-repeat steps")
-    if config.cnn_channels % 2:
-        raise DreamerError(f"--cnn-channels must be even, not {config.cnn_channels}")
-    if not 0 < config.discount < 1:
-        raise DreamerError(f"--discount must lie between 0 and 1, not {config.discount}")
-    try:
-        choose_device(config.device)
-    except ValueError as error:
-        raise DreamerError(str(error)) from error
 
 
 def train(config: DreamerConfig) -> Path:
     """Trains, from the newest checkpoint if there is one, and returns the run folder."""
+    config = checked(config)
+    if config.num_steps < config.action_repeat * config.num_envs:
+        raise UserError("--num-steps must give each of --num-envs an action of --action-repeat steps")
+    if config.cnn_channels % 2:
+        raise UserError(f"--cnn-channels must be even, not {config.cnn_channels}")
+    choose_device(config.device)
     try:
         with quiet_sheeprl():
             from sheeprl.cli import run
 
             speed_up_convolutions()
     except ImportError as error:
-        raise DreamerError(
-            f"sheeprl is missing; `make dreamer` builds .venv-dreamer, which has it ({error})"
-        ) from error
-    check(config)
+        raise UserError(f"sheeprl is missing; `make dreamer` builds .venv-dreamer, which has it ({error})") from error
     envs.get_task(config.task)
-    folder = run_folder(config)
-    settings_path, settings = folder / "settings.json", _settings(config)
-    if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
-        raise DreamerError(f"{folder} holds a training with other settings; choose another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n")
+    name = f"{places.slug(config.task)}-{config.reward}-seed{config.seed}"
+    folder = config.output or places.runs("dreamer", name)
+    settings = {name: value for name, value in to_json(config).items() if name != "output"}
+    settings["simulator"] = simulator_version()
+    with files.claimed(folder, settings):
+        _train(config, folder, settings, run)
+    return folder
+
+
+def _train(config: DreamerConfig, folder: Path, settings: dict[str, Any], run: Callable[[], None]) -> None:
     newest = newest_checkpoint(folder)
     if newest is None or decisions_of(newest) < config.num_steps // config.action_repeat:
         sys.argv = ["sheeprl", *overrides(config, folder.resolve(), newest and newest.resolve())]
         run()
     export(folder, settings)
-    return folder
 
 
 def export(folder: Path, settings: dict) -> None:
-    """What acts, of every checkpoint, as `actors/<steps>.safetensors`; when it was reached, and the returns in
+    """Writes what acts, of every checkpoint, as `actors/<steps>.safetensors`; when it was reached, and the returns in
     training beside those without any, in `config.json`, which is written last: its being there says finished.
     """
     import torch
     import yaml  # sheeprl brings it
+    from safetensors.torch import save
 
     actors = folder / "actors"
     actors.mkdir(exist_ok=True)
@@ -241,17 +223,17 @@ def export(folder: Path, settings: dict) -> None:
             with torch.serialization.safe_globals([(list, "sheeprl.utils.fs.BufferFiles")]):
                 state = torch.load(checkpoint, map_location="cpu", weights_only=True)
             weights = {f"{part}/{name}": value.contiguous() for part in PARTS for name, value in state[part].items()}
-            save_file(weights, actors / f"{steps}.safetensors")
+            files.write_whole(actors / f"{steps}.safetensors", save(weights))
         before = max(seconds.values(), default=0.0)
         returns |= {decisions * settings["action_repeat"]: value for decisions, value in _training_returns(version)}
         config = yaml.safe_load((version / "config.yaml").read_text())
     kept = {"settings": settings, "learning_seconds": seconds, "training_returns": sorted(returns.items())}
     kept |= {"baseline_returns": _baseline_returns(settings), "commit": git_commit(), "sheeprl": config}
-    (actors / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    files.write_json(actors / "config.json", kept)
 
 
 def _training_returns(version: Path) -> list[tuple[int, float]]:
-    """Decisions, and the mean return of the episodes that ended since the line before."""
+    """Returns decisions, and the mean return of the episodes that ended since the line before."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(version)).Reload()
@@ -260,7 +242,7 @@ def _training_returns(version: Path) -> list[tuple[int, float]]:
 
 
 def _baseline_returns(settings: dict) -> dict[str, list[float]]:
-    """Of episodes by random actions and by none, on the task of the training."""
+    """Measures episodes by random actions and by none, on the task of the training."""
     env = GoalEnv(settings["task"], settings["reward"], BASELINE_SEED, settings["action_repeat"])
     space, rng = env.action_space, np.random.default_rng(BASELINE_SEED)
     returns: dict[str, list[float]] = {"random": [], "do_nothing": []}
@@ -281,21 +263,5 @@ def _number(version: Path) -> int:
     return int(version.name.removeprefix("version_"))
 
 
-def _settings(config: DreamerConfig) -> dict:
-    """What decides the training, as JSON has it."""
-    settings = {name: value for name, value in asdict(config).items() if name != "output"}
-    return json.loads(json.dumps({**settings, "simulator": simulator_version()}))
-
-
-def main() -> None:
-    config = tyro.cli(DreamerConfig)
-    try:
-        print(f"wrote {train(config)}")  # noqa: T201
-    except (DreamerError, envs.EnvError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
-
-
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {train(parse(DreamerConfig, args))}")  # noqa: T201

@@ -27,7 +27,6 @@ from tqdm import tqdm
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
-from jepa_mpc.agent.collect import exit_with_parent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.eval import report
 from jepa_mpc.eval.collapse.report import write_results
@@ -35,6 +34,7 @@ from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import run_episodes
 from jepa_mpc.planners import CEMConfig
+from jepa_mpc.workers import _begin
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError
 from jepa_mpc.world_model.model.jepa import JEPA
@@ -211,7 +211,7 @@ def run_study(study: StudyConfig) -> list[dict[str, Any]]:
 
 
 def _begin_worker(num_threads: int) -> None:
-    exit_with_parent()
+    _begin(None)
     torch.set_num_threads(num_threads)
 
 

@@ -194,7 +194,7 @@ def train_her(task: str, seed: int) -> list[Command]:
 def make_her(task: str, seed: int) -> tuple[Agent, Facts]:
     actor, info = her.load_actor(_her_path(task, seed))
     parameters = sum(value.size for name, value in actor.weights.items() if not name.startswith("state_"))
-    return her.HerAgent(task, actor), Facts(info["num_steps"], 0, True, info["learning_seconds"], parameters)
+    return her.HerAgent(task, actor), Facts(info.num_steps, 0, True, info.learning_seconds, parameters)
 
 
 def _dreamer_folder(task: str, seed: int) -> Path:

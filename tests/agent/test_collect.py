@@ -1,12 +1,22 @@
-from concurrent.futures import Executor, Future
+import functools
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
-from jepa_mpc.agent.collect import CollectConfig, collect, episode_rng, find_policy, run_episode
+from jepa_mpc.agent.collect import CollectConfig, collect, run_episode
+from jepa_mpc.agent.data_policies import DATA_POLICIES, find_policy
+from jepa_mpc.envs import PixelEnv
+from jepa_mpc.envs.registry import TASKS
+from jepa_mpc.errors import UserError
 from jepa_mpc.provenance import simulator_version
+from jepa_mpc.seeds import episode_rng
 from jepa_mpc.world_model.data.dataset import Dataset
 
 
@@ -30,21 +40,10 @@ def short_episodes():
     patch.undo()
 
 
-class InProcess(Executor):
-    """Runs the work at once in this process, so that a test can interrupt it."""
-
-    def __init__(self, num_processes, mp_context, initializer):
-        pass
-
-    def submit(self, function, *args):
-        future = Future()
-        future.set_result(function(*args))
-        return future
-
-
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(collect_module, "ProcessPoolExecutor", InProcess)
+    """Runs the work in this process, so that a test can interrupt it."""
+    monkeypatch.setattr(collect_module, "run_parallel", lambda function, calls, _: (function(*call) for call in calls))
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +129,13 @@ def test_other_settings_do_not_mix_into_an_unfinished_collection(tmp_path, in_pr
     monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         collect(config(tmp_path / "d.h5"))
-    with pytest.raises(envs.EnvError, match="unfinished collection with other settings"):
+    with pytest.raises(UserError, match="holds work with other settings: seed is 0 there and 1 now"):
         collect(config(tmp_path / "d.h5", seed=1))
 
 
 def test_existing_data_are_never_overwritten(tmp_path):
     (tmp_path / "d.h5").write_bytes(b"precious")
-    with pytest.raises(envs.EnvError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         collect(config(tmp_path / "d.h5"))
     assert (tmp_path / "d.h5").read_bytes() == b"precious"
 
@@ -145,7 +144,7 @@ def test_existing_data_are_never_overwritten(tmp_path):
     ("option", "value", "least"), [("num_episodes", 0, 1), ("num_processes", 0, 1), ("seed", -1, 0)]
 )
 def test_impossible_options_are_refused(tmp_path, option, value, least):
-    with pytest.raises(envs.EnvError, match=f"--{option.replace('_', '-')} must be at least {least}, not {value}"):
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} must be at least {least}, not {value}"):
         collect(config(tmp_path / "d.h5", **{option: value}))
 
 
@@ -158,6 +157,190 @@ def test_purposes_and_episodes_draw_from_streams_of_their_own():
     ]
     assert len(set(draws)) == len(draws)
     assert episode_rng("goal", 3, 5).integers(2**63) == episode_rng("goal", 3, 5).integers(2**63)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+def test_a_damaged_chunk_is_collected_again(tmp_path, in_process, monkeypatch, damage):
+    whole = contents(collect(config(tmp_path / "whole.h5")))
+    with monkeypatch.context() as patch:
+        patch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            collect(config(tmp_path / "d.h5"))
+    chunk = tmp_path / "d.h5.parts/00000002-00000004.chunk"
+    content = bytearray(chunk.read_bytes())
+    content[5000] ^= 1
+    chunk.write_bytes({"empty": b"", "cut": chunk.read_bytes()[:-9], "flipped": bytes(content)}[damage])
+    made, run = [], collect_module.run_episode
+    monkeypatch.setattr(collect_module, "run_episode", lambda *args: (made.append(1), run(*args))[1])
+    again = contents(collect(config(tmp_path / "d.h5")))
+    assert len(made) == 2
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_others_put_beside_the_output_is_untouched(tmp_path, in_process):
+    for name in ("thesis.parts/chapter.txt", "thesis.h5.parts/chapter.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=r"thesis\.h5\.parts holds files that are none of ours"):
+        collect(config(tmp_path / "thesis.h5"))
+    collect(config(tmp_path / "thesis.hdf5"))
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"thesis.hdf5", "thesis.parts/chapter.txt", "thesis.h5.parts/chapter.txt"}
+    assert all((tmp_path / name).read_text() == "mine" for name in found - {"thesis.hdf5"})
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect_module, "run_parallel", None)
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file/d.h5", tmp_path):
+        with pytest.raises(UserError, match="--output"):
+            collect(config(output))
+
+
+@pytest.mark.parametrize("policy", ["push_t_pusher", "two_room_walker", "arm_pusher"])
+def test_a_policy_that_does_not_fit_the_task_is_one_line_that_names_those_that_do(tmp_path, policy):
+    with pytest.raises(
+        UserError, match=f"--policy {policy} does not fit: .*; these do: uniform, pink, held$"
+    ) as caught:
+        collect(config(tmp_path / "d.h5", policy=policy))
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+class Fragile(PixelEnv):
+    """A counter that blows up after as many steps as its seed is given; its bounds are given too."""
+
+    step_seconds = 0.1
+
+    def __init__(self, lifetime=lambda seed: 10**6, low=-1.0, high=1.0):
+        self.action_space = SimpleNamespace(low=np.array([low]), high=np.array([high]), shape=(1,))
+        self._lifetime, self._steps = lifetime, 0
+
+    def reset(self, *, seed=None, options=None):
+        self._steps, self._left = 0, self._lifetime(seed)
+        return self.render(), {}
+
+    def advance(self, action):
+        self._steps += 1
+        if self._steps > self._left:
+            raise envs.Diverged("it blew up")
+        return 0.0
+
+    def render(self):
+        return np.full((4, 4, 3), self._steps, np.uint8)
+
+    def get_state(self):
+        return np.array([self._steps], float)
+
+    def set_state(self, state):
+        self._steps = int(state[0])
+
+    set_pose = set_state
+    qpos = qvel = property(get_state)
+    position = None
+
+
+def make_fragile(settings, image_size, fast_rendering):
+    return Fragile(**settings)
+
+
+@pytest.fixture
+def fragile(monkeypatch, in_process):
+    """Registers a task of such an environment, made by the arguments."""
+
+    def register(**settings):
+        make, pose = functools.partial(make_fragile, settings), envs.PoseTest((envs.Part((0,)),), 0.1, "m")
+        spec = envs.TaskSpec("fragile", make, pose, (False,), 1, "uniform", image_size=4, episode_len=20)
+        monkeypatch.setitem(TASKS._values, "fragile", spec)
+        monkeypatch.setattr(collect_module, "_SIMULATORS", {})
+
+    return register
+
+
+def lives_13_and_2(seed):
+    seeds = [int(episode_rng("collect", 0, index).integers(2**31)) for index in range(5)]
+    return {seeds[1]: 13, seeds[3]: 2}.get(seed, 20)
+
+
+def lives_3(seed):
+    return 3
+
+
+def test_an_episode_is_cut_where_the_simulation_diverges_and_that_is_said(tmp_path, fragile, caplog):
+    fragile(lifetime=lives_13_and_2)
+    data = Dataset(collect(config(tmp_path / "d.h5", task="fragile")), task="fragile")
+    assert data.ep_len.tolist() == [5, 3, 5, 1, 5]  # whole blocks of 5 only
+    assert data.pixels[:, 0, 0, 0].tolist() == [0, 5, 10, 15, 20, 0, 5, 10, 0, 5, 10, 15, 20, 0, 0, 5, 10, 15, 20]
+    assert "2 of 5 episodes are shorter" in caplog.text
+
+
+def test_a_run_of_which_most_is_cut_stops_with_one_line_every_time(tmp_path, fragile, monkeypatch):
+    fragile(lifetime=lives_3)
+    run, made = collect_module.run_episode, []
+    monkeypatch.setattr(collect_module, "run_episode", lambda *args: (made.append(1), run(*args))[1])
+    for _ in range(2):
+        with pytest.raises(UserError, match="2 of 2 episodes were cut short: the simulation of fragile diverges under"):
+            collect(config(tmp_path / "d.h5", task="fragile"))
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (-np.inf, np.inf, "has no bounds"),
+        (-1e10, 1e10, "has no bounds"),
+        (np.nan, 1.0, "has no bounds"),
+        (1.0, -1.0, "has its bounds reversed"),
+        (0.0, 0.0, "can vary"),
+    ],
+)
+def test_bounds_that_nothing_can_be_drawn_in_are_one_line(tmp_path, fragile, low, high, message):
+    fragile(low=low, high=high)
+    with pytest.raises(UserError, match=f"action.* of task fragile {message}.*; give task fragile bounds of its own"):
+        collect(config(tmp_path / "d.h5", task="fragile"))
+    assert not any(tmp_path.iterdir())
+
+
+STRANGER = """
+from dataclasses import replace
+import numpy as np
+from jepa_mpc import envs
+from jepa_mpc.agent.collect import CollectConfig, collect, run_episode
+from jepa_mpc.agent.data_policies import DATA_POLICIES, find_policy
+
+def still(env, block, rng):
+    return lambda picture: np.full((block, 2), 0.25, np.float32)
+
+arm = replace(envs.get_task("two_room"), name="arm", episode_len=10)
+if __name__ != "stranger":
+    envs.register(arm)
+    DATA_POLICIES.register("still", still)
+if __name__ == "__main__":
+    for task, policy in (("arm", "still"), ("stranger:arm", "stranger:still")):
+        collect(CollectConfig(task, policy, num_episodes=3, num_processes=2, output=f"{task[:3]}.h5"))
+"""
+
+
+def test_tasks_and_policies_of_a_strangers_file_and_of_the_running_script_reach_the_workers(tmp_path):
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "stranger.py"], cwd=tmp_path, check=True, env=environment)
+    for path, task in (("arm.h5", "arm"), ("str.h5", "stranger:arm")):
+        data = Dataset(tmp_path / path, task=task)
+        assert (data.action[~np.isnan(data.action)] == 0.25).all()
+        assert data.ep_len.tolist() == [3] * 3
+        assert data.info.action_low == (-1, -1)
+        assert data.info.step_seconds == envs.make("two_room").step_seconds
+
+
+def test_what_workers_cannot_be_given_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_POLICIES._values, "local", lambda env, block, rng: lambda picture: [])
+    with pytest.raises(UserError, match="its policy local cannot be handed to other processes"):
+        collect(config(tmp_path / "d.h5", policy="local"))
+    monkeypatch.setitem(DATA_POLICIES._values, "number", 7)
+    with pytest.raises(UserError, match="number is no data policy: it is int"):
+        collect(config(tmp_path / "d.h5", policy="number"))
 
 
 @pytest.mark.slow

@@ -7,12 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_mpc import envs
-from jepa_mpc.agent.data_policies.basic import POLICIES, coloured_noise, scripted
+from jepa_mpc.agent.data_policies import DATA_POLICIES
+from jepa_mpc.agent.data_policies.base import scripted
+from jepa_mpc.agent.data_policies.coloured import coloured_noise
 from jepa_mpc.envs.suites import two_room
 
 
 def actions_of(name, env, num_blocks=60, block=5, seed=0):
-    policy, actions = POLICIES[name](env, block, np.random.default_rng(seed)), []
+    policy, actions = DATA_POLICIES[name](env, block, np.random.default_rng(seed)), []
     for _ in range(num_blocks):
         for action in policy(None):
             env.advance(action)
@@ -35,7 +37,7 @@ def test_noise_is_centred_and_scaled_by_the_action_space():
     space = gym.spaces.Box(np.array([-1, 2], np.float32), np.array([1, 6], np.float32))
 
     def drawn(name, block=5):
-        policy = POLICIES[name](SimpleNamespace(action_space=space), block, np.random.default_rng(0))
+        policy = DATA_POLICIES[name](SimpleNamespace(action_space=space), block, np.random.default_rng(0))
         return np.concatenate([list(policy(None)) for _ in range(4000)])
 
     uniform, pink, held = drawn("uniform"), drawn("pink"), drawn("held")
@@ -87,7 +89,7 @@ def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():
     env, seen, crossings = envs.make("two_room"), [], 0
     for episode in range(20):
         env.reset(seed=episode)
-        policy = POLICIES["two_room_walker"](env, 5, np.random.default_rng(episode))
+        policy = DATA_POLICIES["two_room_walker"](env, 5, np.random.default_rng(episode))
         path = []
         for _ in range(40):
             for action in policy(None):

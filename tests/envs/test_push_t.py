@@ -6,11 +6,12 @@ from gymnasium.utils.env_checker import check_env
 
 pusht = pytest.importorskip("gym_pusht.envs.pusht")
 
-from jepa_mpc.agent.collect import episode_rng, run_episode
+from jepa_mpc.agent.collect import run_episode
 from jepa_mpc.agent.data_policies.push_t import push_t_pusher
 from jepa_mpc.envs import EnvError
 from jepa_mpc.envs.suites import push_t
 from jepa_mpc.envs.suites.push_t import PushTEnv
+from jepa_mpc.seeds import episode_rng
 
 NUM_EPISODES = 40
 
