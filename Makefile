@@ -100,9 +100,11 @@ $(READY): pyproject.toml requirements/$(LOCK).txt requirements/torch.txt
 	index=
 	if nvidia-smi -L >/dev/null 2>&1; then build="for CUDA, 4.5 GB"
 	elif $(PYTHON) -c "$$answers" 2>/dev/null; then build="for the CPU, 0.7 GB"; index="--index-url $(PYTORCH_CPU)"
-	else build="from the default index, which may be the one for CUDA, 4.5 GB: the CPU's own index does not answer"
+	else build="from the default index, which may be the one for CUDA, 3.9 GB: the CPU's own index does not answer"
 	fi
 	step "installing PyTorch ($$build)" pip $$index -r requirements/torch.txt
+	# Without a GPU the CUDA build's compiler is of no use, and it crashes once Mesa of Debian 12 has loaded its own LLVM.
+	nvidia-smi -L >/dev/null 2>&1 || $(VENV)/bin/python -m pip uninstall -q -y triton 2>/dev/null
 	step "installing jepa-mpc" pip --no-deps --no-build-isolation -e .
 	rm -r $(VENV)/tmp
 	step "drawing a first picture" $(VENV)/bin/python -c 'from jepa_mpc import envs; envs.make("reacher").reset()'
