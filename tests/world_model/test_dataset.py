@@ -86,6 +86,26 @@ def test_later_rows_are_of_the_same_episode_however_long_it_is(tmp_path):
         np.testing.assert_array_equal(file["ep_idx"][:8], [0, 0, 0, 1, 1, 1, 1, 1])
 
 
+def test_a_fingerprint_tells_data_apart_wherever_they_lie(tmp_path):
+    recorded = synthetic_episodes(3, 4)
+    other = [*recorded[:2], replace(recorded[2], action=-recorded[2].action)]
+    recut = synthetic_episodes(2, 4) + synthetic_episodes(1, 4, seed=1)
+    prints = {}
+    for name, (episodes, info) in {
+        "one": (recorded, INFO),
+        "moved": (recorded, INFO),
+        "actions": (other, INFO),
+        "episodes": (recut, INFO),
+        "fewer": (recorded[:2], INFO),
+        "seed": (recorded, replace(INFO, seed=1)),
+        "policy": (recorded, replace(INFO, data_policy="other")),
+    }.items():
+        write_dataset(tmp_path / f"{name}.h5", episodes, info)
+        prints[name] = Dataset(tmp_path / f"{name}.h5").fingerprint()
+    assert prints.pop("one") == prints["moved"]
+    assert len(set(prints.values())) == len(prints)
+
+
 def test_probe_targets_read_angles_as_cosine_and_sine(dataset_path):
     data = Dataset(dataset_path)
     targets, names = data.probe_targets(np.arange(10))

@@ -179,6 +179,19 @@ def test_pictures_are_scaled_to_minus_one_and_one():
     assert (seen[0].min().item(), seen[0].max().item()) == (-1, 1)
 
 
+@pytest.mark.parametrize("spherical", [False, True])
+def test_embeddings_are_what_the_projector_says(spherical):
+    torch.manual_seed(0)
+    encoder = EncoderConfig(image_size=32, channels=(4, 8))
+    model, batch = JEPA(JEPAConfig(6, 10, 20, encoder, spherical=spherical)).eval(), pictures(3, 2)
+    torch.nn.init.normal_(model.projector[-1].weight, std=20.0)
+    images = batch.flatten(0, 1).permute(0, 3, 1, 2) / 127.5 - 1
+    said = model.projector(model.encoder(images)).view(3, 2, 10)
+    assert said.abs().max() > 5
+    expected = said / said.square().mean(-1, keepdim=True).sqrt() if spherical else said
+    torch.testing.assert_close(model.encode(batch), expected)
+
+
 def test_pooled_features_are_the_same_wherever_a_thing_is():
     torch.manual_seed(0)
     encoder = build_encoder(EncoderConfig(image_size=128, channels=(4, 8, 8, 8), pooled=True)).eval()

@@ -291,6 +291,8 @@ def test_the_papers_preset_takes_a_step(tmp_path, monkeypatch):
     optimizer = torch.optim.AdamW(phase.trained.parameters(), config.learning_rate)
     before, terms = step_loss(0, batch)
     assert set(terms) == {"prediction", "rollout", "sigreg"}
+    torch.testing.assert_close(before, terms["prediction"] + 0.09 * terms["sigreg"])  # the rollout has no weight
+    assert isinstance(model.projector[2], torch.nn.GELU)
     for _ in range(3):
         loss, _ = step_loss(1, batch)
         optimizer.zero_grad()

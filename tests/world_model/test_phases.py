@@ -25,7 +25,7 @@ from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 from jepa_mpc.world_model.regularizers.simclr import nt_xent
 from jepa_mpc.world_model.regularizers.vicreg import covariance, variance_hinge
 from jepa_mpc.world_model.training.config import TrainConfig
-from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2
+from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
 
 
@@ -299,6 +299,19 @@ def test_a_report_of_few_frames_spreads_them_over_the_episodes(data):
     again = torch.Generator().manual_seed(0)
     shuffled = z[torch.randperm(4, generator=again)]
     assert reported["embedding/sigreg"] == pytest.approx(SIGReg().eval()(shuffled, again).item(), rel=1e-4)
+
+
+def test_the_statistic_of_a_report_is_of_512_frames(tmp_path):
+    recorded = synthetic_episodes(45, 12)
+    small = [dataclasses.replace(each, pixels=each.pixels[:, 2::4, 2::4]) for each in recorded]
+    write_dataset(tmp_path / "d.h5", small, INFO)
+    data, model = Dataset(tmp_path / "d.h5", held_out_fraction=0.9), model_for(settings()).eval()
+    rows = data.rows_of(data.held_out_episodes)
+    with torch.no_grad():
+        z, again = model.encode(torch.from_numpy(data.pixels[rows])), torch.Generator().manual_seed(0)
+    assert len(z) == 40 * 13
+    expected = SIGReg().eval()(z[torch.randperm(len(z), generator=again)[:512]], again).item()
+    assert report_embedding(model, data, 10**6).sigreg == pytest.approx(expected, rel=1e-4)
 
 
 def test_each_phase_has_its_own_steps_and_learning_rate(data):

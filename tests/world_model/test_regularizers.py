@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -63,6 +64,25 @@ def test_every_remedy_is_there_by_its_name():
         config = REGULARIZERS[name]()
         assert read(RegularizerConfig, to_json(config), "test") == config
         assert to_json(config)["name"] == name
+
+
+def test_defaults_are_the_sources_own():
+    defaults = {name: dataclasses.asdict(REGULARIZERS[name]()) for name in NAMES}
+    assert defaults == {
+        "none": {},
+        "ema": {"rate": pytest.approx(1 - 0.996)},
+        "vicreg": {"variance_weight": 25 / 25, "covariance_weight": 1 / 25},
+        "simclr": {"weight": 1, "temperature": 0.1},
+        "moco": {"weight": 1, "temperature": 0.07, "rate": pytest.approx(1 - 0.999), "queue_size": 4096},
+        "kl": {"weight": 1},
+        "pldm": {
+            "variance_weight": 3.98,
+            "covariance_weight": 6.92,
+            "temporal_weight": 0.742,
+            "inverse_weight": 1.07,
+        },
+        "sigreg": {"weight": 0.2, "num_proj": 256, "knots": 17, "inverse_weight": 0},
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -212,6 +232,7 @@ def test_a_variational_embedding_is_a_draw_around_its_mean():
     torch.nn.init.constant_(regularizer.log_var.bias, -8.0)
     narrow, _, penalties = run(regularizer, model)
     assert (latents.z - latents.mean).std() > 0.5
+    torch.testing.assert_close(latents.target, latents.z, rtol=0, atol=0)  # predicted is what was drawn
     assert (narrow.z - narrow.mean).std().item() == pytest.approx(np.exp(-4), rel=0.2)
     own = narrow.mean.square().mean() + np.exp(-8) - 1 + 8
     torch.testing.assert_close(penalties["kl"], own)

@@ -311,6 +311,8 @@ def test_encoding_rows_leaves_the_mode_alone(trained, dataset_path):
     encode_rows(model, data, np.arange(20))
     assert model.training
     torch.testing.assert_close(model.encoder.layers[0][1].running_mean, statistics)
+    encode_rows(model.eval(), data, np.arange(20))
+    assert not model.training
 
 
 def test_effective_rank_of_known_spectra():
