@@ -18,7 +18,7 @@ from jepa_mpc.cli import parse
 from jepa_mpc.envs.registry import SUITE_NAMES, TASKS, get_task, make
 from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest
 from jepa_mpc.errors import UserError
-from jepa_mpc.files import refuse_existing, require_writable, whole
+from jepa_mpc.files import require_new, whole
 from jepa_mpc.places import bundled_tasks
 
 
@@ -47,8 +47,7 @@ def listing() -> Iterator[str]:
 def describe(name: str, picture: Path | None = None) -> dict[str, str]:
     """Makes the simulator once, returns what there is to know of it, and writes its picture if a path is given."""
     if picture is not None:
-        refuse_existing(picture, "--picture")
-        require_writable(picture, "--picture")
+        require_new(picture, "--picture")
     spec, env = get_task(name), make(name)
     pixels, _ = env.reset(seed=0)
     if picture is not None:

@@ -75,6 +75,12 @@ def require_writable(path: Path, option: str = "--output") -> None:
         raise UserError(f"{option} {path} cannot be written: {parent} is not a folder that one may write to")
 
 
+def require_new(path: Path, option: str = "--output") -> None:
+    """Raises `UserError` unless a file can be written at a path where there is nothing yet."""
+    refuse_existing(path, option)
+    require_writable(path, option)
+
+
 @contextlib.contextmanager
 def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> Iterator[None]:
     """Makes a folder this work's own while the block lasts, and remembers its settings in `settings.json`.

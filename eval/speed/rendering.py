@@ -1,41 +1,47 @@
-"""Frames per second of tasks' pictures against the simulators' defaults: `python eval/speed/rendering.py`.
+"""Frames per second of tasks' pictures against the simulators' defaults.
 
 Both are timed in turn in one process on one core, and the medians and their ratio are what to quote.
 """
 
-import json
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("speed rendering")
+
 import os
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
+import rich
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from jepa_mpc import envs
+from jepa_mpc.cli import parse
+from jepa_mpc.eval.speed.rounds import Results, measurement
+from jepa_mpc.settings import Count
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
+class RenderingSpeedConfig:
     """Measure rendering speed, and how far the picture is from the default one."""
 
     tasks: tuple[str, ...] = ("all",)
     """Names of tasks, or all that have settings of their own."""
-    num_frames: int = 100
+    num_frames: Count = 100
     """Frames in a round."""
-    num_rounds: int = 5
+    num_rounds: Count = 5
     """Rounds, of which the median counts."""
     output: Path | None = None
     """JSON file to write beside the printed table."""
 
 
 def _visit(env: envs.PixelEnv, num_states: int) -> list[NDArray[np.float64]]:
-    """States on the way of random actions from a few resets."""
+    """Returns states on the way of random actions from a few resets."""
     rng, states = np.random.default_rng(0), []
     for index in range(num_states):
         if index % 20 == 0:
@@ -47,7 +53,7 @@ def _visit(env: envs.PixelEnv, num_states: int) -> list[NDArray[np.float64]]:
 
 
 def _round(env: envs.PixelEnv, states: list[NDArray[np.float64]]) -> tuple[float, NDArray[np.float64]]:
-    """Seconds a frame, and the frames."""
+    """Returns seconds a frame, and the frames."""
     frames, seconds = [], 0.0
     for state in states:
         env.set_state(state)
@@ -57,8 +63,8 @@ def _round(env: envs.PixelEnv, states: list[NDArray[np.float64]]) -> tuple[float
     return seconds / len(states), np.stack(frames).astype(np.float64)
 
 
-def benchmark(task: str, num_frames: int, num_rounds: int) -> dict[str, float]:
-    """Median frames/s of both settings, their ratio round by round, and the mean picture difference (0–255)."""
+def compare(task: str, num_frames: int, num_rounds: int) -> dict[str, float]:
+    """Returns median frames/s both ways, their ratio round by round, and the mean difference of pictures (0–255)."""
     fast, default = envs.make(task), envs.make(task, fast_rendering=False)
     default.reset(seed=0)
     states = _visit(fast, num_frames)
@@ -74,25 +80,20 @@ def benchmark(task: str, num_frames: int, num_rounds: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    config = tyro.cli(BenchmarkConfig)
-    if config.num_frames < 1 or config.num_rounds < 1:
-        sys.exit("error: --num-frames and --num-rounds must be at least 1")
+@measurement
+def measure(config: RenderingSpeedConfig) -> Results:
+    """Returns what `compare` does, by task."""
+    tasks = envs.task_names() if config.tasks == ("all",) else [envs.get_task(name).name for name in config.tasks]
+    return {task: compare(task, config.num_frames, config.num_rounds) for task in tqdm(tasks, leave=False)}
+
+
+def main(args: Sequence[str]) -> None:
+    config = parse(RenderingSpeedConfig, args)
     if hasattr(os, "sched_setaffinity"):  # software OpenGL would take every core
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    tasks = envs.task_names() if config.tasks == ("all",) else config.tasks
-    try:
-        measured = {task: benchmark(task, config.num_frames, config.num_rounds) for task in tqdm(tasks, leave=False)}
-    except envs.EnvError as error:
-        sys.exit(f"error: {error}")
     table = Table("task", "frames/s", "default", "ratio", "difference of 255", box=None)
-    for task, row in measured.items():
-        fast, default, ratio, difference = row.values()
-        table.add_row(task, f"{fast:.0f}", f"{default:.0f}", f"{ratio:.1f}", f"{difference:.2f}")
-    Console().print(table)
-    if config.output is not None:
-        config.output.write_text(json.dumps(measured, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    for task, row in measure(config).items():
+        if "ratio" in row:
+            fast, default, ratio, difference = row.values()
+            table.add_row(task, f"{fast:.0f}", f"{default:.0f}", f"{ratio:.1f}", f"{difference:.2f}")
+    rich.print(table)

@@ -1,7 +1,7 @@
-"""stable-worldmodel's planner on a model of given sizes, from a checkout of theirs, to time beside ours.
+"""stable-worldmodel's planner and reader, from a checkout of theirs, to time beside ours.
 
-Its planning and LeWM modules need einops, PyTorch and Gymnasium alone; its top-level package needs far more, so that
-is passed by. Weights are random, which changes no timing.
+Their planning and LeWM modules need einops, PyTorch and Gymnasium alone, and their reader h5py; their packages' own
+imports need far more, so those are passed by. Weights are random, which changes no timing.
 """
 
 import contextlib
@@ -10,18 +10,45 @@ import io
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.errors import UserError
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.world_model.model.encoder import build_encoder
 from jepa_mpc.world_model.model.jepa import JEPAConfig
+
+
+def _modules(checkout: Path, packages: tuple[str, ...], modules: tuple[str, ...]) -> list[Any]:
+    """Imports modules of a checkout without running their packages' `__init__`."""
+    for package in ("", *packages):
+        name = f"stable_worldmodel.{package}".rstrip(".")
+        folder = checkout / name.replace(".", "/")
+        if not folder.is_dir():
+            raise UserError(f"{checkout} is no checkout of stable-worldmodel; clone it from its GitHub page")
+        module = types.ModuleType(name)
+        module.__path__ = [str(folder)]
+        sys.modules[name] = module
+    try:
+        return [importlib.import_module(f"stable_worldmodel.{module}") for module in modules]
+    except ModuleNotFoundError as error:
+        raise UserError(f"stable-worldmodel needs {error.name}; pip install {error.name}") from error
+
+
+def stable_worldmodel_batches(
+    checkout: Path, path: Path, num_batches: int, batch_size: int, num_frames: int, num_workers: int
+) -> Callable[[], Iterable[Any]]:
+    """Returns what yields a round of their reader's batches."""
+    (theirs,) = _modules(checkout, ("data", "data.formats"), ("data.formats.hdf5",))
+    data = theirs.HDF5Dataset(path=path, num_steps=num_frames, keys_to_load=["pixels", "action"])
+    sampler = torch.utils.data.RandomSampler(data, num_samples=num_batches * batch_size)
+    return lambda: torch.utils.data.DataLoader(data, batch_size, sampler=sampler, num_workers=num_workers)
 
 
 class _HuggingFaceSurface(nn.Module):
@@ -36,22 +63,8 @@ class _HuggingFaceSurface(nn.Module):
 
 
 def stable_worldmodel_solve(checkout: Path, model: JEPAConfig, search: AgentConfig) -> Callable[[], float]:
-    """A function that plans once with their CEM and returns the seconds that it took."""
-    package = checkout / "stable_worldmodel"
-    if not (package / "planning" / "evaluator.py").is_file():
-        raise ValueError(f"{checkout} is no checkout of stable-worldmodel; clone it from its GitHub page")
-    for name, folder in (("stable_worldmodel", package), ("stable_worldmodel.wm", package / "wm")):
-        module = types.ModuleType(name)
-        module.__path__ = [str(folder)]
-        sys.modules[name] = module
-    try:
-        lewm, parts, planning = (
-            importlib.import_module(f"stable_worldmodel.{name}")
-            for name in ("wm.lewm.lewm", "wm.lewm.module", "planning")
-        )
-    except ModuleNotFoundError as error:
-        raise ValueError(f"stable-worldmodel needs {error.name}; pip install {error.name}") from error
-
+    """Returns a function that plans once with their CEM and returns the seconds that it took."""
+    lewm, parts, planning = _modules(checkout, ("wm",), ("wm.lewm.lewm", "wm.lewm.module", "planning"))
     width, predictor, settings = model.embed_dim, model.predictor, search.planner
     assert isinstance(settings, CEMConfig)
     hidden = model.projector_hidden
@@ -82,6 +95,8 @@ def stable_worldmodel_solve(checkout: Path, model: JEPAConfig, search: AgentConf
         n_steps=settings.num_iterations,
         topk=settings.num_elites,
     )
+    from gymnasium.spaces import Box
+
     # Their solver multiplies the space's last dimension by `action_block`.
     plan_config = types.SimpleNamespace(horizon=search.horizon, action_block=1)
     solver.configure(action_space=Box(-1, 1, (1, model.action_dim), np.float32), n_envs=1, config=plan_config)

@@ -1,31 +1,37 @@
-"""Windows per second of training, by processes, threads and precision: `python eval/speed/training.py`.
+"""Windows per second of training, by processes, threads and precision.
 
 Every variant is the training command itself on the same data for the same steps, in turn, round by round; medians and
 their ratios are what to quote. The learning time is the training's own, which leaves start-up out.
 """
 
-import json
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("speed training")
+
+import functools
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
+import rich
 
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval.speed.data import INFO, noise
-from jepa_mpc.world_model.checkpoint import git_commit
+from jepa_mpc.eval.speed.rounds import Results, measurement, rates_in_turn, rates_table
+from jepa_mpc.settings import Count
+from jepa_mpc.world_model.checkpoint import load_info
 from jepa_mpc.world_model.data.dataset import write_dataset
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
+class TrainingSpeedConfig:
     """Time trainings beside each other."""
 
     data: Path | None = None
@@ -34,11 +40,11 @@ class BenchmarkConfig:
     """Task that it is of."""
     preset: Literal["default", "debug", "paper"] = "default"
     """Of the trainings."""
-    num_steps: int = 60
+    num_steps: Count = 60
     """Steps of encoder and predictor together."""
-    num_rounds: int = 3
+    num_rounds: Count = 3
     """Rounds, of which the median counts."""
-    cores: int = 2
+    cores: Count = 2
     """Threads of one process, and processes of one thread."""
     compile: bool = False
     """Time a compiled encoder too."""
@@ -46,8 +52,8 @@ class BenchmarkConfig:
     """JSON file to write."""
 
 
-def variants(config: BenchmarkConfig) -> dict[str, tuple[int, int, list[str]]]:
-    """Processes, threads of each, and further options."""
+def variants(config: TrainingSpeedConfig) -> dict[str, tuple[int, int, list[str]]]:
+    """Returns processes, threads of each, and further options, by what to call them."""
     n = config.cores
     wanted: dict[str, tuple[int, int, list[str]]] = {
         f"1 process × {n} threads": (1, n, []),
@@ -59,62 +65,44 @@ def variants(config: BenchmarkConfig) -> dict[str, tuple[int, int, list[str]]]:
     return wanted
 
 
-def windows_per_second(config: BenchmarkConfig, data: Path, processes: int, threads: int, options: list[str]) -> float:
+def command(config: TrainingSpeedConfig, data: Path, output: Path, processes: int, options: list[str]) -> list[str]:
+    """Returns the training's command line."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    words = [sys.executable, *(launch if processes > 1 else []), "-m", "jepa_mpc", "train"]
+    words += ["--preset", config.preset, "--task", config.task, "--data", str(data), "--output", str(output)]
+    words += ["--num-steps", str(config.num_steps), "--predictor-steps", "0", "--reachability-steps", "0"]
+    return [*words, "--report-frames", "2", "--report-every", "1000000", "--save-every", "1000000", *options]
+
+
+def windows_per_second(
+    config: TrainingSpeedConfig, data: Path, processes: int, threads: int, options: list[str]
+) -> float:
+    """Returns the rate of one training. Raises `UserError` with its own last line if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, *(launch if processes > 1 else []), "world_model/train.py"]
-        command += ["--preset", config.preset, "--task", config.task, "--data", str(data), "--output", f"{folder}/run"]
-        command += ["--num-steps", str(config.num_steps), "--predictor-steps", "0", "--reachability-steps", "0"]
-        command += ["--report-frames", "2", "--report-every", "1000000", "--save-every", "1000000", *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": "."}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        output = Path(folder) / "run"
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        words = command(config, data, output, processes, options)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(f"a training failed: {done.stderr.strip().splitlines()[-1]}")
-        info = json.loads((Path(folder) / "run/config.json").read_text())
-    return config.num_steps * info["training"]["batch_size"] / info["learning_seconds"]
+            said = done.stderr.strip().splitlines() or ["it was ended"]
+            raise UserError(f"a training failed: {said[-1].removeprefix('error: ')}")
+        info = load_info(output)
+    return config.num_steps * info.training["batch_size"] / info.learning_seconds
 
 
-def run(config: BenchmarkConfig) -> dict[str, Any]:
-    for option in ("num_steps", "num_rounds", "cores"):
-        if (value := getattr(config, option)) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-    rates: dict[str, list[float]] = {name: [] for name in variants(config)}
+@measurement
+def measure(config: TrainingSpeedConfig) -> Results:
+    """Returns windows per second by variant."""
     with tempfile.TemporaryDirectory() as folder:
         data = config.data or Path(folder) / "noise.h5"
         if config.data is None:
             write_dataset(data, noise(200), INFO)
-        with tqdm(total=config.num_rounds * len(rates), desc="trainings") as bar:
-            for _ in range(config.num_rounds):
-                for name, variant in variants(config).items():
-                    rates[name].append(windows_per_second(config, data, *variant))
-                    bar.update()
-    medians = {name: float(np.median(each)) for name, each in rates.items()}
-    first = next(iter(medians.values()))
-    return {
-        "windows_per_second": medians,
-        "of_the_first": {name: rate / first for name, rate in medians.items()},
-        "rounds": rates,
-        "settings": {name: value for name, value in asdict(config).items() if not isinstance(value, Path)},
-        "command": f"python eval/speed/training.py --num-rounds {config.num_rounds} --num-steps {config.num_steps}",
-        "commit": git_commit(),
-    }
+        ways = {
+            name: functools.partial(windows_per_second, config, data, *variant)
+            for name, variant in variants(config).items()
+        }
+        return rates_in_turn(ways, config.num_rounds)
 
 
-def main() -> None:
-    config = tyro.cli(BenchmarkConfig)
-    try:
-        results = run(config)
-        if config.output is not None:
-            config.output.write_text(json.dumps(results, indent=2) + "\n")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-    table = Table("training", "windows/s", "of the first")
-    for name, rate in results["windows_per_second"].items():
-        table.add_row(name, f"{rate:,.1f}", f"{results['of_the_first'][name]:.2f}")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    rich.print(rates_table("training", measure(parse(TrainingSpeedConfig, args))))

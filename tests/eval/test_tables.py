@@ -16,7 +16,6 @@ from jepa_mpc.envs import SuiteTask
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import summarise
 from jepa_mpc.eval.protocols import PROTOCOLS
-from jepa_mpc.eval.speed import rendering
 from jepa_mpc.eval.tables import planners
 from jepa_mpc.eval.tables.agents import multiply_adds, score
 from jepa_mpc.eval.tables.contenders import CONTENDERS
@@ -153,17 +152,3 @@ def test_the_planners_table_is_in_the_order_of_holding():
     assert first == "| c | 90% [80%, 95%] | 60% [10%, 70%] | 25% | 3.0 / 6.0 ms |"
     assert second.startswith("| b |")
     assert third.startswith("| a |")
-
-
-def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
-    class Painter(Line):
-        def render(self):
-            clock.seconds += 1e-3 if self.fast_rendering else 4e-3
-            return super().render() + (0 if self.fast_rendering else 3)
-
-    register(monkeypatch, replace(LINE, make=Painter))
-    found = rendering.benchmark("line", num_frames=25, num_rounds=3)
-    assert found["fast_frames_per_second"] == pytest.approx(1000)
-    assert found["default_frames_per_second"] == pytest.approx(250)
-    assert found["ratio"] == pytest.approx(4)
-    assert found["mean_difference"] == pytest.approx(3)
