@@ -40,11 +40,11 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     @abstractmethod
     def render(self) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) of the present state."""
+        """Returns the picture (H, W, 3) of the present state."""
 
     @abstractmethod
     def get_state(self) -> NDArray[np.float64]:
-        """All that decides the future of the simulation and its reward, as one vector."""
+        """Returns all that decides the future of the simulation and its reward, as one vector."""
 
     @abstractmethod
     def set_state(self, state: NDArray[np.float64]) -> None:
@@ -57,21 +57,21 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     @property
     @abstractmethod
     def qpos(self) -> NDArray[np.float64]:
-        """Generalised positions (a copy), in radians and metres."""
+        """Returns a copy of the generalised positions, in radians and metres."""
 
     @property
     @abstractmethod
     def qvel(self) -> NDArray[np.float64]:
-        """Generalised velocities (a copy), per second."""
+        """Returns a copy of the generalised velocities, per second."""
 
     @abstractmethod
     def position(self, geom: str) -> NDArray[np.float64]:
-        """Where a named geom is, (3,) in metres."""
+        """Returns where a named geom is, (3,) in metres."""
 
     @property
     @abstractmethod
     def step_seconds(self) -> float:
-        """Simulated time of one environment step."""
+        """Returns the simulated time of one environment step."""
 
     def step(self, action):
         reward = self.advance(action)

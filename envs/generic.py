@@ -48,7 +48,9 @@ def spec(name: str) -> TaskSpec:
     )
 
 
-def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: bool, **options) -> MujocoEnv:
+def make_env(
+    name: str, action_repeat: int = 1, image_size: int = 64, fast_rendering: bool = True, **options
+) -> MujocoEnv:
     """Makes the environment of that name; options are `MujocoEnv`'s."""
     library, _, rest = name.partition("/")
     options |= {"action_repeat": action_repeat, "image_size": image_size, "fast_rendering": fast_rendering}
@@ -74,7 +76,7 @@ def make_env(name: str, action_repeat: int, image_size: int, fast_rendering: boo
 
 
 def read_pose(model: mujoco.MjModel) -> tuple[PoseTest, tuple[bool, ...]]:
-    """The default test of success, and which coordinates are angles."""
+    """Returns the default test of success, and which coordinates are angles."""
     parts: list[Part] = []
     angles = [False] * model.nq
     joints = zip(model.jnt_type, model.jnt_qposadr, model.jnt_limited, model.jnt_range, strict=True)

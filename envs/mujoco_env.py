@@ -80,18 +80,18 @@ class MujocoEnv(PixelEnv):
 
     @property
     def model(self) -> mujoco.MjModel:
-        """MuJoCo's model of the scene."""
+        """Returns MuJoCo's model of the scene."""
         return self._model
 
     @property
     def data(self) -> mujoco.MjData:
-        """MuJoCo's state of it."""
+        """Returns MuJoCo's state of it."""
         return self._data
 
     @property
     @abstractmethod
     def control_seconds(self) -> float:
-        """Simulated time of one control step."""
+        """Returns the simulated time of one control step."""
 
     @property
     def step_seconds(self):
@@ -103,7 +103,7 @@ class MujocoEnv(PixelEnv):
 
     @abstractmethod
     def _control_step(self, action: NDArray[np.floating]) -> float:
-        """One step of the simulator's own control loop; its reward."""
+        """Takes one step of the simulator's own control loop; returns its reward."""
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -163,7 +163,7 @@ class MujocoEnv(PixelEnv):
         mujoco.mj_setState(self._model, self._data, state[:size], _STATE)  # forward may have moved the warm start
 
     def _find_placed_at_reset(self) -> tuple[str, ...]:
-        """Fields of the model in which two episodes differ, such as a target's place; no MuJoCo state holds them."""
+        """Finds the model's fields that differ between episodes, such as a target's place; no state holds them."""
         fields = {name: value for name in dir(self._model) if _is_real(value := getattr(self._model, name))}
         self._begin_episode(0)
         before = {name: value.copy() for name, value in fields.items()}

@@ -121,7 +121,7 @@ def decimate_meshes(model, cell: float) -> None:
 
 
 def _representatives(vertices: np.ndarray, cell: float) -> np.ndarray:
-    """For each vertex (V, 3) the index of the one that is nearest to the mean of those in its cell."""
+    """Returns for each vertex (V, 3) the index of the one that is nearest to the mean of those in its cell."""
     _, cells = np.unique(np.floor(vertices / cell).astype(np.int64), axis=0, return_inverse=True)
     cells = cells.ravel()
     means = np.stack([np.bincount(cells, axis) for axis in vertices.T], axis=1) / np.bincount(cells)[:, None]
@@ -131,7 +131,7 @@ def _representatives(vertices: np.ndarray, cell: float) -> np.ndarray:
 
 
 def _reads_faces(model) -> bool:
-    """Whether physics look at the faces of a mesh: sensors that cast rays or feel surfaces, flexes, distance fields."""
+    """Says whether physics look at meshes' faces: sensors that cast rays or feel surfaces, flexes, distance fields."""
     import mujoco  # here, since importing this file picks the OpenGL platform first
 
     sensors = (mujoco.mjtSensor.mjSENS_RANGEFINDER, mujoco.mjtSensor.mjSENS_TACTILE)

@@ -35,7 +35,7 @@ class Part:
     kind: Literal["distance", "angle", "rotation"] = "distance"  # a rotation's four are a unit quaternion
 
     def error(self, qpos: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(...) of poses (..., Q)."""
+        """Returns the error (...) of poses (..., Q)."""
         coordinates = list(self.coordinates)
         here, there = qpos[..., coordinates], goal_qpos[..., coordinates]
         if self.kind == "rotation":  # q and −q are one rotation
@@ -55,19 +55,19 @@ class PoseTest:
     unit: str  # of an error
 
     def errors(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The largest error of a part (...), of poses (..., Q)."""
+        """Returns the largest error of a part (...), of poses (..., Q)."""
         here, there = np.asarray(qpos), np.asarray(goal_qpos)
         return functools.reduce(np.maximum, (part.error(here, there) for part in self.parts))
 
     def error(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> float:
-        """The same of one pose."""
+        """Returns the same of one pose."""
         return float(self.errors(qpos, goal_qpos))
 
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
         return self.error(qpos, goal_qpos) < self.tolerance
 
     def within(self, share: float) -> PoseTest:
-        """The same test with that share of the tolerance."""
+        """Returns the same test with that share of the tolerance."""
         return replace(self, tolerance=share * self.tolerance)
 
 
@@ -111,5 +111,5 @@ class TaskSpec:
 
     @property
     def strict(self) -> PoseTest:
-        """What the strict protocol asks of the pose of a task without effector."""
+        """Returns what the strict protocol asks of the pose of a task without effector."""
         return self.strict_pose or self.pose.within(0.5)

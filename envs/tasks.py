@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from jepa_mpc.envs.rendering import View
+from jepa_mpc.envs.suites.reacher import pose_on_target
 from jepa_mpc.envs.task import Part, PoseTest, SuiteTask, TableRow, TaskSpec
+from jepa_mpc.registry import load
 
 if TYPE_CHECKING:
     from jepa_mpc.envs.base import PixelEnv
@@ -24,53 +23,32 @@ _TURN = 2 * math.pi
 _THOROUGH = {"name": "icem", "num_samples": 256, "num_iterations": 6, "num_elites": 16}
 
 
-def _reacher(difficulty: str, image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.suites import reacher
+def _made(reference: str, options: dict, image_size: int, fast_rendering: bool) -> PixelEnv:
+    """Makes what goes by its suite's name, or a class in `module:class` of this folder's suites."""
+    if "/" not in reference:
+        make: Any = load(f"jepa_mpc.envs.suites.{reference}")
+    else:
+        from jepa_mpc.envs import generic
 
-    return reacher.make(difficulty, image_size, fast_rendering, action_repeat=2)
-
-
-def _reacher_pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
-    from jepa_mpc.envs.suites import reacher
-
-    return reacher.pose_on_target(env)
-
-
-def _two_room(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.suites.two_room import TwoRoomEnv
-
-    return TwoRoomEnv(image_size)
+        make = functools.partial(generic.make_env, reference)
+    return make(image_size=image_size, fast_rendering=fast_rendering, **options)
 
 
-def _push_t(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.suites.push_t import PushTEnv
-
-    return PushTEnv(image_size)
-
-
-def _cube(image_size: int, fast_rendering: bool) -> PixelEnv:
-    from jepa_mpc.envs.suites.ogbench_cube import OGBenchCubeEnv
-
-    return OGBenchCubeEnv(image_size=image_size, fast_rendering=fast_rendering)
-
-
-def _suite(name: str, options: dict, image_size: int, fast_rendering: bool) -> PixelEnv:
-    """A task of the control suite or of Gymnasium, with options of `MujocoEnv`."""
-    from jepa_mpc.envs import generic
-
-    return generic.make_env(name, image_size=image_size, fast_rendering=fast_rendering, **options)
-
-
-def _from_suite(name: str, suite_name: str, *, action_repeat: int, options: dict | None = None, **settings) -> TaskSpec:
-    make = functools.partial(_suite, suite_name, {"action_repeat": action_repeat, **(options or {})})
+def _task(name: str, reference: str, options: dict | None = None, *, action_repeat: int = 1, **settings) -> TaskSpec:
+    """Describes a task; options are those of the environment."""
+    options = {**(options or {}), **({"action_repeat": action_repeat} if action_repeat > 1 else {})}
+    make = functools.partial(_made, reference, options)
     return TaskSpec(name=name, make=make, action_repeat=action_repeat, **settings)
 
 
+_ARM = {"action_repeat": 2, "hidden_geoms": ("target",)}
+
 OWN_TASKS = [
     # The Reacher protocol of LeWorldModel (arXiv 2603.19312) as its auditors state it: 0.05 rad in every joint.
-    TaskSpec(
-        name="reacher",
-        make=functools.partial(_reacher, "easy"),
+    _task(
+        "reacher",
+        "dmc/reacher-easy",
+        {"hidden_geoms": ("target",)},
         pose=PoseTest((Part((0,), kind="angle"), Part((1,))), tolerance=0.05, unit="rad"),
         angles=(True, True),
         action_repeat=2,
@@ -78,8 +56,8 @@ OWN_TASKS = [
         effector="finger",
         effector_tolerance=0.01,
         suite=tuple(
-            SuiteTask(f"reacher-{name}", functools.partial(_reacher, name), _reacher_pose_on_target)
-            for name in ("easy", "hard")
+            SuiteTask(name, functools.partial(_made, f"dmc/{name}", _ARM), pose_on_target)
+            for name in ("reacher-easy", "reacher-hard")
         ),
         rows=(
             TableRow(published="88.7 (RP1, arXiv 2608.18669)"),
@@ -89,12 +67,11 @@ OWN_TASKS = [
         ),
     ),
     # Two-Room of the same paper: within 16 of 224 pixels.
-    TaskSpec(
-        name="two_room",
-        make=_two_room,
+    _task(
+        "two_room",
+        "two_room:TwoRoomEnv",
         pose=PoseTest((Part((0, 1)),), tolerance=16.0, unit="of 224 pixels"),
         angles=(False, False),
-        action_repeat=1,
         data_policy="two_room_walker",
         rows=(
             TableRow(published="100 (DINO-WM, by stable-worldmodel)"),
@@ -103,14 +80,13 @@ OWN_TASKS = [
         ),
     ),
     # Push-T as DINO-WM and the same paper judge it: agent and block within 20 of 512 pixels together, and 20°.
-    TaskSpec(
-        name="push_t",
-        make=_push_t,
+    _task(
+        "push_t",
+        "push_t:PushTEnv",
         pose=PoseTest(
             (Part((0, 1, 2, 3), 20.0), Part((4,), math.pi / 9, "angle")), tolerance=1.0, unit="of 20 pixels and 20°"
         ),
         angles=(False, False, False, False, True),
-        action_repeat=1,
         data_policy="push_t_pusher",
         episode_len=120,
         # The block is moved in passing, so the nearest of the blocks ahead counts, and pushes are held.
@@ -128,9 +104,9 @@ OWN_TASKS = [
     ),
     # OGBench's cube-single: the cube within 4 cm, wherever the arm is. Pairs whose cube does not move are left out
     # by being solved. Strict: rotation too, and held.
-    TaskSpec(
-        name="cube",
-        make=_cube,
+    _task(
+        "cube",
+        "ogbench_cube:OGBenchCubeEnv",
         pose=PoseTest((Part((14, 15, 16)),), tolerance=0.04, unit="m"),
         strict_pose=PoseTest(
             (Part((14, 15, 16), 0.04), Part((17, 18, 19, 20), math.radians(15), "rotation")),
@@ -139,7 +115,6 @@ OWN_TASKS = [
         ),
         strict_steps=5,
         angles=(*(True,) * 6, *(False,) * 15),
-        action_repeat=1,
         data_policy="cube_oracle",
         planning={"planner": _THOROUGH, "effort_weight": 0.0},  # effort would hold the gripper half open
         rows=(
@@ -148,11 +123,11 @@ OWN_TASKS = [
         ),
     ),
     # Within the radius of the suite's own target.
-    _from_suite(
+    _task(
         "point_mass",
         "dmc/point_mass-easy",
+        {"camera": View((0, 0, 0), distance=0.78), "hidden_geoms": ("target",)},
         action_repeat=2,
-        options={"camera": View((0, 0, 0), distance=0.78), "hidden_geoms": ("target",)},
         pose=PoseTest((Part((0, 1)),), tolerance=0.015, unit="m"),
         angles=(False, False),
         data_policy="pink",
@@ -160,21 +135,21 @@ OWN_TASKS = [
         planning={"horizon": 5},  # where force is scarce, what pays off shows later
     ),
     # The motor is too weak to lift the mass at once: it must be swung up.
-    _from_suite(
+    _task(
         "pendulum",
         "dmc/pendulum-swingup",
+        {"camera": View((0, 0, 0.6), distance=1.5, elevation=0)},
         action_repeat=2,
-        options={"camera": View((0, 0, 0.6), distance=1.5, elevation=0)},
         pose=PoseTest((Part((0,), _TURN, "angle"),), tolerance=0.02, unit="of a turn"),
         angles=(True,),
         data_policy="pink",
         planning={"horizon": 5},
     ),
-    _from_suite(
+    _task(
         "cartpole",
         "dmc/cartpole-swingup",
+        {"camera": View((0, 0, 1.0), distance=5.4, elevation=0)},
         action_repeat=4,
-        options={"camera": View((0, 0, 1.0), distance=5.4, elevation=0)},
         pose=PoseTest((Part((0,), 3.6), Part((1,), _TURN, "angle")), tolerance=0.02, unit="of the range"),
         angles=(False, True),
         data_policy="pink",
@@ -185,7 +160,7 @@ OWN_TASKS = [
         },
     ),
     # Cup and ball, each within the radius of the ball.
-    _from_suite(
+    _task(
         "ball_in_cup",
         "dmc/ball_in_cup-catch",
         action_repeat=2,
@@ -194,15 +169,15 @@ OWN_TASKS = [
         data_policy="pink",
     ),
     # Reacher's rule. Full torque spins the arm faster than pictures can follow.
-    _from_suite(
+    _task(
         "gym/Reacher-v5",
         "gym/Reacher-v5",
-        action_repeat=2,
-        options={
+        {
             "camera": View((0, 0, 0), distance=0.6),
             "hidden_geoms": ("target",),
             "action_bound": 0.2,
         },
+        action_repeat=2,
         pose=PoseTest((Part((0,), kind="angle"), Part((1,))), tolerance=0.05, unit="rad"),
         angles=(True, True, False, False),
         data_policy="uniform",
@@ -210,11 +185,10 @@ OWN_TASKS = [
         effector_tolerance=0.01,
     ),
     # The object's place, wherever the arm is. Contact is so soft that a push moves it by 7 cm a second at most.
-    _from_suite(
+    _task(
         "gym/Pusher-v5",
         "gym/Pusher-v5",
-        action_repeat=1,
-        options={
+        {
             "camera": View((0.45, -0.25, -0.3), distance=1.1, azimuth=-90, elevation=-60),
             "hidden_geoms": (-1,),  # the goal's disc
         },
@@ -228,7 +202,7 @@ OWN_TASKS = [
         planning={"planner": {"name": "icem", "num_iterations": 0}, "warm_start": "gcbc"},
     ),
     # A pose of the body wherever it stands: the camera goes along with it.
-    _from_suite(
+    _task(
         "walker",
         "dmc/walker-walk",
         action_repeat=2,

@@ -34,7 +34,7 @@ class PushTEnv(PixelEnv):
     qpos is (agent x, agent y, block x, block y, block angle); the block is where the middle of its bar's outer edge is.
     """
 
-    def __init__(self, image_size: int = 64):
+    def __init__(self, image_size: int = 64, fast_rendering: bool = True):
         self._library = _import_library()
         self._control = self._library.gym_pusht.PushTEnv()  # holds the gains; its own simulation is not begun
         self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -49,7 +49,7 @@ class PushTEnv(PixelEnv):
         self._new_table().debug_draw(self._library.DrawOptions(self._table))
 
     def _new_table(self):
-        """A space with walls."""
+        """Returns a space with walls."""
         space = self._library.pymunk.Space()
         space.damping = 0  # what is not pushed stops, as on a table
         low, high = 5, 506
@@ -79,7 +79,7 @@ class PushTEnv(PixelEnv):
         return self.render(), {}
 
     def advance(self, action):
-        """A fresh scene a step: cached contacts, which no state vector holds, would warm-start the solver."""
+        """Steps a fresh scene: cached contacts, which no state vector holds, would warm-start the solver."""
         space, agent, block = self._new_scene()
         control, reach = self._control, REACH * np.clip(action, -1, 1)
         target = self._library.pymunk.Vec2d(*np.clip(self._qpos[:2] + reach, 0, SIDE).tolist())
@@ -92,7 +92,7 @@ class PushTEnv(PixelEnv):
         return 0.0
 
     def render(self):
-        """Drawn by gym-pusht's pen at its size and averaged over the area of each pixel."""
+        """Draws by gym-pusht's pen at its size and averages over the area of each pixel."""
         self._canvas.blit(self._table, (0, 0))
         colours = self._library.colours
         for corners in to_world(CORNERS, self._qpos[2:4], self._qpos[4]):
@@ -128,12 +128,12 @@ class PushTEnv(PixelEnv):
 
 
 def to_world(points: NDArray[np.floating], block: NDArray[np.floating], angle: float) -> NDArray[np.float64]:
-    """Points (…, 2) of the block's frame, on the table."""
+    """Returns points (…, 2) of the block's frame, on the table."""
     return points @ _rotation(angle).T + block
 
 
 def to_block(points: NDArray[np.floating], block: NDArray[np.floating], angle: float) -> NDArray[np.float64]:
-    """Points (…, 2) of the table, in the block's frame."""
+    """Returns points (…, 2) of the table, in the block's frame."""
     return (points - block) @ _rotation(angle)
 
 
@@ -142,14 +142,14 @@ def _rotation(angle: float) -> NDArray[np.float64]:
 
 
 def distance_to_block(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far points (…, 2) of the block's frame are from the T (…); 0 within it."""
+    """Returns how far points (…, 2) of the block's frame are from the T (…); 0 within it."""
     nearest = np.clip(points[..., None, :], BOXES[:, :2], BOXES[:, 2:])
     return np.linalg.norm(points[..., None, :] - nearest, axis=-1).min(-1)
 
 
 @functools.cache
 def _import_library() -> SimpleNamespace:
-    """What is used of gym-pusht and of what it stands on."""
+    """Imports what is used of gym-pusht and of what it stands on."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         import cv2

@@ -22,7 +22,7 @@ _LOW, _HIGH = BORDER + RADIUS, SIDE - BORDER - RADIUS
 class TwoRoomEnv(PixelEnv):
     """Actions (2,) in [−1, 1] push the point right and down."""
 
-    def __init__(self, image_size: int = 64):
+    def __init__(self, image_size: int = 64, fast_rendering: bool = True):
         self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._position = np.array([60.0, 112.0])
@@ -75,13 +75,13 @@ class TwoRoomEnv(PixelEnv):
 
 
 def in_wall(position: NDArray[np.floating]) -> bool:
-    """Whether the point would touch the wall between the rooms; in the door it does not."""
+    """Says whether the point would touch the wall between the rooms; in the door it does not."""
     x, y = position
     return abs(x - WALL) < HALF_WALL + RADIUS and abs(y - DOOR) > HALF_DOOR
 
 
 def _draw_rooms(image_size: int) -> NDArray[np.float64]:
-    """The rooms without the point (H, W, 3)."""
+    """Draws the rooms without the point (H, W, 3)."""
     canvas = np.full((SIDE, SIDE), 255, np.uint8)
     line = 4
     for edge in (slice(BORDER - line, BORDER), slice(SIDE - BORDER, SIDE - BORDER + line)):
