@@ -1,5 +1,6 @@
 """How the agent plans."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -73,6 +74,11 @@ AGENT_PRESETS.register(
 )
 
 
+def config_of(planning: Mapping[str, Any], where: object) -> AgentConfig:
+    """Returns the settings that differ from the defaults in what a task or a checkpoint says of them."""
+    return read(AgentConfig, dict(planning), f"the planning of {where}")
+
+
 def config_for(spec: "TaskSpec") -> AgentConfig:
     """Returns the settings that a task is planned with unless others are given."""
-    return read(AgentConfig, dict(spec.planning), f"the planning of task {spec.name}")
+    return config_of(spec.planning, f"task {spec.name}")

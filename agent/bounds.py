@@ -1,6 +1,7 @@
 """Bounds of actions as planners and policies need them: finite, in order, and not all of them fixed."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jepa_mpc.envs.blocks import Bounds
 from jepa_mpc.errors import UserError
@@ -8,8 +9,11 @@ from jepa_mpc.errors import UserError
 _NO_BOUND = 1e6  # or more is a simulator's way to say that there is none
 
 
-def require_bounds(bounds: Bounds, whose: str) -> None:
-    """Raises `UserError`, which names whose they are, on bounds (A,) that nothing can search or draw in."""
+def checked_bounds(bounds: Bounds, whose: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the least and the largest action (A,), rounded inward.
+
+    Raises `UserError`, which names whose they are, on bounds that nothing can search or draw in.
+    """
     low, high = np.asarray(bounds.low), np.asarray(bounds.high)
     fix = f"give {whose} bounds of its own, such as -1 to 1"
     if low.ndim != 1 or low.shape != high.shape or not low.size:
@@ -21,3 +25,7 @@ def require_bounds(bounds: Bounds, whose: str) -> None:
             raise UserError(f"action {action} of {whose} has its bounds reversed ({least:g} to {most:g}); {fix}")
     if (low == high).all():
         raise UserError(f"no action of {whose} can vary (all are {low.tolist()}); {fix}")
+    least, most = low.astype(np.float32), high.astype(np.float32)
+    least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
+    most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
+    return np.minimum(least, most), most

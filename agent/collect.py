@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc import envs, places
-from jepa_mpc.agent.bounds import require_bounds
+from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, require_fit
 from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
@@ -161,7 +161,7 @@ def collect(config: CollectConfig) -> Path:
     name = config.policy or spec.data_policy
     make_policy = find_policy(name, config.task, config.policy_path)
     env = spec.make(spec.image_size, True)
-    require_bounds(env.action_space, f"task {spec.name}")
+    checked_bounds(env.action_space, f"task {spec.name}")
     require_fit(name, make_policy, env, spec.action_block)
     info = DatasetInfo(
         task=config.task,

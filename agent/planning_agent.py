@@ -1,19 +1,23 @@
 """Perceive → plan → act: model predictive control in latent space, toward a goal given as a picture."""
 
+import copy
 import math
+import operator
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc import places
+from jepa_mpc.agent.agent_config import AgentConfig, config_of
+from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
+from jepa_mpc.envs.blocks import Bounds, as_actions
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 from jepa_mpc.settings import checked
@@ -21,102 +25,143 @@ from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
 from jepa_mpc.world_model.model.jepa import JEPA
 
-BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log/speed.md)
+BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log)
+_SEARCHES_KEPT = 10_000
 
 
-def load_proposer(checkpoint: Path, config: AgentConfig, device: str = "cpu") -> LatentPolicy | None:
-    """The checkpoint's policy, if the config asks for one."""
+def load_proposer(checkpoint: Path | str, config: AgentConfig, device: str = "cpu") -> LatentPolicy | None:
+    """Returns the checkpoint's policy, if the config asks for one."""
     if config.warm_start == "none":
         return None
-    return load_latent_policy(checkpoint / f"{config.warm_start}.safetensors", checkpoint, device)[0]
+    folder = places.checkpoint(checkpoint)
+    return load_latent_policy(folder / f"{config.warm_start}.safetensors", folder, device)[0]
 
 
 class PlanningAgent:
     """Plans B episodes at once. Every block: encode the new picture, roll candidate plans, act on the best.
 
+    What it returns is the caller's own, finite and within the bounds whatever the model says. An episode's plan does
+    not depend on those beside it, up to the rounding of a larger batch's products: it may differ by 1e-4 of the range
+    by MPPI and by gradient, which carry such differences on.
+
     Args:
-        model: a trained world model.
-        action_space: the environment's; one block is `action_block` such actions.
-        action_block: environment steps in a block.
+        model: a trained world model, which is left as it is.
+        bounds: of one action, with `low` and `high` (A,); where these are equal, the action stays.
+        action_block: actions in a block.
         config: how to plan.
         proposer: what proposes plans to the search, if the config asks for it.
     """
 
     def __init__(
-        self,
-        model: JEPA,
-        action_space: gym.spaces.Box,
-        action_block: int,
-        config: AgentConfig,
-        proposer: LatentPolicy | None = None,
+        self, model: JEPA, bounds: Bounds, action_block: int, config: AgentConfig, proposer: LatentPolicy | None = None
     ):
-        if (numbers := action_block * math.prod(action_space.shape)) != model.config.action_dim:
-            raise UserError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
         config = checked(config)
+        self._low, self._high = checked_bounds(bounds, "the agent")
+        if (numbers := action_block * len(self._low)) != model.config.action_dim:
+            raise UserError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
         if config.receding_horizon > config.horizon:
             raise UserError(f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}")
-        self._objective = OBJECTIVES[config.objective]
         longest = config.history_len + config.horizon - 1
         if longest > (limit := model.config.predictor.max_len):
             raise UserError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
+        self._objective = OBJECTIVES[config.objective]
         if self._objective is reachability and model.reachability is None:
             raise UserError("this checkpoint has no reachability metric; use --objective latent or train it again")
         if (config.warm_start != "none") != (proposer is not None):
             raise UserError("warm_start names the policy that proposes; one must be there if, and only if, it does")
         if config.planner.num_iterations == 0 and proposer is None:
             raise UserError("without a search (num_iterations 0), a policy must propose: use --warm-start")
-        self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
         self._device = model.action_mean.device
         wide = model.config.predictor.width >= BFLOAT16_PAYS
         if config.precision == "bfloat16" or (config.precision == "auto" and wide and has_bfloat16(self._device)):
+            model = copy.deepcopy(model)
             model.predictor.bfloat16()
-        self._block_shape = (action_block, *action_space.shape)
-        low, high = (
-            torch.from_numpy(np.tile(bound, action_block)).to(self._device)
-            for bound in (action_space.low, action_space.high)
-        )
+        self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
+        low, high = (torch.from_numpy(np.tile(each, action_block)).to(self._device) for each in (self._low, self._high))
         self._planner = config.planner.make(low, high, action_block)
         self._reduce = REDUCTIONS[config.reduction]
-        self.rounds_done: list[int] = []  # by each search so far; fewer than asked for where it met the deadline
+        self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
+        self._num_episodes = 0
 
     @classmethod
-    def load(cls, checkpoint: Path | str, config: AgentConfig | None = None, device: str = "cpu") -> "PlanningAgent":
-        """The agent of a checkpoint, for the task that it was trained on, planned the task's own way by default."""
+    def load(
+        cls,
+        checkpoint: Path | str,
+        config: AgentConfig | None = None,
+        device: str = "cpu",
+        bounds: Bounds | None = None,
+    ) -> "PlanningAgent":
+        """Returns the agent of a checkpoint, planned as it says unless told otherwise. No simulator is needed.
+
+        Raises `UserError` if the checkpoint does not say what actions it takes, and no bounds are given.
+        """
         model, info = load_checkpoint(checkpoint, device=device)
-        env, spec = envs.make(info.task), envs.get_task(info.task)
-        config = config or config_for(spec)
-        proposer = load_proposer(Path(checkpoint), config, device)
-        return cls(model, env.action_space, spec.action_block, config, proposer)
+        config = config or config_of(info.planning, checkpoint)
+        if bounds is None and info.interface is None:
+            raise UserError(f"checkpoint {checkpoint} does not say what actions it takes; pass bounds, such as a Box")
+        bounds = info.interface.bounds() if bounds is None and info.interface else bounds
+        assert bounds is not None
+        block = info.interface.action_block if info.interface else model.config.action_dim // len(bounds.low)
+        return cls(model, bounds, block, config, load_proposer(checkpoint, config, device))
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
-        """Begins B episodes: goal pictures (B, H, W, 3), encoded once, and a seed for each episode's search."""
+        """Begins B episodes: goal pictures (B, H, W, 3) uint8, encoded once, and a seed for each episode's search."""
+        goals = self._checked(goals, "goals", 4)
+        try:
+            whole = [operator.index(seed) for seed in seeds]
+        except TypeError as error:
+            raise UserError(f"seeds must be whole numbers, not {list(seeds)}") from error
+        if not len(goals) == len(whole) > 0:
+            raise UserError(f"{len(goals)} goals need a seed each, not {len(whole)} seeds, and at least one is needed")
         with torch.inference_mode(not self._planner.needs_gradient):
             self._z_goal = self.model.encode(self._tensor(goals))[:, None, None]
-        self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
+        self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
         self._z_history: list[torch.Tensor] = []
         self._past_actions: list[torch.Tensor] = []
         self._plan: Plan | None = None
-        self._blocks_done = 0
+        self._blocks_done, self._num_episodes = 0, len(goals)
 
     def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The next block (B, block, A) for the pictures (B, H, W, 3) of now."""
+        """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now."""
         deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
+        if not self._num_episodes:
+            raise UserError("an agent acts toward goals: call reset(goals, seeds) before act(pictures)")
+        pictures = self._checked(pictures, "pictures", 4)
+        if len(pictures) != self._num_episodes:
+            raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
         with torch.inference_mode(not self._planner.needs_gradient):
             z = self.model.encode(self._tensor(pictures))
             self._z_history = [*self._z_history, z][-self.config.history_len :]
             if self._plan is None or self._blocks_done == self.config.receding_horizon:
                 self._plan = self._search(deadline)
                 self._blocks_done = 0
-                self.rounds_done.append(self._plan.num_rounds)
-            block = self._plan.actions[:, self._blocks_done]
+                self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
+            block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
             self._blocks_done += 1
             self._past_actions = [*self._past_actions, block][-self.config.history_len :]
-        return block.reshape(-1, *self._block_shape).cpu().numpy()
+        return np.clip(as_actions(block.cpu().numpy(), self.action_block), self._low, self._high)
+
+    def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
+        """Returns the block (B, A) with the middle of the bounds where no plan has a cost (B,) that is a number, or the
+        plan is none itself.
+        """
+        lost = ~(torch.isfinite(cost) & torch.isfinite(block).all(1))
+        if not lost.any():
+            return block
+        warnings.warn(
+            f"the model gives no finite cost in {int(lost.sum())} of {len(lost)} episodes; the middle of the bounds is "
+            "sent instead",
+            stacklevel=3,
+        )
+        return torch.where(lost[:, None], self._planner.middle, block)
 
     @torch.inference_mode()
     def latent_distance(self, pictures: NDArray[np.uint8], goals: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3), which may broadcast."""
-        z, z_goal = self.model.encode(self._tensor(pictures)), self.model.encode(self._tensor(goals))
+        """Returns the Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3) uint8, which
+        may broadcast.
+        """
+        seen = [self._tensor(self._checked(each, "pictures")) for each in (pictures, goals)]
+        z, z_goal = map(self.model.encode, seen)
         return self.model.latent_distance(z, z_goal).cpu().numpy()
 
     def _search(self, deadline: float) -> Plan:
@@ -129,6 +174,9 @@ class PlanningAgent:
             future = self.model.rollout(z_history, past_actions, actions)
             toll = effort(actions, planner.middle, planner.half_range)
             distance = self._objective(self.model, future, z_history[:, -1], self._z_goal)
+            if distance.shape != future.shape[:3]:
+                shapes = f"{tuple(future.shape[:3])}, not {tuple(distance.shape)}"
+                raise UserError(f"objective {config.objective} must return distances (B, S, H): {shapes}")
             return self._reduce(distance) + config.effort_weight * toll
 
         warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
@@ -137,8 +185,8 @@ class PlanningAgent:
         return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
 
     def _propose(self, warm_start: Plan | None, z_history: torch.Tensor, past_actions: torch.Tensor | None) -> Plan:
-        """The plan to start from, with the policy's own, in the futures that it leads to, among its elites. Without a
-        search the policy's own is the plan, no longer than it is acted on.
+        """Returns the plan to start from, with the policy's own, in the futures that it leads to, among its elites.
+        Without a search the policy's own is the plan, no longer than it is acted on.
         """
         assert self._proposer is not None
         z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
@@ -153,9 +201,18 @@ class PlanningAgent:
             blocks.append(torch.clamp(self._proposer(z_before, z, z_goal), planner.low, planner.high))
         actions = torch.stack(blocks, dim=1)
         if alone or warm_start is None:
-            return Plan(actions, actions.new_full((len(actions),), torch.inf), actions.unsqueeze(1), 0)
+            return Plan(actions, actions.new_zeros(len(actions)), actions.unsqueeze(1), 0)
         elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)
 
+    def _checked(self, pictures: ArrayLike, what: str, num_dimensions: int | None = None) -> NDArray[np.uint8]:
+        """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
+        array, side = np.asarray(pictures), self.model.config.encoder.image_size
+        if array.dtype != np.uint8:
+            raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
+        if array.shape[-3:] != (side, side, 3) or num_dimensions not in (None, array.ndim):
+            raise UserError(f"{what} must be (B, {side}, {side}, 3), not {array.shape}")
+        return array
+
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
-        return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).to(self._device)
+        return torch.from_numpy(np.array(pictures, order="C")).to(self._device)

@@ -60,7 +60,7 @@ class Plan:
 
 
 class Planner(ABC):
-    """A search over action sequences within bounds.
+    """Searches action sequences within bounds; where these are equal, the action stays.
 
     Args:
         config: settings of the search.
@@ -84,6 +84,9 @@ class Planner(ABC):
         deadline: float = float("inf"),
     ) -> Plan:
         """Plans B episodes at once, each with a generator of its own, so that no episode's plan depends on others.
+
+        It is the same alone, up to how the costs of a larger batch are rounded. Where all costs are infinite, the
+        plan's is too, and its actions mean nothing.
 
         Args:
             cost_fn: (B, S, H, A) to (B, S); a cost that is not finite ranks last.
@@ -124,26 +127,27 @@ class Planner(ABC):
             self._round_seconds = time.perf_counter() - begin
             if converged.all():
                 break
-        return Plan(best, cost, elites, num_rounds)
+        return Plan(torch.clamp(best, self.low, self.high), cost, elites, num_rounds)
 
     def num_samples(self, index: int) -> int:
-        """Candidates in round `index`."""
+        """Returns the number of candidates in round `index`."""
         return self.config.num_samples
 
     def noise(self, num_samples: int, horizon: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Unit noise (B, S, H, A)."""
+        """Returns unit noise (B, S, H, A)."""
         shape = (num_samples, horizon, len(self.low))
         return torch.stack([torch.randn(shape, generator=g, device=self.low.device) for g in generators])
 
     @abstractmethod
     def refit(self, samples: Tensor, costs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Candidates (B, S, H, A) with costs (B, S), inf for the unusable, to a new mean and std (B, H, A), the
-        candidates (B, K, H, A) to try again in the next round, and the plan (B, H, A) to act on if this is the last.
+        """Returns what follows from candidates (B, S, H, A) with costs (B, S), inf for the unusable: a new mean and
+        std (B, H, A), the candidates (B, K, H, A) to try again in the next round, and the plan (B, H, A) to act on if
+        this is the last.
         """
 
 
 def shift(plan: Plan, num_blocks: int, fill: Tensor) -> Plan:
-    """A plan as it stands after its first `num_blocks` are done, filled up with `fill` (A,)."""
+    """Returns a plan as it stands after its first `num_blocks` are done, filled up with `fill` (A,)."""
 
     def shifted(actions: Tensor) -> Tensor:
         rest = actions[..., num_blocks:, :]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jepa_mpc.planners.base import PLANNERS, CostFn, Plan
 from jepa_mpc.planners.cem import CEM, CEMConfig
+from jepa_mpc.planners.objectives import LEAST_RANGE
 from jepa_mpc.settings import Natural, Positive
 
 
@@ -64,12 +65,12 @@ class CEMGradient(CEM):
 
 
 def descend(planner: Gradient | CEMGradient, cost_fn: CostFn, actions: Tensor, found: Plan, deadline: float) -> Plan:
-    """Adam on candidates (B, K, H, A), in units of half the action range; each keeps the best place it has been.
+    """Descends by Adam from candidates (B, K, H, A), in units of half the action range; each keeps its best place.
 
     Costs of different candidates and episodes do not mix: Adam is elementwise and their sum is what is descended.
     """
     config, step_seconds = planner.config, 0.0
-    x = ((actions - planner.middle) / planner.half_range).requires_grad_(True)
+    x = ((actions - planner.middle) / planner.half_range.clamp_min(LEAST_RANGE)).requires_grad_(True)
     adam = torch.optim.Adam([x], betas=(0.9, 0.99))
     best, best_cost = actions, torch.full(actions.shape[:2], torch.inf, device=actions.device)
     for index in range(config.num_gradient_steps + 1):
@@ -91,5 +92,5 @@ def descend(planner: Gradient | CEMGradient, cost_fn: CostFn, actions: Tensor, f
             x.clamp_(-1, 1)
         step_seconds = time.perf_counter() - begin
     chosen = best_cost.argmin(1)
-    actions = torch.take_along_dim(best, chosen[:, None, None, None], dim=1)[:, 0]
+    actions = torch.take_along_dim(best, chosen[:, None, None, None], dim=1)[:, 0].clamp(planner.low, planner.high)
     return replace(found, actions=actions, cost=best_cost.amin(1))

@@ -29,7 +29,9 @@ class MPPI(Planner):
         usable = torch.isfinite(costs)
         count = usable.sum(1, keepdim=True).clamp_min(1)
         finite = torch.where(usable, costs, 0)
-        centred = torch.where(usable, costs - finite.sum(1, keepdim=True) / count, 0)
+        # Squares of large costs would overflow; a power of two changes no digit.
+        finite = finite * torch.where(finite.abs().amax(1, keepdim=True) > 1e15, 2.0**-78, 1.0)
+        centred = torch.where(usable, finite - finite.sum(1, keepdim=True) / count, 0)
         scale = (centred.square().sum(1, keepdim=True) / count).sqrt().clamp_min(1e-12)
         # With costs in units of their own std, one temperature serves objectives of any scale.
         logits = torch.where(usable, -centred / scale / self.config.temperature, -1e30)

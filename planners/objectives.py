@@ -16,7 +16,9 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda distance: distance.mean(-1),
 }
 
+LEAST_RANGE = 1e-30  # half of it, to divide by: an action that cannot vary is 0 of it
+
 
 def effort(actions: Tensor, middle: Tensor, half_range: Tensor) -> Tensor:
-    """Mean square (...) of actions (..., H, A), as fractions of half their range."""
-    return ((actions - middle) / half_range).square().mean((-1, -2))
+    """Returns the mean square (...) of actions (..., H, A), as fractions of half their range."""
+    return ((actions - middle) / half_range.clamp_min(LEAST_RANGE)).square().mean((-1, -2))

@@ -96,6 +96,32 @@ def test_bounds_are_kept_in_every_candidate_and_plan(name, seed, batch, horizon)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
+def test_plans_are_within_bounds_to_the_last_digit(name):
+    """All candidates are at the ends, so that means are there too, but for rounding."""
+    bound = torch.full((3,), 0.4)
+    planner = planner_of(
+        name, -bound, bound, num_samples=37, num_elites=7, init_std=1e4, num_iterations=1, temperature=0.2
+    )
+    plan = planner.plan(lambda actions: -actions.sum((-1, -2)), 2, generators(range(100)))
+    assert plan.actions.abs().max() <= bound[0]
+    assert (plan.actions > 0.39).any()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_an_action_whose_bounds_are_equal_stays(name):
+    low, high = torch.tensor([-1.0, 0.3, -1e-3]), torch.tensor([1.0, 0.3, 1e-3])
+    middle, half_range = (low + high) / 2, (high - low) / 2
+
+    def cost(actions):
+        return (actions[..., 0] - 0.5).square().sum(-1) + 0.01 * effort(actions, middle, half_range)
+
+    plan = planner_of(name, low, high, num_samples=100, num_iterations=5).plan(cost, 2, generators([0, 1]))
+    assert (plan.actions[..., 1] == low[1]).all()
+    assert torch.isfinite(plan.cost).all()
+    torch.testing.assert_close(plan.actions[..., 0], torch.full((2, 2), 0.5), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_cost_that_is_not_finite_ranks_last(name, bad):
     def cost(actions):

@@ -90,7 +90,7 @@ class ViTEncoder(nn.Module):
         self.patches = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         num_patches = (config.image_size // config.patch_size) ** 2
         self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.position = nn.Parameter(torch.randn(1, 1 + num_patches, config.width) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, 1 + num_patches, config.width).mul_(0.02))
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.num_heads,

@@ -142,7 +142,8 @@ class Predictor(nn.Module):
         self.max_len = config.max_len
         self.action_encoder = nn.Sequential(nn.Linear(action_dim, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.input = nn.Linear(embed_dim, width)
-        self.position = nn.Parameter(torch.randn(config.max_len, width) * 0.02)
+        # In place: on the meta device, a product would import PyTorch's compiler.
+        self.position = nn.Parameter(torch.randn(config.max_len, width).mul_(0.02))
         self.blocks = nn.ModuleList(AdaLNBlock(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         last = nn.Linear(config.projector_hidden or width, embed_dim)

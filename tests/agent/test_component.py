@@ -1,0 +1,278 @@
+"""The agent in somebody else's program: what it returns is theirs and safe, what it is given wrongly it names."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import CHECKPOINT, ROOT
+from test_agent import BLOCK, SEARCH, SPACE, PointModel, agent_with, picture_of
+
+from jepa_mpc.agent import planning_agent
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.errors import UserError
+from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig
+from jepa_mpc.world_model.checkpoint import load_checkpoint
+
+HERE, THERE = picture_of((4, 4))[None], picture_of((6, 6))[None]
+
+
+def agent_in(bounds, planner="icem", model=None, effort_weight=0.3, **search):
+    """A planner's agent in a world of points, within bounds."""
+    config = AgentConfig(replace(SEARCH, **search), "latent", effort_weight=effort_weight)
+    return PlanningAgent(model or PointModel(), bounds, BLOCK, config.searched_by(PLANNERS[planner]))
+
+
+def test_what_it_returns_is_the_callers_own():
+    agents = [agent_with(horizon=3, receding_horizon=2)[0] for _ in range(2)]
+    for agent in agents:
+        agent.reset(THERE, [0])
+    for _ in range(4):
+        block, other = (agent.act(HERE) for agent in agents)
+        np.testing.assert_array_equal(block, other)
+        block *= 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda agent: agent.act(HERE), r"call reset\(goals, seeds\) before act"),
+        (lambda agent: agent.reset(THERE / 255, [0]), "goals must be uint8, 0 to 255, not float64"),
+        (lambda agent: agent.reset(THERE > 0, [0]), "goals must be uint8, 0 to 255, not bool"),
+        (lambda agent: agent.reset(THERE[0], [0]), r"goals must be \(B, 16, 16, 3\), not \(16, 16, 3\)"),
+        (lambda agent: agent.reset(THERE[:, :8], [0]), r"goals must be \(B, 16, 16, 3\), not \(1, 8, 16, 3\)"),
+        (lambda agent: agent.reset(THERE, [0, 1]), "1 goals need a seed each, not 2 seeds"),
+        (lambda agent: agent.reset(THERE[:0], []), "at least one is needed"),
+        (lambda agent: agent.reset(THERE, [0.5]), r"seeds must be whole numbers, not \[0.5\]"),
+        (
+            lambda agent: (agent.reset(THERE, [0]), agent.act(np.repeat(HERE, 3, 0))),
+            "1 goals were given and 3 pictures",
+        ),
+        (lambda agent: (agent.reset(THERE, [0]), agent.act(HERE.astype(np.float32))), "pictures must be uint8"),
+        (lambda agent: agent.latent_distance(HERE / 255, THERE), "pictures must be uint8"),
+    ],
+)
+def test_misuse_is_named(call, message):
+    with pytest.raises(UserError, match=message):
+        call(agent_with()[0])
+
+
+def test_seeds_may_be_numpys_and_pictures_lists_of_arrays():
+    blocks = []
+    for seeds, goals in (([3, 4], np.repeat(THERE, 2, 0)), (np.array([3, 4]), [THERE[0], THERE[0]])):
+        agent, _ = agent_with()
+        agent.reset(goals, seeds)
+        blocks.append(agent.act(np.repeat(HERE, 2, 0)))
+    np.testing.assert_array_equal(*blocks)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        ([-1, -np.inf], [1, np.inf], "action 1 of the agent has no bounds"),
+        ([-1, -1e10], [1, 1e10], "action 1 of the agent has no bounds"),
+        ([np.nan, -1], [1, 1], "action 0 of the agent has no bounds"),
+        ([-1, 1], [1, -1], r"action 1 of the agent has its bounds reversed \(1 to -1\)"),
+        ([0.5, 0.5], [0.5, 0.5], "no action of the agent can vary"),
+        ([[-1, -1]], [[1, 1]], "must be two vectors"),
+        ([], [], "must be two vectors"),
+        ([-1], [1], "blocks are 6 numbers, the task's 3"),
+    ],
+)
+def test_bounds_that_cannot_serve_are_refused(low, high, message):
+    with pytest.raises(UserError, match=message):
+        agent_in(SimpleNamespace(low=np.array(low), high=np.array(high)))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_a_fixed_joint_stays_and_the_others_do_the_work(planner):
+    bounds = SimpleNamespace(low=np.array([-1.0, 0.25]), high=np.array([1.0, 0.25]))
+    agent, x = agent_in(bounds, planner, effort_weight=0.01), 12.0
+    agent.reset(picture_of((8, 9))[None], [0])
+    for step in range(4):
+        (block,) = agent.act(picture_of((x, step))[None])
+        assert (block[:, 1] == 0.25).all()
+        x += block[:, 0].sum()
+    assert abs(x - 8) < 1
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_action_is_within_the_bounds_to_the_last_digit(planner, dtype):
+    space = gym.spaces.Box(np.array([-0.4, 0.1], dtype), np.array([0.4, 0.7], dtype), dtype=dtype)
+    agent = agent_in(space, planner, init_std=20.0)
+    agent.reset(np.repeat(picture_of((24, 24))[None], 40, 0), range(40))
+    for _ in range(3):
+        actions = agent.act(np.repeat(HERE, 40, 0)).reshape(-1, 2)
+        assert ((actions >= space.low) & (actions <= space.high)).all()
+
+
+class Broken(PointModel):
+    """Its futures are no numbers, for the episodes that are told."""
+
+    broken = slice(1)
+    value = float("nan")
+
+    def rollout(self, z_history, past_actions, actions):
+        future = super().rollout(z_history, past_actions, actions).clone()
+        future[self.broken] = self.value
+        return future
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_where_no_cost_is_a_number_the_middle_is_sent_and_that_is_said(planner, value):
+    model = Broken()
+    model.value = value
+    agent = agent_in(SPACE, planner, model)
+    agent.reset(np.repeat(THERE, 2, 0), [0, 1])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="no finite cost in 1 of 2 episodes; the middle of the bounds is sent"):
+            broken, well = agent.act(np.repeat(HERE, 2, 0))
+        np.testing.assert_array_equal(broken, [[0, -0.75]] * BLOCK)
+        assert np.abs(well - [0, -0.75]).max() > 0.1
+        assert np.isfinite(well).all()
+
+
+def test_a_policy_that_proposes_no_numbers_is_not_obeyed():
+    agent, _ = agent_with(
+        lambda *z: torch.full((1, 6), float("nan")), warm_start="gcbc", planner=ICEMConfig(num_iterations=0)
+    )
+    agent.reset(THERE, [0])
+    with pytest.warns(UserWarning, match="the middle of the bounds is sent"):
+        np.testing.assert_array_equal(agent.act(HERE)[0], [[0, -0.75]] * BLOCK)
+
+
+def test_costs_near_the_largest_number_rank_as_small_ones_do():
+    low, high = torch.tensor([-1.0]), torch.tensor([1.0])
+    plans = []
+    for scale in (1.0, 2.0**120):  # 1.3e36
+        plan = (
+            MPPIConfig(num_samples=200)
+            .make(low, high)
+            .plan(
+                lambda actions, scale=scale: scale * (10 + (actions - 0.6).square().sum((-1, -2))),
+                1,
+                [torch.Generator().manual_seed(0)],
+            )
+        )
+        plans.append(plan.actions)
+    torch.testing.assert_close(*plans, atol=1e-5, rtol=0)
+    assert plans[0].item() == pytest.approx(0.6, abs=0.1)
+
+
+def test_one_agents_precision_does_not_change_anothers_model():
+    model, _ = load_checkpoint(CHECKPOINT)
+    bounds = gym.spaces.Box(-1, 1, (2,), np.float32)
+    exact = PlanningAgent(model, bounds, 5, AgentConfig())
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    blocks = []
+    for config in (AgentConfig(), AgentConfig(precision="bfloat16")):
+        rounded = PlanningAgent(model, bounds, 5, config)
+        exact.reset(picture, [0])
+        blocks.append(exact.act(picture[:, ::-1]))
+    np.testing.assert_array_equal(*blocks)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert rounded.model.predictor.position.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_alone_and_among_others_it_does_the_same_but_for_rounding(planner):
+    agent = PlanningAgent.load(CHECKPOINT, AgentConfig().searched_by(PLANNERS[planner]))
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    agent.reset(pictures[::-1], range(5))
+    together = agent.act(pictures)[2]
+    agent.reset(pictures[::-1][2:3], [2])
+    np.testing.assert_allclose(agent.act(pictures[2:3])[0], together, atol=1e-3)
+
+
+def test_what_is_kept_of_past_searches_is_bounded(monkeypatch):
+    monkeypatch.setattr(planning_agent, "_SEARCHES_KEPT", 5)
+    agent, _ = agent_with()
+    agent.reset(THERE, [0])
+    for _ in range(8):
+        agent.act(HERE)
+    assert agent.rounds_done == [SEARCH.num_iterations] * 5
+
+
+def to_the_left(model, future, z_now, z_goal):
+    """An objective of a stranger's: x, whatever the goal."""
+    return future[..., 0]
+
+
+def to_nowhere(model, future, z_now, z_goal):
+    return future
+
+
+def test_an_objective_may_be_a_strangers():
+    agent, _ = agent_with(objective="test_component:to_the_left")
+    agent.reset(THERE, [0])
+    assert agent.act(HERE)[0, :, 0].sum() < -2
+    agent, _ = agent_with(objective="test_component:to_nowhere")
+    agent.reset(THERE, [0])
+    with pytest.raises(UserError, match=r"must return distances \(B, S, H\): \(1, 40, 2\), not \(1, 40, 2, 2\)"):
+        agent.act(HERE)
+    with pytest.raises(UserError, match="unknown objective 'latnt'; did you mean latent"):
+        agent_with(objective="latnt")
+
+
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+missing = set({missing!r})
+find = PathFinder.find_spec
+hide = lambda cls, name, *rest: None if name.partition(".")[0] in missing else find(name, *rest)
+PathFinder.find_spec = classmethod(hide)
+
+import numpy as np
+from jepa_mpc import PlanningAgent
+
+agent = PlanningAgent.load("reacher")
+pictures = np.zeros((1, 64, 64, 3), np.uint8)
+agent.reset(pictures, [0])
+block = agent.act(pictures)
+assert block.shape == (1, 5, 2) and np.isfinite(block).all()
+print("torch._dynamo" in sys.modules)
+"""
+MISSING = (
+    "mujoco dm_control gymnasium h5py tyro tqdm scipy matplotlib dacite platformdirs imageio rich filelock PIL "
+    "stable_baselines3 tensorboard pymunk pygame ogbench minari hdf5plugin sheeprl"
+)
+
+
+def test_it_needs_no_simulator_and_little_else(tmp_path):
+    """From another folder, with nothing installed but NumPy, PyTorch, safetensors and what they need themselves."""
+    program = WITHOUT.format(missing=MISSING.split())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "False\n"  # PyTorch's compiler takes seconds to import, and is not used
+
+
+def test_a_checkpoint_that_does_not_say_what_actions_it_takes_needs_bounds(tmp_path):
+    shutil.copytree(CHECKPOINT, tmp_path / "old")
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    for name in ("interface", "planning"):
+        del config[name]
+    (tmp_path / "old/config.json").write_text(json.dumps({**config, "format_version": 1}))
+    with pytest.raises(UserError, match="old does not say what actions it takes; pass bounds"):
+        PlanningAgent.load(tmp_path / "old")
+    pictures = np.zeros((1, 64, 64, 3), np.uint8)
+    blocks = []
+    for agent in (
+        PlanningAgent.load(tmp_path / "old", bounds=gym.spaces.Box(-1, 1, (2,), np.float32)),
+        PlanningAgent.load(CHECKPOINT),
+    ):
+        agent.reset(pictures, [0])
+        blocks.append(agent.act(pictures))
+    np.testing.assert_array_equal(*blocks)
