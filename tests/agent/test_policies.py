@@ -97,7 +97,7 @@ def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():
                 path.append(env.qpos)
         crossings += int((np.diff(np.sign(np.array(path)[:, 0] - two_room.WALL)) != 0).sum())
         seen += path
-    assert crossings >= 10
+    assert crossings >= 35  # straight at its targets it would be 15
     cells = np.histogram2d(*np.array(seen).T, bins=4, range=[[21, 203]] * 2)[0]
     assert (cells > 0).all()
 

@@ -83,6 +83,25 @@ def test_rows_have_names_of_their_own_and_published_figures_a_row(monkeypatch):
     assert {name.rsplit("-offset")[0].rsplit("-", 1)[0] for name in published} <= set(bundled())
 
 
+def test_the_stored_table_and_cards_are_drawn_from_stored_rows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = BenchmarkConfig(output=ROOT / "docs/results/tasks")
+
+    def figures(line):
+        return [cell.strip() for cell in line.split("|")[:-4] + line.split("|")[-3:]]  # without the best published
+
+    shown = [figures(line) for line in (config.folder / "tasks.md").read_text().splitlines() if "[JSON]" in line]
+    drawn = []
+    for task in bundled():
+        card = (ROOT / "checkpoints" / task / "card.md").read_text()
+        for row in rows_of(task):
+            results = benchmark.stored(row, config)
+            assert results is not None, f"{row.name} is of another checkpoint, or planned another way"
+            drawn.append(figures(benchmark.line(row, results)))
+            assert benchmark.rates(results) in card
+    assert drawn == shown
+
+
 def test_bad_input_is_one_line(place, monkeypatch):
     monkeypatch.chdir(place)
     for options, message in (
