@@ -9,9 +9,7 @@ compared with the weights' own header before anything is allocated.
 """
 
 import hashlib
-import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +17,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
 
 from jepa_mpc import places
 from jepa_mpc.devices import choose_device
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.provenance import git_commit as git_commit
 from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.weights import CheckpointError as CheckpointError
+from jepa_mpc.world_model.weights import fill, half_precision, plain_name, read_tensors
 
 FORMAT_VERSION = 2  # 1: without interface and planning
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message is one line that names the fix."""
 
 
 class Bounds(NamedTuple):
@@ -89,13 +82,6 @@ def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo, card: str, 
     write_json(folder / "config.json", to_json(info))  # last: its being there says finished
 
 
-def half_precision(module: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights as they are stored. Buffers keep their precision: variances can overflow half."""
-    half = {name for name, _ in module.named_parameters()}
-    state = module.state_dict()
-    return {name: (value.half() if name in half else value).contiguous().cpu() for name, value in state.items()}
-
-
 def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
     """Returns what tells one world model, or another file of a checkpoint, from the next."""
     return hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()[:12]
@@ -130,58 +116,7 @@ def load_checkpoint(
         raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
     tensors, _ = read_tensors(path := folder / "model.safetensors")
     fill(model, {plain_name(name): value for name, value in tensors.items()}, path)
-    require_numbers(model, path)
     if info.collapsed:
         warnings.warn(f"checkpoint {folder} will not plan: {info.collapsed}", stacklevel=2)
     model = model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns a safetensors file's tensors and metadata. Raises `CheckpointError` if it is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path.parent}: {path.name} is missing; restore it or train it again")
-    try:
-        with safe_open(path, "pt") as file:  # which holds the sizes in its header against its own
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({reason(error)}); restore it or train it again") from error
-
-
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Gives a module, which may lie on the meta device, its weights.
-
-    Raises `CheckpointError`, which names the first difference, unless they are all that it has and no others, in its
-    own shapes and types.
-    """
-    expected = module.state_dict()
-    for name in [*expected, *tensors]:
-        wrong = ""
-        if name not in expected:
-            wrong = f"{name} is no part of the model"
-        elif name not in tensors:
-            wrong = f"{name} is missing"
-        elif (here := tuple(tensors[name].shape)) != (there := tuple(expected[name].shape)):
-            wrong = f"{name} is {here}, and {there} by its settings"
-        elif tensors[name].dtype not in (FLOATS if expected[name].is_floating_point() else (torch.int64,)):
-            wrong = f"{name} is of type {tensors[name].dtype}"
-        if wrong:
-            raise CheckpointError(f"{source} is damaged ({wrong}); restore it or train it again")
-    if any(value.is_meta for value in expected.values()):
-        owned = {name: tensors[name].to(value.dtype, copy=True) for name, value in expected.items()}
-        module.load_state_dict(owned, assign=True)
-    else:
-        module.load_state_dict(tensors)
-
-
-def require_numbers(module: nn.Module, source: object) -> None:
-    """Raises `CheckpointError`, which names the first that is not, unless all weights are such as training leaves."""
-    for name, value in module.state_dict().items():
-        too_low = (name.endswith("running_var") and (value < 0).any()) or (name == "action_std" and (value <= 0).any())
-        if too_low or not value.isfinite().all():
-            raise CheckpointError(f"{source} is damaged ({name} has numbers that no training leaves); train it again")
-
-
-def plain_name(name: str) -> str:
-    """Returns a tensor's name without what `torch.compile`, DataParallel and Lightning put before it."""
-    return re.sub(r"^(?:module\.|model\.)+", "", name.replace("_orig_mod.", ""))

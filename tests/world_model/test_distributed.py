@@ -22,7 +22,7 @@ from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
-from jepa_mpc.world_model.train import build
+from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
 

@@ -22,8 +22,9 @@ from jepa_mpc.world_model.convert.lewm_release import from_release, to_release
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
-from jepa_mpc.world_model.train import build, train
+from jepa_mpc.world_model.train import train
 from jepa_mpc.world_model.training import phases
+from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 
 LENGTHS = [30, 17, 41, 26, 33]

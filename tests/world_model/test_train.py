@@ -28,8 +28,9 @@ from jepa_mpc.world_model.regularizers.ema import EMAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.regularizers.simclr import SimCLRConfig
-from jepa_mpc.world_model.train import build, parse_config, train
+from jepa_mpc.world_model.train import parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
+from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.card import train_options
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding

@@ -12,8 +12,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("convert lewm")
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,24 +29,17 @@ from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import read_json, refuse_existing, whole, write_json
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, checked, read
-from jepa_mpc.world_model.checkpoint import (
-    FLOATS,
-    CheckpointError,
-    CheckpointInfo,
-    fill,
-    load_checkpoint,
-    plain_name,
-    require_numbers,
-    save_checkpoint,
-)
+from jepa_mpc.world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint
 from jepa_mpc.world_model.data.dataset import FRAMESKIP, UNUSED, is_unused
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.weights import FLOATS, fill, plain_name, require_same
 
 # Pictures are divided by 255 and normalised per channel there (ImageNet's values), and mapped to ±1 here.
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 # Width, depth and heads of the ViTs that a release can name.
 _VITS = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_VIT, _PARTS = "stable_pretraining.backbone.utils.vit_hf", ("encoder", "predictor")
 MAX_LEN = 1_000  # the window slides, so any length will do
 
 
@@ -74,39 +69,33 @@ class Export:
     """Folder for `config.json` and `weights.pt`."""
 
 
-def _names(depth: int, num_blocks: int) -> Iterator[tuple[str, str]]:
-    """Yields tensors that are the same in both: their name in a release, and here."""
-    yield "encoder.embeddings.cls_token", "encoder.cls"
-    for kind in ("weight", "bias"):
-        for i in range(depth):
-            theirs, ours = f"encoder.layers.{i}", f"encoder.layers.layers.{i}"
-            yield f"{theirs}.attention.o_proj.{kind}", f"{ours}.self_attn.out_proj.{kind}"
-            yield f"{theirs}.layernorm_before.{kind}", f"{ours}.norm1.{kind}"
-            yield f"{theirs}.layernorm_after.{kind}", f"{ours}.norm2.{kind}"
-            yield f"{theirs}.mlp.fc1.{kind}", f"{ours}.linear1.{kind}"
-            yield f"{theirs}.mlp.fc2.{kind}", f"{ours}.linear2.{kind}"
-        yield f"encoder.layernorm.{kind}", f"encoder.norm.{kind}"
-        for i in range(num_blocks):
-            theirs, ours = f"predictor.transformer.layers.{i}", f"predictor.blocks.{i}"
-            yield f"{theirs}.attn.norm.{kind}", f"{ours}.attention_norm.{kind}"
-            yield f"{theirs}.attn.to_out.0.{kind}", f"{ours}.out.0.{kind}"
-            for layer in (0, 1, 4):
-                yield f"{theirs}.mlp.net.{layer}.{kind}", f"{ours}.mlp.{layer}.{kind}"
-            yield f"{theirs}.adaLN_modulation.1.{kind}", f"{ours}.modulation.{kind}"
-        yield f"predictor.transformer.norm.{kind}", f"predictor.norm.{kind}"
-        yield f"action_encoder.embed.0.{kind}", f"predictor.action_encoder.1.{kind}"
-        yield f"action_encoder.embed.2.{kind}", f"predictor.action_encoder.3.{kind}"
-        yield f"projector.net.1.{kind}", f"projector.1.{kind}"
-        yield f"projector.net.3.{kind}", f"projector.3.{kind}"
-        for layer in (0, 1, 3):
-            yield f"pred_proj.net.{layer}.{kind}", f"predictor.output.{layer}.{kind}"
+# What holds a weight and a bias, in a release and here: a layer of the ViT, a block of the predictor, and the rest.
+_LAYER = {"attention.o_proj": "self_attn.out_proj", "layernorm_before": "norm1", "layernorm_after": "norm2"}
+_LAYER |= {"mlp.fc1": "linear1", "mlp.fc2": "linear2"}
+_BLOCK = {"attn.norm": "attention_norm", "attn.to_out.0": "out.0", "adaLN_modulation.1": "modulation"}
+_BLOCK |= {f"mlp.net.{layer}": f"mlp.{layer}" for layer in (0, 1, 4)}
+_REST = {"encoder.layernorm": "encoder.norm", "predictor.transformer.norm": "predictor.norm"}
+_REST |= {f"action_encoder.embed.{layer}": f"predictor.action_encoder.{layer + 1}" for layer in (0, 2)}
+_REST |= {f"projector.net.{layer}": f"projector.{layer}" for layer in (1, 3)}
+_REST |= {f"pred_proj.net.{layer}": f"predictor.output.{layer}" for layer in (0, 1, 3)}
+_PATCHES = "encoder.embeddings.patch_embeddings.projection"
+
+
+def _names(depth: int, num_blocks: int) -> dict[str, str]:
+    """Returns tensors that are the same in both: by their name in a release, that here."""
+    parts = dict(_REST)
+    for i in range(depth):
+        parts |= {f"encoder.layers.{i}.{a}": f"encoder.layers.layers.{i}.{b}" for a, b in _LAYER.items()}
     for i in range(num_blocks):
-        yield f"predictor.transformer.layers.{i}.attn.to_qkv.weight", f"predictor.blocks.{i}.qkv.weight"
-    for theirs, ours in (("projector.net.1", "projector.1"), ("pred_proj.net.1", "predictor.output.1")):
-        for kind in ("running_mean", "running_var", "num_batches_tracked"):
-            yield f"{theirs}.{kind}", f"{ours}.{kind}"
-    yield "projector.net.0.weight", "projector.0.weight"
-    yield "action_encoder.patch_embed.bias", "predictor.action_encoder.0.bias"
+        parts |= {f"predictor.transformer.layers.{i}.{a}": f"predictor.blocks.{i}.{b}" for a, b in _BLOCK.items()}
+    names = {f"{a}.{kind}": f"{b}.{kind}" for a, b in parts.items() for kind in ("weight", "bias")}
+    for i in range(num_blocks):
+        names[f"predictor.transformer.layers.{i}.attn.to_qkv.weight"] = f"predictor.blocks.{i}.qkv.weight"
+    for a, b in (("projector.net.1", "projector.1"), ("pred_proj.net.1", "predictor.output.1")):
+        names |= {f"{a}.{kind}": f"{b}.{kind}" for kind in ("running_mean", "running_var", "num_batches_tracked")}
+    names |= {"encoder.embeddings.cls_token": "encoder.cls", "projector.net.0.weight": "projector.0.weight"}
+    names |= {"encoder.embeddings.position_embeddings": "encoder.position"}
+    return names | {"action_encoder.patch_embed.bias": "predictor.action_encoder.0.bias"}
 
 
 # What transformers 4 calls the parts of a ViT, and transformers 5.
@@ -129,82 +118,60 @@ def new_name(name: str) -> str:
 
 def from_release(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> JEPA:
     """Returns the release's model; action normalisers are still 0 and 1. Raises `UserError` where it is not LeWM."""
-    left = {new_name(name): value for name, value in weights.items()}
+    found = {new_name(name): value for name, value in weights.items()}
+    encoder, predictor = (config[part] if isinstance(config.get(part), Mapping) else {} for part in _PARTS)
 
-    def take(name: str, *shape: int | None) -> Tensor:
-        if name not in left:
-            raise CheckpointError(f"its weights have no {name}")
-        found = tuple(left[name].shape)
-        if len(found) != len(shape) or any(b not in (None, a) for a, b in zip(found, shape, strict=True)):
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise CheckpointError(f"{name} is {found}, not ({wanted})")
-        return left.pop(name)
+    def size(name: str, axis: int = 0) -> int:
+        if name not in found or found[name].ndim <= axis:
+            raise CheckpointError(f"its weights have no {name} of {axis + 1} dimensions or more")
+        return found[name].shape[axis]
 
-    def size_of(name: str) -> int:
-        return (*left[name].shape, 0)[0] if name in left else 0
-
-    def entry(part: str, name: str, default: Any) -> Any:
-        return config[part].get(name, default) if isinstance(config.get(part), Mapping) else default
-
-    patches = take("encoder.embeddings.patch_embeddings.projection.weight", None, 3, None, None)
-    width, _, patch_size, _ = patches.shape
-    positions = take("encoder.embeddings.position_embeddings", 1, None, width)
-    window = take("predictor.pos_embedding", 1, None, None)
-    actions = take("action_encoder.patch_embed.weight", None, None, 1)
-    depth = _count(left, r"encoder\.layers\.(\d+)\.")
-    num_blocks = _count(left, r"predictor\.transformer\.layers\.(\d+)\.")
+    side, patch_size = (size("encoder.embeddings.position_embeddings", 1) - 1) ** 0.5, size(f"{_PATCHES}.weight", 3)
     heads = {name: heads for name, (_, _, heads) in _VITS.items()}
     sizes: dict[str, Any] = {
-        "action_dim": actions.shape[1],
-        "embed_dim": size_of("projector.net.3.bias"),
-        "projector_hidden": size_of("projector.net.0.weight"),
+        "action_dim": size("action_encoder.patch_embed.weight", 1),
+        "embed_dim": size("projector.net.3.bias"),
+        "projector_hidden": size("projector.net.0.weight"),
+        "projector_activation": "gelu",
         "encoder": {
             "kind": "vit",
-            "image_size": round(max(0, positions.shape[1] - 1) ** 0.5) * patch_size,
+            "image_size": round(abs(side)) * patch_size,
             "patch_size": patch_size,
-            "width": width,
-            "depth": depth,
-            "num_heads": entry("encoder", "num_heads", heads.get(str(entry("encoder", "size", "tiny")))),
+            "width": size(f"{_PATCHES}.weight"),
+            "depth": _count(found, r"encoder\.layers\.(\d+)\."),
+            "num_heads": encoder.get("num_heads", heads.get(str(encoder.get("size")))),
         },
         "predictor": {
             "kind": "lewm",
-            "width": window.shape[2],
-            "depth": num_blocks,
-            "num_heads": entry("predictor", "heads", None),
-            "head_dim": entry("predictor", "dim_head", 64),
-            "mlp_width": size_of("predictor.transformer.layers.0.mlp.net.1.bias"),
-            "projector_hidden": size_of("pred_proj.net.0.bias"),
-            "dropout": entry("predictor", "dropout", 0.0),
+            "width": size("predictor.pos_embedding", 2),
+            "depth": _count(found, r"predictor\.transformer\.layers\.(\d+)\."),
+            "num_heads": predictor.get("heads"),
+            "head_dim": predictor.get("dim_head", 64),
+            "mlp_width": size("predictor.transformer.layers.0.mlp.net.1.bias"),
+            "projector_hidden": size("pred_proj.net.0.bias"),
+            "dropout": predictor.get("dropout", 0.0),
             "max_len": MAX_LEN,
-            "window": window.shape[1],
+            "window": size("predictor.pos_embedding", 1),
         },
-        "projector_activation": "gelu",
     }
     with torch.device("meta"):
         model = JEPA(read(JEPAConfig, sizes, "its sizes"))
-    expected = model.state_dict()
-    state = {ours: take(theirs, *expected[ours].shape) for theirs, ours in _names(depth, num_blocks)}
-    for kind in ("weight", "bias"):
-        for i in range(depth):
-            square = (width, width) if kind == "weight" else (width,)
-            parts = [take(f"encoder.layers.{i}.attention.{part}_proj.{kind}", *square) for part in "qkv"]
-            state[f"encoder.layers.layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
+        expected = to_release(model)[1]
+    require_same(found, expected, "it")
+    depth, num_blocks = model.config.encoder.depth, model.config.predictor.depth
+    state = {ours: found[theirs] for theirs, ours in _names(depth, num_blocks).items()}
+    for kind, i in itertools.product(("weight", "bias"), range(depth)):
+        parts = [found[f"encoder.layers.{i}.attention.{part}_proj.{kind}"] for part in "qkv"]
+        state[f"encoder.layers.layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
     # (p / 255 - mean) / std of a pixel p is half of (p / 127.5 - 1) / std, and a constant.
-    shift = ((0.5 - _MEAN) / _STD).view(1, 3, 1, 1)
+    patches, shift = found[f"{_PATCHES}.weight"], ((0.5 - _MEAN) / _STD).view(1, 3, 1, 1)
     state["encoder.patches.weight"] = patches / (2 * _STD.view(1, 3, 1, 1))
-    state["encoder.patches.bias"] = take("encoder.embeddings.patch_embeddings.projection.bias", width) + (
-        patches * shift
-    ).sum((1, 2, 3))
-    state["encoder.position"] = positions
-    state["predictor.action_encoder.0.weight"] = actions.squeeze(2)
-    state["predictor.position"] = window.squeeze(0)
-    bias = take("projector.net.0.bias", sizes["projector_hidden"])
-    state["projector.1.running_mean"] = state["projector.1.running_mean"] - bias
-    if left:
-        raise CheckpointError(f"it has more than LeWM, such as {min(left)}")
-    state |= {"action_mean": torch.zeros(actions.shape[1]), "action_std": torch.ones(actions.shape[1])}
-    fill(model, state, "the release")
-    require_numbers(model, "the release")
+    state["encoder.patches.bias"] = found[f"{_PATCHES}.bias"] + (patches * shift).sum((1, 2, 3))
+    state["predictor.action_encoder.0.weight"] = found["action_encoder.patch_embed.weight"].squeeze(2)
+    state["predictor.position"] = found["predictor.pos_embedding"].squeeze(0)
+    state["projector.1.running_mean"] = state["projector.1.running_mean"] - found["projector.net.0.bias"]
+    normalisers = {"action_mean": torch.zeros(sizes["action_dim"]), "action_std": torch.ones(sizes["action_dim"])}
+    fill(model, state | normalisers, "it")
     return model.eval().requires_grad_(False)
 
 
@@ -217,55 +184,37 @@ def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
     encoder, predictor = config.encoder, config.predictor
     if predictor.kind != "lewm" or encoder.kind != "vit" or config.projector_activation != "gelu" or config.spherical:
         raise CheckpointError("only models as `--preset paper` trains them have a release's parts")
-    weights = {theirs: state[ours] for theirs, ours in _names(encoder.depth, predictor.depth)}
-    for kind in ("weight", "bias"):
-        for i in range(encoder.depth):
-            whole = state[f"encoder.layers.layers.{i}.self_attn.in_proj_{kind}"]
-            for part, value in zip("qkv", whole.chunk(3), strict=True):
-                weights[f"encoder.layers.{i}.attention.{part}_proj.{kind}"] = value
-    patches = state["encoder.patches.weight"] * (2 * _STD.view(1, 3, 1, 1))
-    shift = ((0.5 - _MEAN) / _STD).view(1, 3, 1, 1)
-    weights["encoder.embeddings.patch_embeddings.projection.weight"] = patches
-    bias = state["encoder.patches.bias"] - (patches * shift).sum((1, 2, 3))
-    weights["encoder.embeddings.patch_embeddings.projection.bias"] = bias
+    weights = {theirs: state[ours] for theirs, ours in _names(encoder.depth, predictor.depth).items()}
+    for kind, i in itertools.product(("weight", "bias"), range(encoder.depth)):
+        whole = state[f"encoder.layers.layers.{i}.self_attn.in_proj_{kind}"]
+        for part, value in zip("qkv", whole.chunk(3), strict=True):
+            weights[f"encoder.layers.{i}.attention.{part}_proj.{kind}"] = value
+    mean, std = (each.view(1, 3, 1, 1).to(whole.device) for each in (_MEAN, _STD))
+    weights[f"{_PATCHES}.weight"] = patches = state["encoder.patches.weight"] * (2 * std)
+    weights[f"{_PATCHES}.bias"] = state["encoder.patches.bias"] - (patches * ((0.5 - mean) / std)).sum((1, 2, 3))
     weights["action_encoder.patch_embed.weight"] = state["predictor.action_encoder.0.weight"].unsqueeze(2)
-    weights["encoder.embeddings.position_embeddings"] = state["encoder.position"]
     weights["predictor.pos_embedding"] = state["predictor.position"].unsqueeze(0)
     weights["projector.net.0.bias"] = torch.zeros(config.projector_hidden)
-    module = "stable_worldmodel.wm.lewm.module"
-    batchnorm = {"_target_": "torch.nn.BatchNorm1d", "_partial_": True}
-    mlp = {"_target_": f"{module}.MLP", "input_dim": config.embed_dim, "output_dim": config.embed_dim}
-    projector = {**mlp, "input_dim": encoder.width, "hidden_dim": config.projector_hidden, "norm_fn": batchnorm}
+    module, D = "stable_worldmodel.wm.lewm.module", config.embed_dim
+    size = next((name for name, (*_, heads) in _VITS.items() if heads == encoder.num_heads), "tiny")
+    vit = {"size": size, "patch_size": encoder.patch_size, "image_size": encoder.image_size}
+    mlp = {"_target_": f"{module}.MLP", "norm_fn": {"_target_": "torch.nn.BatchNorm1d", "_partial_": True}}
+    transformer: dict[str, Any] = {
+        "num_frames": predictor.window,
+        "depth": predictor.depth,
+        "heads": predictor.num_heads,
+    }
+    transformer |= {"input_dim": D, "hidden_dim": predictor.width, "output_dim": D}
+    transformer |= {"dim_head": predictor.inner // predictor.num_heads, "dropout": predictor.dropout}
+    transformer |= {"mlp_dim": len(state["predictor.blocks.0.mlp.1.bias"]), "emb_dropout": 0.0}
+    hidden = len(state["predictor.output.0.bias"])
     return {
         "_target_": "stable_worldmodel.wm.lewm.LeWM",
-        "encoder": {
-            "_target_": "stable_pretraining.backbone.utils.vit_hf",
-            "size": next((name for name, (*_, heads) in _VITS.items() if heads == encoder.num_heads), "tiny"),
-            "patch_size": encoder.patch_size,
-            "image_size": encoder.image_size,
-            "pretrained": False,
-            "use_mask_token": False,
-        },
-        "predictor": {
-            "_target_": f"{module}.Predictor",
-            "num_frames": predictor.window,
-            "input_dim": config.embed_dim,
-            "hidden_dim": predictor.width,
-            "output_dim": config.embed_dim,
-            "depth": predictor.depth,
-            "heads": predictor.num_heads,
-            "mlp_dim": len(state["predictor.blocks.0.mlp.1.bias"]),
-            "dim_head": predictor.head_dim or predictor.width // predictor.num_heads,
-            "dropout": predictor.dropout,
-            "emb_dropout": 0.0,
-        },
-        "action_encoder": {
-            "_target_": f"{module}.Embedder",
-            "input_dim": config.action_dim,
-            "emb_dim": config.embed_dim,
-        },
-        "projector": projector,
-        "pred_proj": {**mlp, "hidden_dim": len(state["predictor.output.0.bias"]), "norm_fn": batchnorm},
+        "encoder": {"_target_": _VIT, **vit, "pretrained": False, "use_mask_token": False},
+        "predictor": {"_target_": f"{module}.Predictor", **transformer},
+        "action_encoder": {"_target_": f"{module}.Embedder", "input_dim": config.action_dim, "emb_dim": D},
+        "projector": {**mlp, "input_dim": encoder.width, "hidden_dim": config.projector_hidden, "output_dim": D},
+        "pred_proj": {**mlp, "input_dim": D, "hidden_dim": hidden, "output_dim": D},
     }, {name: value.clone() for name, value in weights.items()}
 
 
@@ -290,7 +239,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises `CheckpointError` unless it holds tensors by name, each no larger than what is stored of it.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path.name} holds more than tensors, or is damaged; nothing of it was executed"

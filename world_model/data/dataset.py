@@ -42,9 +42,10 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 _STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
-_LATER = ("action_low", "action_high", "step_seconds", "planning")  # attributes that older files have not
+_BOUNDS = ("action_low", "action_high")
+_LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
 UNUSED = np.float32(1e6)  # the std of an action that never varies
-MOST = 1e15  # of an action, so that squares are numbers
+MOST = 1e15  # of what actions and states may be, so that squares are numbers
 InMemory = Literal["auto", "yes", "no"]
 Compression = Literal["none", "lzf", "gzip"]
 
@@ -284,7 +285,9 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         if (version := attributes["format_version"]) != FORMAT_VERSION:
             raise DatasetError(f"{path} has data format {version}, this version reads {FORMAT_VERSION}; {fix}")
         columns = _columns(file, "qpos")
-    fields = {field.name for field in dataclasses.fields(DatasetInfo)}
+        fields = {field.name for field in dataclasses.fields(DatasetInfo)}
+        if any(abs(bound) == math.inf for name in _BOUNDS for bound in attributes.get(name, ())):
+            fields -= {*_BOUNDS}  # which say nothing
     info = read(DatasetInfo, {name: value for name, value in attributes.items() if name in fields}, path)
     if task is not None and info.task != task:
         raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
@@ -320,7 +323,7 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
         fits = np.abs(action) < MOST
     last = np.cumsum(ep_len) - 1  # nothing need be done there
     fits[last] |= np.isnan(action[last])
-    for name, good in (("action", fits), (state, np.isfinite(qpos))):
+    for name, good in (("action", fits), (state, np.abs(qpos) < MOST)):
         if not good.all():
             row, number = np.argwhere(~good)[0]
             episode = int(np.searchsorted(last, row))

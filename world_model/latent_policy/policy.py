@@ -17,15 +17,9 @@ from torch import Tensor, nn
 from jepa_mpc.devices import choose_device
 from jepa_mpc.files import write_whole
 from jepa_mpc.settings import Count, NonNegative, Seed, read, to_json
-from jepa_mpc.world_model.checkpoint import (
-    CheckpointError,
-    fill,
-    half_precision,
-    read_tensors,
-    require_numbers,
-    weights_digest,
-)
+from jepa_mpc.world_model.checkpoint import weights_digest
 from jepa_mpc.world_model.model.encoder import Size
+from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, read_tensors
 
 Kind = Literal["inverse", "gcbc"]
 FORMAT_VERSION = 1
@@ -106,5 +100,4 @@ def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tup
     with torch.device("meta"):  # nothing is allocated by what the file declares
         policy = LatentPolicy(info.embed_dim, info.action_dim, info.hidden)
     fill(policy, tensors, path)
-    require_numbers(policy, path)
     return policy.to(choose_device(device)).eval().requires_grad_(False), info

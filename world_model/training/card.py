@@ -31,6 +31,20 @@ def facts(info: CheckpointInfo) -> dict[str, str]:
     }
 
 
+def print_facts(info: CheckpointInfo) -> None:
+    """Prints a training's facts and last losses as a table."""
+    import rich
+    from rich.table import Table
+
+    said = facts(info)
+    for phase, terms in info.metrics["loss"].items():
+        said[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    table = Table(show_header=False)
+    for row in said.items():
+        table.add_row(*row)
+    rich.print(table)
+
+
 def card(info: CheckpointInfo) -> str:
     """Returns the card of a trained checkpoint, as Markdown."""
     data = info.data

@@ -26,7 +26,7 @@ from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import whole
 from jepa_mpc.settings import Natural, NonNegative, read
-from jepa_mpc.world_model.checkpoint import CheckpointError, fill, read_tensors
+from jepa_mpc.world_model.weights import CheckpointError, read_tensors, require_same
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -252,5 +252,7 @@ def _load_state(path: Path, weights: nn.Module) -> tuple[Progress, list[dict[int
         if not key.startswith(prefix):
             _, which, index, name = key.split("/")
             moments.setdefault(int(which), {}).setdefault(int(index), {})[name] = value
-    fill(weights, {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}, path)
+    found = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+    require_same(found, weights.state_dict(), path)
+    weights.load_state_dict(found)
     return progress, [moments[which] for which in sorted(moments)]

@@ -1,0 +1,67 @@
+"""What a training begins from: the model for its data, and the conditions without which none begins."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from jepa_mpc.distributed import num_ranks
+from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.regularizers.base import Regularizer
+from jepa_mpc.world_model.training.config import TrainConfig
+from jepa_mpc.world_model.training.loop import TrainError
+from jepa_mpc.world_model.training.phases import recalibrate_batchnorm
+
+
+def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
+    """Returns model and regulariser as they are before the first step."""
+    torch.manual_seed(config.seed)
+    model = JEPA(_model_config(config, data))
+    mean, std = data.action_stats()
+    model.action_mean.copy_(torch.from_numpy(mean))
+    model.action_std.copy_(torch.from_numpy(std))
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recalibrate_batchnorm(model, data, num_batches=4)  # so that the report before the first step is true
+    if config.compile:
+        model.encoder.compile()
+    return model, config.regularizer.make(model).to(device)
+
+
+def require_shares(config: TrainConfig) -> None:
+    """Raises `TrainError`, which names the counts that do, if the processes cannot share every batch evenly."""
+    steps = {"": config.num_steps, "predictor_": config.predictor_steps, "reachability_": config.reachability_steps}
+    sizes = {f"{phase}batch_size": getattr(config, f"{phase}batch_size") for phase, num in steps.items() if num}
+    if odd := [f"--{name.replace('_', '-')} {size}" for name, size in sizes.items() if size % num_ranks()]:
+        counts = " or ".join(str(n) for n in range(1, 65) if not any(size % n for size in sizes.values()))
+        raise TrainError(
+            f"{num_ranks()} processes cannot share {' and '.join(odd)} evenly; change that, or start {counts}"
+        )
+
+
+def require_fit(config: TrainConfig, data: Dataset) -> None:
+    """Raises `UserError` if model, windows and data do not fit each other."""
+    if data.pixels.shape[1] != data.pixels.shape[2]:
+        raise TrainError(f"pictures must be square, not {data.pixels.shape[1:]}; write the data set again")
+    with torch.device("meta"):
+        JEPA(_model_config(config, data))
+    windows = {"--num-frames": config.num_frames}
+    windows |= {"--predictor-num-frames": config.predictor_num_frames} if config.predictor_steps else {}
+    windows |= {"--reachability-steps": 3} if config.reachability_steps else {}
+    for option, length in windows.items():
+        if config.predictor.kind == "residual" and length - 1 > config.predictor.max_len:
+            raise TrainError(f"{option} {length} is more than the predictor sees; raise --predictor.max-len")
+        data.sample_rows(1, length, np.random.default_rng(0))
+
+
+def _model_config(config: TrainConfig, data: Dataset) -> JEPAConfig:
+    return JEPAConfig(
+        data.action.shape[1],
+        config.embed_dim,
+        config.projector_hidden,
+        dataclasses.replace(config.encoder, image_size=data.pixels.shape[1]),
+        config.predictor,
+        config.reachability if config.reachability_steps else None,
+        config.regularizer.spherical,
+        config.projector_activation,
+    )
