@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.agent.data_policies.uniform import uniform_actions
+from jepa_mpc.envs.blocks import Bounds
 
 
 class Agent(Protocol):
@@ -19,7 +19,7 @@ class Agent(Protocol):
         """Begins B episodes toward goal pictures (B, H, W, 3)."""
 
     def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The next block (B, block, A) for pictures (B, H, W, 3)."""
+        """Returns the next block (B, block, A) for pictures (B, H, W, 3)."""
 
 
 @runtime_checkable
@@ -27,27 +27,27 @@ class PrivilegedAgent(Agent, Protocol):
     """An agent that is shown the simulator's state: not a rival, but what the rest can be compared with."""
 
     def look(self, states: NDArray[np.float64], goal_states: NDArray[np.float64]) -> None:
-        """Before every answer, the states (B, S) of now and of the goals."""
+        """Shows, before every answer, the states (B, S) of now and of the goals."""
 
 
 class RandomAgent:
-    """Uniform actions, as in data collection."""
+    """Acts uniformly, as in data collection."""
 
-    def __init__(self, action_space: gym.spaces.Box, action_block: int):
-        self._space, self.action_block = action_space, action_block
+    def __init__(self, bounds: Bounds, action_block: int):
+        self._bounds, self.action_block = bounds, action_block
 
     def reset(self, goals, seeds):
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
 
     def act(self, pictures):
-        return np.stack([uniform_actions(self._space, self.action_block, rng) for rng in self._rngs])
+        return np.stack([uniform_actions(self._bounds, self.action_block, rng) for rng in self._rngs])
 
 
 class DoNothingAgent:
-    """Zero actions."""
+    """Sends zeros."""
 
-    def __init__(self, action_space: gym.spaces.Box, action_block: int):
-        self.action_block, self._shape = action_block, action_space.shape
+    def __init__(self, bounds: Bounds, action_block: int):
+        self.action_block, self._shape = action_block, bounds.low.shape
 
     def reset(self, goals, seeds):
         pass

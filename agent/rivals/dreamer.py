@@ -1,6 +1,6 @@
 """Dreamer's actor, as sheeprl builds it, behind the surface of `PlanningAgent`: two pictures in, one action out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from jepa_mpc import envs
+from jepa_mpc.agent.base import Agent
+from jepa_mpc.agent.rivals.base import Command, Facts, Rival, command, folder_of
 from jepa_mpc.agent.rivals.train_dreamer import quiet_sheeprl
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import read_json
+
+CURVE_POINTS = 4  # of a training that is measured along the way
+_FIX = "train Dreamer with `jepa-mpc train-dreamer`"
 
 
 class DreamerAgent:
@@ -21,7 +26,7 @@ class DreamerAgent:
     as long as in training.
 
     Args:
-        weights: a file that `train_dreamer.py` has written; `config.json` of the same folder says how it was trained.
+        weights: a file that `jepa-mpc train-dreamer` has written; `config.json` beside it says how it was trained.
     """
 
     def __init__(self, weights: Path):
@@ -30,8 +35,7 @@ class DreamerAgent:
             from sheeprl.algos.dreamer_v3_5.agent import build_agent
             from sheeprl.utils.utils import dotdict
 
-        fix = "train Dreamer with `jepa-mpc train-dreamer`"
-        stored = read_json(weights.parent / "config.json", fix)
+        stored = read_json(weights.parent / "config.json", _FIX)
         parts: dict[str, dict[str, torch.Tensor]] = {"world_model": {}, "actor": {}}
         try:
             with safe_open(weights, "pt") as file:
@@ -40,7 +44,7 @@ class DreamerAgent:
                     parts[part][rest] = file.get_tensor(name)
             config, self.action_block = dotdict(stored["sheeprl"]), int(stored["settings"]["action_repeat"])
         except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"{weights} is damaged ({reason(error)}); delete it and {fix}") from error
+            raise UserError(f"{weights} is damaged ({reason(error)}); delete it and {_FIX}") from error
         env = envs.make(stored["settings"]["task"])
         self._space = env.action_space
         self._keys: list[str] = list(config.algo.cnn_keys.encoder)
@@ -69,3 +73,43 @@ class DreamerAgent:
         low, high = self._space.low, self._space.high
         scaled = low + (actions.cpu().numpy().reshape(len(pictures), 1, -1) + 1) / 2 * (high - low)
         return np.clip(scaled, low, high).astype(np.float32).repeat(self.action_block, axis=1)
+
+
+def _folder(task: str, seed: int) -> Path:
+    return folder_of("dreamer", task, seed)
+
+
+def _train(task: str, seed: int) -> list[Command]:
+    folder = _folder(task, seed)
+    done = (folder / "actors/config.json").exists()
+    return [] if done else [command("train-dreamer", task=task, seed=seed, output=folder)]
+
+
+def _actors(task: str, seed: int) -> list[Path]:
+    """Returns the actors' files, the youngest last."""
+    return sorted(_folder(task, seed).glob("actors/*.safetensors"), key=lambda path: int(path.stem))
+
+
+def _info(task: str, seed: int) -> dict[str, Any]:
+    return read_json(_folder(task, seed) / "actors/config.json", _FIX)
+
+
+def _make(task: str, seed: int, actor: Path | None = None) -> tuple[Agent, Facts]:
+    actor = actor or _actors(task, seed)[-1]
+    agent, steps = DreamerAgent(actor), int(actor.stem)
+    seconds = _info(task, seed)["learning_seconds"][actor.stem]
+    return agent, Facts(steps, steps // agent.action_block, True, seconds, agent.num_parameters)
+
+
+def _stages(task: str, seed: int) -> Iterator[tuple[Agent, Facts]]:
+    actors = _actors(task, seed)
+    for index in np.linspace(0, len(actors) - 1, min(CURVE_POINTS, len(actors))).astype(int):
+        yield _make(task, seed, actors[index])
+
+
+def _returns(task: str, seed: int) -> dict[str, Any]:
+    return {name: _info(task, seed)[name] for name in ("training_returns", "baseline_returns")}
+
+
+# sheeprl's packages clash with others of ours. One seed: it takes more than an hour.
+DREAMER = Rival("pictures, reward", _make, train=_train, venv=Path(".venv-dreamer"), stages=_stages, returns=_returns)

@@ -24,8 +24,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jepa_mpc import envs, files, places
+from jepa_mpc.agent.base import Agent
 from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, normalise, read_state, read_weights
 from jepa_mpc.agent.data_policies.train_sac import NO_RL, export_actor, measure_states
+from jepa_mpc.agent.rivals.base import THREE_SEEDS, Command, Facts, Rival, command, folder_of
 from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError, reason
@@ -157,7 +159,7 @@ def train(config: HerConfig) -> Path:
     """Trains, and returns the policy's file; a finished one is left alone."""
     config = checked(config)
     try:
-        from stable_baselines3 import SAC, HerReplayBuffer
+        import stable_baselines3
     except ImportError as error:
         raise UserError(f"{NO_RL} ({error})") from error
     spec = envs.get_task(config.task)
@@ -168,7 +170,7 @@ def train(config: HerConfig) -> Path:
             return path
         began = time.monotonic()
         env = GoalStateEnv(envs.make(config.task), spec, config.seed, config.random_steps)
-        sac = SAC(
+        sac = stable_baselines3.SAC(
             "MultiInputPolicy",
             env,
             learning_rate=config.learning_rate,
@@ -176,7 +178,7 @@ def train(config: HerConfig) -> Path:
             learning_starts=config.random_steps,
             batch_size=config.batch_size,
             gamma=config.discount,
-            replay_buffer_class=HerReplayBuffer,
+            replay_buffer_class=stable_baselines3.HerReplayBuffer,
             replay_buffer_kwargs={"n_sampled_goal": config.num_hindsight, "goal_selection_strategy": "future"},
             policy_kwargs={"net_arch": list(config.hidden_sizes)},
             seed=config.seed,
@@ -212,6 +214,24 @@ def load_actor(path: Path) -> tuple[Actor, HerInfo]:
     info = read(HerInfo, stored, f"{path} is damaged")
     weights = read_weights(path, info.hidden_sizes, len(info.action_low))
     return Actor(weights, np.array(info.action_low, np.float32), np.array(info.action_high, np.float32)), info
+
+
+def _place(task: str, seed: int) -> Path:
+    return folder_of("sac", task, seed) / "actor.safetensors"
+
+
+def _train(task: str, seed: int) -> list[Command]:
+    path = _place(task, seed)
+    return [] if path.exists() else [command("train-her", task=task, seed=seed, output=path.parent)]
+
+
+def _make(task: str, seed: int) -> tuple[Agent, Facts]:
+    actor, info = load_actor(_place(task, seed))
+    parameters = sum(value.size for name, value in actor.weights.items() if not name.startswith("state_"))
+    return HerAgent(task, actor), Facts(info.num_steps, 0, True, info.learning_seconds, parameters)
+
+
+SAC = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _train)
 
 
 def main(args: Sequence[str]) -> None:

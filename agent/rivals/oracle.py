@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.rivals.base import NOTHING, Rival, own_way
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 
 
@@ -62,3 +63,10 @@ class OracleAgent:
                         env.advance(action)
                     errors[i, j, h] = pose.error(env.qpos, goal) / pose.tolerance
         return torch.from_numpy(errors)
+
+
+ORACLE = Rival(
+    "the simulator and the goal's state",
+    lambda task, seed: (OracleAgent(task, own_way(task)), NOTHING),
+    planner=own_way,
+)

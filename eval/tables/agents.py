@@ -250,7 +250,7 @@ def write_agent_table(config: BenchmarkConfig) -> Path:
     for name, seed in tqdm(missing, desc="rows"):
         measure(name, seed, config)
     found = functools.partial(stored, config=config)
-    rows = {name: [row for seed in c.seeds if (row := found(name, seed))] for name, c in CONTENDERS.items()}
+    rows = {name: [row for seed in CONTENDERS[name].seeds if (row := found(name, seed))] for name in CONTENDERS}
     rows = {name: measured for name, measured in rows.items() if measured}
     spec = envs.get_task(task)
     suite = [suite_task.name for suite_task in spec.suite]

@@ -17,10 +17,11 @@ from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.agent.data_policies.train_sac import StateEnv
-from jepa_mpc.agent.rivals import dreamer_env, her, train_dreamer
+from jepa_mpc.agent.rivals import RIVALS, Rival, dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.agent.rivals.oracle import OracleAgent
+from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
@@ -328,3 +329,19 @@ def test_agents_that_see_state_say_so():
     for agent in (DoNothingAgent(blind, 5), RandomAgent(blind, 5)):
         assert not isinstance(agent, PrivilegedAgent)
     assert isinstance(OracleAgent("reacher", AgentConfig()), PrivilegedAgent)
+
+
+def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    assert list(RIVALS) == ["jepa", "jepa_short", "dreamer", "sac", "inverse", "gcbc", "random", "do_nothing", "oracle"]
+    assert all(isinstance(RIVALS[name], Rival) for name in RIVALS)
+    commands = [command for name in RIVALS for command in RIVALS[name].train("reacher", 1)]
+    assert all(command[:3] == [sys.executable, "-m", "jepa_mpc"] for command in commands)
+    assert {command[3] for command in commands} == COMMANDS.keys() & {
+        *("collect", "train", "train-latent-policy", "train-her", "train-dreamer")
+    }
+    (tmp_path / "my_rivals.py").write_text(
+        "from jepa_mpc.agent.rivals import Rival\nSTATUE = Rival('nothing', lambda task, seed: None, seeds=(7,))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert RIVALS["my_rivals:STATUE"].seeds == (7,)

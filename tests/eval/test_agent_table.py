@@ -29,7 +29,7 @@ def test_an_interrupted_benchmark_goes_on_and_gives_the_same_table(place, monkey
     monkeypatch.chdir(place)
     config = BenchmarkConfig(task="two_room", agents="random,jepa,do_nothing", num_episodes=3)
     monkeypatch.setattr(agent_table, "TIMED_DECISIONS", 3)
-    monkeypatch.setitem(CONTENDERS, "jepa", CONTENDERS["jepa"].__class__(**{**vars(CONTENDERS["jepa"]), "seeds": (0,)}))
+    monkeypatch.setitem(CONTENDERS._values, "jepa", replace(CONTENDERS["jepa"], seeds=(0,)))
     measure, measured = agent_table.measure, []
 
     def interrupted(name, seed, config):
@@ -82,7 +82,7 @@ def test_a_clone_without_runs_draws_the_table_from_stored_rows(monkeypatch, tmp_
     shutil.copytree(folder, tmp_path / "reacher")
     monkeypatch.setattr(agent_table, "measure", lambda *row: pytest.fail(f"{row[:2]} is measured again"))
     config = BenchmarkConfig(task="reacher", output=tmp_path / "reacher")
-    done = [name for name, c in CONTENDERS.items() if all(agent_table.stored(name, s, config) for s in c.seeds)]
+    done = [n for n in CONTENDERS if all(agent_table.stored(n, s, config) for s in CONTENDERS[n].seeds)]
     assert {"dreamer", "sac", "inverse", "random", "do_nothing"} <= set(done)
     config = replace(config, agents=",".join(done))
     assert write_agent_table(config).read_text() == (folder / "agents.md").read_text()

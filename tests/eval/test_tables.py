@@ -27,6 +27,7 @@ from jepa_mpc.world_model.checkpoint import load_checkpoint
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # pairs are stored under the present folder
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
 
 
 @pytest.fixture
