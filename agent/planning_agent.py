@@ -17,7 +17,7 @@ from jepa_mpc.agent.agent_config import AgentConfig, config_of
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
-from jepa_mpc.envs.blocks import Bounds, as_actions
+from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 from jepa_mpc.settings import checked
@@ -77,7 +77,9 @@ class PlanningAgent:
             model = copy.deepcopy(model)
             model.predictor.bfloat16()
         self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
-        low, high = (torch.from_numpy(np.tile(each, action_block)).to(self._device) for each in (self._low, self._high))
+        low, high = (
+            torch.from_numpy(each).to(self._device) for each in block_bounds(self._low, self._high, action_block)
+        )
         self._planner = config.planner.make(low, high, action_block)
         self._reduce = REDUCTIONS[config.reduction]
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline

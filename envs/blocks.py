@@ -25,9 +25,11 @@ class Bounds(Protocol):
     def high(self) -> NDArray[Any]: ...
 
 
-def block_bounds(bounds: Bounds, block: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def block_bounds(
+    low: NDArray[np.float32], high: NDArray[np.float32], block: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns the least and the largest block as vectors (block · A,)."""
-    return np.tile(bounds.low, block), np.tile(bounds.high, block)
+    return np.tile(low, block), np.tile(high, block)
 
 
 def as_actions(vectors: NDArray[np.float32], block: int) -> NDArray[np.float32]:

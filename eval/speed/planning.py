@@ -126,8 +126,8 @@ class Subject:
         self.prepare()
         self.multiply_adds = count_multiply_adds(self.decide)  # which also warms up
         self._watch = Stopwatch()
-        self._watch.watch(model, "encode", "encode")
-        self._watch.watch(model, "rollout", "rollout")
+        for part in ("encode", "rollout"):
+            self._watch.watch(self.agent.model, part, part)  # in half precision, the agent's own copy
         self._watch.watch(self.agent._planner, "noise", "sampling")
 
     def prepare(self) -> None:

@@ -33,10 +33,7 @@ def test_an_action_is_drawn_once_the_one_before_is_applied():
 
 
 def test_a_blocks_bounds_repeat_those_of_an_action():
-    class Bounds:
-        low, high = np.float32([-1, 0]), np.float32([2, 3])
-
-    low, high = block_bounds(Bounds(), 2)
+    low, high = block_bounds(np.float32([-1, 0]), np.float32([2, 3]), 2)
     np.testing.assert_array_equal(low, np.float32([-1, 0, -1, 0]))
     np.testing.assert_array_equal(high, np.float32([2, 3, 2, 3]))
     assert low.dtype == high.dtype == np.float32

@@ -259,6 +259,17 @@ def test_the_planning_benchmark_splits_and_compares(tmp_path, capsys, clock):
     assert "bundled" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_part_of_a_decision_is_timed_in_either_precision(precision, clock):
+    clock.tick = 1e-3
+    model, _ = load_checkpoint(CHECKPOINT)
+    config = AgentConfig(CEMConfig(num_samples=7, num_elites=2, num_iterations=2), precision=precision)
+    decision = Subject(model, config, batch_size=1, history=1).time()
+    assert decision.parts["encode"] == pytest.approx(1e-3)
+    assert decision.parts["rollout"] == decision.parts["sampling"] == pytest.approx(2e-3)
+    assert sum(decision.parts.values()) == pytest.approx(decision.seconds)
+
+
 def test_a_checkout_that_is_not_there_is_said_in_one_line(tmp_path):
     for measure, config in (
         (planning.measure, PlanningSpeedConfig(stable_worldmodel=tmp_path, num_decisions=1)),
