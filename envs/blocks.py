@@ -25,9 +25,7 @@ class Bounds(Protocol):
     def high(self) -> NDArray[Any]: ...
 
 
-def block_bounds(
-    low: NDArray[np.float32], high: NDArray[np.float32], block: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def block_bounds(low: NDArray[Any], high: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Returns the least and the largest block as vectors (block · A,)."""
     return np.tile(low, block), np.tile(high, block)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.rivals.base import NOTHING, Rival, own_way
+from jepa_mpc.envs.blocks import as_actions, block_bounds, run_block
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 
 
@@ -24,7 +25,7 @@ class OracleAgent:
     def __init__(self, task: str, config: AgentConfig):
         self._spec, self._env, self._config = envs.get_task(task), envs.make(task), config
         self.action_block, space = self._spec.action_block, self._env.action_space
-        low, high = (torch.from_numpy(np.tile(bound, self.action_block)) for bound in (space.low, space.high))
+        low, high = map(torch.from_numpy, block_bounds(space.low, space.high, self.action_block))
         self._planner = config.planner.make(low, high, self.action_block)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
@@ -48,8 +49,7 @@ class OracleAgent:
 
         warm_start = None if self._plan is None else shift(self._plan, 1, planner.middle)
         self._plan = planner.plan(cost, config.horizon, self._generators, warm_start)
-        blocks = self._plan.actions[:, 0].numpy()
-        return blocks.reshape(len(blocks), self.action_block, -1)
+        return as_actions(self._plan.actions[:, 0].numpy(), self.action_block)
 
     def _distances(self, actions: NDArray[np.float32]) -> torch.Tensor:
         """Errors (B, S, H) at the ends of blocks (B, S, H, block × A) that are tried one by one."""
@@ -58,9 +58,8 @@ class OracleAgent:
         for i, (state, goal) in enumerate(zip(self._states, self._goal_poses, strict=True)):
             for j, plan in enumerate(actions[i]):
                 env.set_state(state)
-                for h, block in enumerate(plan.reshape(len(plan), self.action_block, -1)):
-                    for action in block:
-                        env.advance(action)
+                for h, block in enumerate(as_actions(plan, self.action_block)):
+                    run_block(env, block)
                     errors[i, j, h] = pose.error(env.qpos, goal) / pose.tolerance
         return torch.from_numpy(errors)
 

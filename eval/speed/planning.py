@@ -214,24 +214,13 @@ def measure(config: PlanningSpeedConfig) -> Results:
 
 
 def table(results: Results) -> Table:
-    """Returns a column a subject, milliseconds unless it says otherwise."""
+    """Returns a column a subject."""
     rows = results["decisions"]
-    shown = Table(title=f"one decision on {results['threads']} thread(s), ms", title_justify="left")
-    for heading in ("", *(row["name"] for row in rows)):
-        shown.add_column(heading, justify="left" if not heading else "right")
-    lines = {
-        "episodes at once": "{batch_size}",
-        "samples × rounds × horizon": "{samples} × {rounds} × {horizon}",
-        "precision": "{precision}",
-        "median": "{median_ms:,.1f}",
-        "p95": "{p95_ms:,.1f}",
-        **{f"  {part}": f"{{{part}_ms:,.1f}}" for part in PARTS},
-        "million multiply-adds": "{millions:,.0f}",
-        "floor": "{floor_ms:,.1f}",
-        "times the floor": "{times_floor:.1f}",
-    }
-    for label, cell in lines.items():
-        shown.add_row(label, *(cell.format(**row, millions=row["multiply_adds"] / 1e6) for row in rows))
+    title = f"one decision on {results['threads']} thread(s)"
+    shown = Table("", *(row["name"] for row in rows), title=title, title_justify="left")
+    for key in list(rows[0])[1:]:
+        cells = (f"{row[key]:,.1f}" if isinstance(row[key], float) else str(row[key]) for row in rows)
+        shown.add_row(key.replace("_", " "), *cells)
     return shown
 
 
