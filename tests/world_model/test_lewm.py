@@ -1,6 +1,8 @@
 """Beside le-wm and stable-worldmodel: their data sets and releases are read as they read them."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,8 +19,16 @@ from test_train import debug_config
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
-from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.convert.lewm_release import from_release, to_release
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from jepa_mpc.world_model.convert.lewm_release import (
+    Export,
+    Import,
+    export_release,
+    from_release,
+    import_release,
+    read_weights,
+    to_release,
+)
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
@@ -243,6 +253,80 @@ def test_bad_releases_are_refused_in_one_line(release, theirs, tmp_path, spoil, 
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "lightning"])
+def test_what_wrappers_put_around_weights_is_passed_over(release, prefix):
+    config, weights = load(release)
+    expected = from_release(config, weights).state_dict()
+    path = release.parent / "wrapped.pt"
+    wrapped = {f"model.{name}" if prefix == "lightning" else prefix + name: value for name, value in weights.items()}
+    torch.save({"state_dict": wrapped, "epoch": 3} if prefix == "lightning" else wrapped, path)
+    for name, value in from_release(config, read_weights(path)).state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def changed(name, value):
+    return lambda folder: torch.save(
+        {**torch.load(folder / "weights.pt", weights_only=True), name: value}, folder / "weights.pt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (
+            lambda folder: torch.save(Exploit(), folder / "weights.pt"),
+            "holds more than tensors, or is damaged; nothing",
+        ),
+        (changed("pred_proj.net.3.bias", torch.zeros(7)), r"pred_proj\.net\.3\.bias is \(7,\), and \(48,\) by its set"),
+        (changed("pred_proj.net.3.bias", torch.full((48,), torch.nan)), "has numbers that no training leaves"),
+        (changed("decoder.bias", torch.zeros(7)), r"decoder\.bias is no part of the model"),
+        (changed("projector.net.3.bias", torch.zeros(10**6)), "embed_dim must be 1 to 65536"),
+        (changed("pred_proj.net.3.bias", torch.zeros(1).expand(48)), r"weights\.pt holds no tensors by name"),
+        (changed("pred_proj.net.3.bias", "text"), r"weights\.pt holds no tensors by name"),
+        (lambda folder: (folder / "config.json").write_text("[" * 9000), r"config\.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text("{}"), r"its sizes: encoder\.num_heads must be int"),
+        (
+            lambda folder: ((folder / "weights.pt").unlink(), os.mkfifo(folder / "weights.pt")),
+            "is no release: it needs",
+        ),
+    ],
+    ids=["pickle", "shape", "nan", "more", "huge", "expanded", "text", "deep", "empty", "pipe"],
+)
+def test_what_is_wrong_with_a_release_is_said_in_our_words(release, theirs, tmp_path, spoil, line):
+    folder = shutil.copytree(release, tmp_path / "release")
+    spoil(folder)
+    with pytest.raises(UserError, match=line) as caught:
+        import_release(Import(folder, "push_t", theirs, tmp_path / "out", 3))
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_actions_that_do_not_make_the_releases_blocks_are_counted(release, theirs, tmp_path):
+    with pytest.raises(UserError, match=r"takes blocks of 6 numbers, and 5 actions of .* have 10; name"):
+        import_release(Import(release, "push_t", theirs, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(6, False), (12, True)])
+def test_a_vit_that_no_release_can_name_is_not_exported(tmp_path, depth, fits):
+    preset = PRESETS["paper"]
+    small = replace(preset["predictor"], depth=1, mlp_width=8, num_heads=2, head_dim=4, projector_hidden=8)
+    encoder = replace(preset["encoder"], depth=depth, image_size=28)
+    config = JEPAConfig(10, 192, 16, encoder, small, projector_activation="gelu")
+    info = CheckpointInfo("push_t", config, {}, {}, "abc", 0.0, {})
+    save_checkpoint(tmp_path / "checkpoint", JEPA(config), info, "")
+    export = Export(tmp_path / "checkpoint", tmp_path / "out")
+    if fits:
+        export_release(export)
+        assert json.loads((tmp_path / "out/config.json").read_text())["encoder"]["size"] == "tiny"
+        with pytest.raises(UserError, match="exists already"):
+            export_release(export)
+    else:
+        with pytest.raises(UserError, match="no release can name a ViT of width 192, depth 6, 3 heads"):
+            export_release(export)
+        assert not (tmp_path / "out").exists()
 
 
 def flatten_positions(path):

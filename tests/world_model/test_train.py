@@ -19,10 +19,13 @@ from test_loop import by_hand
 
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
+from jepa_mpc.files import claimed
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.ema import EMAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
@@ -30,7 +33,7 @@ from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.regularizers.simclr import SimCLRConfig
 from jepa_mpc.world_model.train import parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
-from jepa_mpc.world_model.training.build import build
+from jepa_mpc.world_model.training.build import build, require_shares
 from jepa_mpc.world_model.training.card import train_options
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
@@ -102,9 +105,9 @@ class Killed(BaseException):
     """Ends a training as a kill would: nothing gets to clean up."""
 
 
-# Draws: 4 batches that calibrate BatchNorm, 30 joint steps, 50 batches that recalibrate it, 20 predictor steps,
-# 20 reachability steps; states are saved every 10 steps.
-@pytest.mark.parametrize("killed_at", [21, 34, 97, 122], ids=["joint", "between", "predictor", "reachability"])
+# Draws: 3 that try the windows, 4 batches that calibrate BatchNorm, 30 joint steps, 50 batches that recalibrate it,
+# 20 predictor steps, 20 reachability steps; states are saved every 10 steps.
+@pytest.mark.parametrize("killed_at", [24, 37, 100, 125], ids=["joint", "between", "predictor", "reachability"])
 def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tmp_path, monkeypatch, killed_at):
     config = debug_config(tmp_path / "killed", dataset_path)
     draw, calls = Dataset.sample_rows, []
@@ -124,6 +127,103 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tm
     assert load_checkpoint(config.output)[1].metrics == load_checkpoint(trained)[1].metrics
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+def killed_at_step(config, step, monkeypatch):
+    """A training that ends as it has saved its state of that step of the joint phase."""
+    save = optimise._save_state
+
+    def save_and_end(*args):
+        save(*args)
+        if args[3].step == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimise, "_save_state", save_and_end)
+        with pytest.raises(Killed):
+            train(config)
+
+
+def test_a_training_moves(trained, dataset_path, tmp_path, monkeypatch):
+    """The data lie elsewhere, and what does not change what is learned is another: it goes on to the same weights."""
+    config = debug_config(tmp_path / "run", dataset_path)
+    killed_at_step(config, 20, monkeypatch)
+    elsewhere = shutil.copy(dataset_path, tmp_path / "moved.h5")
+    pace = {"log_every": 7, "save_every": 11, "report_every": 13, "report_frames": 50, "preset": "default"}
+    moved = dataclasses.replace(config, data=(elsewhere,), num_workers=0, in_memory="no", device="auto", **pace)
+    for name, value in weights(train(moved)).items():
+        torch.testing.assert_close(weights(trained)[name], value, atol=0, rtol=0, msg=name)
+
+
+def test_other_data_and_settings_are_named_with_both_values(trained, dataset_path, tmp_path):
+    write_dataset(tmp_path / "other.h5", synthetic_episodes(20, 12, seed=1), INFO)
+    line = (
+        "episodes is 20 episodes of 'uniform', seed 0, actions .* there and 20 episodes of 'uniform', seed 0, actions"
+    )
+    with pytest.raises(UserError, match=line):
+        train(debug_config(trained, tmp_path / "other.h5"))
+    with pytest.raises(UserError, match=r"learning_rate is 0\.001 there and 0\.1 now \(and 1 more\)"):
+        train(debug_config(trained, dataset_path, learning_rate=0.1, grad_clip=2.0))
+
+
+def test_a_finished_training_needs_its_data_no_more(trained, tmp_path, dataset_path):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    assert train(debug_config(folder, tmp_path / "gone.h5")) == folder
+    assert train(debug_config(folder, dataset_path)) == folder
+    with pytest.raises(UserError, match="seed is 0 there and 1 now"):
+        train(debug_config(folder, tmp_path / "gone.h5", seed=1))
+
+
+def test_a_folder_at_which_another_process_works_is_left_to_it(dataset_path, tmp_path):
+    with claimed(tmp_path, {}), pytest.raises(UserError, match=f"process {os.getpid()} is at work in {tmp_path}"):
+        train(debug_config(tmp_path, dataset_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"num_frames": 12}, "--num-frames 12 is more than the predictor sees; raise --predictor.max-len"),
+        ({"num_frames": 2, "predictor_num_frames": 14}, "--predictor-num-frames 14 is more than"),
+        ({"encoder": EncoderConfig(channels=(4,) * 7)}, r"7 encoder\.channels do not fit pictures of side 32"),
+        ({"predictor": PredictorConfig(width=16, num_heads=3)}, "must be a multiple of"),
+        ({"num_frames": 30, "predictor": PredictorConfig(width=16, max_len=40)}, "has the 30 frames that a window"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_a_folder_is_claimed(dataset_path, tmp_path, changes, line):
+    with pytest.raises(UserError, match=line):
+        train(debug_config(tmp_path / "run", dataset_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"[]", bytes(100)])
+def test_damaged_settings_do_not_end_a_training(dataset_path, tmp_path, monkeypatch, content, trained):
+    config = debug_config(tmp_path / "run", dataset_path)
+    killed_at_step(config, 20, monkeypatch)
+    (config.output / "settings.json").write_bytes(content)
+    resumed = weights(train(config))
+    assert torch.equal(resumed["predictor.position"], weights(trained)["predictor.position"])
+
+
+def test_a_state_that_is_not_what_was_written_is_not_trusted(trained, dataset_path, tmp_path, monkeypatch, caplog):
+    config = debug_config(tmp_path / "run", dataset_path)
+    killed_at_step(config, 20, monkeypatch)
+    state = bytearray((config.output / "state.safetensors").read_bytes())
+    state[-100] ^= 1  # a bit of a moment, which is as good a number as it was
+    (config.output / "state.safetensors").write_bytes(bytes(state))
+    for name, value in weights(train(config)).items():
+        torch.testing.assert_close(weights(trained)[name], value, atol=0, rtol=0, msg=name)
+    assert "is damaged; the state before it must do" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "counts"), [(3, "1 or 2 or 4"), (16, "1 or 2 or 4")])
+def test_counts_of_processes_that_do_are_named_at_once(monkeypatch, count, counts):
+    monkeypatch.setattr("jepa_mpc.world_model.training.build.num_ranks", lambda: count)
+    config = TrainConfig(output=None, batch_size=64, predictor_batch_size=36, reachability_batch_size=512)
+    with pytest.raises(
+        TrainError, match=rf"{count} processes cannot share --.* evenly; change that, or start {counts}$"
+    ):
+        require_shares(config)
+    require_shares(dataclasses.replace(config, batch_size=48, predictor_batch_size=144, reachability_steps=0))
 
 
 def test_a_damaged_state_falls_back_on_the_one_before_it(trained, dataset_path, tmp_path, monkeypatch, caplog):
