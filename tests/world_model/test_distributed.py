@@ -84,7 +84,7 @@ def noise_path(tmp_path_factory):
     episodes = synthetic_episodes(num_episodes=20, num_blocks=12)
     for episode in episodes:
         episode.pixels[:] = rng.integers(0, 256, episode.pixels.shape)
-    write_dataset(path, episodes, INFO)
+    write_dataset(path, episodes, dataclasses.replace(INFO, task="two_room"))
     return path
 
 
@@ -119,21 +119,30 @@ def test_two_processes_give_the_loss_and_gradients_of_one(steps, name):
 
 def options(output, data):
     """Of a short training, as the command line takes them."""
-    return ["--preset", "debug", "--task", "square", "--data", data, "--output", output, "--precision", "float32"]
+    return ["--preset", "debug", "--task", "two_room", "--data", data, "--output", output, "--precision", "float32"]
 
 
-def test_two_processes_train_the_model_that_one_does(noise_path, tmp_path):
+THIRDS = ["--batch-size", 9, "--predictor-batch-size", 66, "--reachability-batch-size", 18]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "far"),
+    [(2, [], 1e-2), pytest.param(3, THIRDS, 5e-2, marks=pytest.mark.slow)],
+    ids=["two", "three"],
+)
+def test_several_processes_train_the_model_that_one_does(noise_path, tmp_path, count, sizes, far):
+    """Three do not divide the pictures that BatchNorm is calibrated on: two of them count twice."""
     script = ROOT / "world_model/train.py"
-    assert torchrun(script, *options(tmp_path / "one", noise_path), num_processes=1).returncode == 0
-    done = torchrun(script, *options(tmp_path / "two", noise_path))
+    assert torchrun(script, *options(tmp_path / "one", noise_path), *sizes, num_processes=1).returncode == 0
+    done = torchrun(script, *options(tmp_path / "two", noise_path), *sizes, num_processes=count)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote") == 1
     (one, info), (two, info_two) = (load_checkpoint(tmp_path / name) for name in ("one", "two"))
     losses, losses_two = info.metrics["loss"], info_two.metrics["loss"]
     for phase, terms in losses.items():
-        assert losses_two[phase] == pytest.approx(terms, rel=1e-3), phase
+        assert losses_two[phase] == pytest.approx(terms, rel=1e-3 if count == 2 else 2e-2), phase
     z, z_two = (model.encode(torch.from_numpy(Dataset(noise_path).pixels[:50])) for model in (one, two))
-    torch.testing.assert_close(z, z_two, atol=1e-2, rtol=0)  # steps amplify what rounding differs by
+    torch.testing.assert_close(z, z_two, atol=far, rtol=0)  # steps amplify what rounding differs by
 
 
 def test_half_precision_is_shared_too(noise_path, tmp_path):

@@ -248,9 +248,11 @@ def test_a_damaged_state_falls_back_on_the_one_before_it(trained, dataset_path, 
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(dataset_path, tmp_path):
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+    data = tmp_path / "data.h5"
+    write_dataset(data, synthetic_episodes(20, 12), dataclasses.replace(INFO, task="two_room"))
     steps = {"--num-steps": 3000, "--predictor-steps": 2000, "--reachability-steps": 2000, "--save-every": 20}
-    options = ["--preset", "debug", "--task", "square", "--data", dataset_path, "--precision", "float32"]
+    options = ["--preset", "debug", "--task", "two_room", "--data", data, "--precision", "float32"]
     command = [sys.executable, ROOT / "world_model/train.py", *options, *(x for pair in steps.items() for x in pair)]
     command, rng = [*map(str, command), "--device", "cpu", "--output"], np.random.default_rng()
     killed, state = 0, tmp_path / "killed/state.safetensors"
