@@ -4,8 +4,9 @@ Pair i depends on the seed and i alone: 50 pairs are the first 50 of 200. Their 
 from data collection's by construction (`seeds.episode_rng`), so no pair was ever trained on.
 """
 
-import os
-import zipfile
+import hashlib
+import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,8 +17,12 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import find_policy
+from jepa_mpc.files import write_whole
+from jepa_mpc.places import slug
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class GoalTasks:
 
 
 def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> GoalTasks:
-    """One pair (N = 1): a state of a held-out episode of the data policy, and a goal that it does not satisfy.
+    """Draws one pair (N = 1): a state of a held-out episode of the data policy, and a goal that it does not satisfy.
 
     The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest.
     """
@@ -65,7 +70,7 @@ def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, 
 def _sample_episode(
     env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """States and poses at every step."""
+    """Simulates an episode; returns states and poses at every step."""
     policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
     env.reset(seed=int(rng.integers(2**31)))
     states, poses = [env.get_state()], [env.qpos]
@@ -78,7 +83,7 @@ def _sample_episode(
 
 
 def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> GoalTasks:
-    """Starts as the suite draws them, each with a picture of a pose at rest that earns the episode's reward."""
+    """Returns starts as the suite draws them, each with a picture of a pose at rest that earns the episode's reward."""
     episodes = []
     for index in range(num_episodes):
         env.reset(seed=int(episode_rng(task.name, seed, index).integers(2**31)))
@@ -91,23 +96,18 @@ def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episode
 def goal_tasks(
     env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: int, folder: Path, far: bool = False
 ) -> GoalTasks:
-    """The first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
+    """Returns the first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
     version = simulator_version().replace(" ", "-")
     kind = "far" if far else f"offset{spec.goal_offset}"
     size = "" if spec.image_size == envs.get_task(spec.name).image_size else f"-{spec.image_size}px"
-    path = folder / f"{spec.name}-{kind}{size}-seed{seed}-{version}.npz"
-    stored = _load(path, state_size=len(env.get_state()))
-    if stored is not None and len(stored) >= num_pairs:
-        return stored[:num_pairs]
-    pairs = [] if stored is None else [stored]
-    for index in tqdm(range(0 if stored is None else len(stored), num_pairs), desc="sampling goals", leave=False):
-        pairs.append(sample_pair(env, spec, seed, index, far))
-    merged = _concatenate(pairs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez_compressed(unfinished, **vars(merged))
-    os.replace(unfinished, path)
-    return merged
+    path = folder / f"{slug(spec.name)}-{kind}{size}-seed{seed}-{version}.npz"
+    stored = _load(path, env)
+    missing = range(sum(map(len, stored)), num_pairs)
+    sampled = [sample_pair(env, spec, seed, i, far) for i in tqdm(missing, desc="sampling goals", leave=False)]
+    pairs = _concatenate([*stored, *sampled])
+    if sampled:
+        _store(path, pairs)
+    return pairs[:num_pairs]
 
 
 def _concatenate(pairs: Sequence[GoalTasks]) -> GoalTasks:
@@ -115,11 +115,21 @@ def _concatenate(pairs: Sequence[GoalTasks]) -> GoalTasks:
     return GoalTasks(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
 
 
-def _load(path: Path, state_size: int) -> GoalTasks | None:
-    """The stored pairs; None if there are none or they are of no use, since they can be simulated again."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = GoalTasks(**{field.name: file[field.name] for field in fields(GoalTasks)})
-        return stored if stored.start_state.shape[1:] == (state_size,) else None
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
+def _store(path: Path, pairs: GoalTasks) -> None:
+    """Writes the pairs, and behind them a digest, so that a damaged file is known before it is looked into."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **vars(pairs))
+    write_whole(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+
+
+def _load(path: Path, env: envs.PixelEnv) -> list[GoalTasks]:
+    """Returns the stored pairs; nothing if there are none or they are of no use, since they can be simulated again."""
+    stored = path.read_bytes() if path.is_file() else b""
+    content, digest = stored[:-32], stored[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        if stored:
+            log.warning("%s is damaged or of an older version; its pairs are simulated again", path)
+        return []
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        pairs = GoalTasks(**{field.name: file[field.name] for field in fields(GoalTasks)})
+    return [pairs] if pairs.start_state.shape[1:] == env.get_state().shape else []

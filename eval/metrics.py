@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, ttest_1samp
 
 from jepa_mpc.eval.trial import EpisodeRecord
 
@@ -44,11 +43,15 @@ class ReturnSummary:
 
 
 def rate(hits: int, n: int) -> Rate:
+    """Returns the share of n that were hit."""
+    from scipy.stats import binomtest
+
     interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
     return Rate(hits / n, float(interval.low), float(interval.high))
 
 
 def summarise(records: Sequence[EpisodeRecord], budget: int) -> SuccessSummary:
+    """Counts success over episodes of one budget."""
     n = len(records)
     steps = [record.steps for record in records if record.steps is not None]
     success = rate(len(steps), n)
@@ -65,6 +68,9 @@ def summarise(records: Sequence[EpisodeRecord], budget: int) -> SuccessSummary:
 
 
 def summarise_returns(records: Sequence[EpisodeRecord]) -> ReturnSummary:
+    """Averages the simulator's own reward over episodes."""
+    from scipy.stats import ttest_1samp
+
     returns = np.array([record.reward for record in records])
     low = high = float(returns[0])
     if len(returns) > 1 and returns.std() > 0:

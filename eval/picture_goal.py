@@ -1,62 +1,69 @@
-"""Planning to a picture of the user's own. Its state is unknown, so success is not decided."""
+"""A picture of the user's own as the goal: what serves, and how the model sees it."""
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from jepa_mpc import envs
-from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.errors import UserError
-from jepa_mpc.eval import report
+from jepa_mpc.errors import UserError, reason
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-class UsageError(UserError):
-    """Options that cannot be served; the message is one line that names the fix."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_PIXELS = 64_000_000
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
 def load_goal_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """A user's picture as the model saw its own: (size, size, 3) uint8, the centre square, averaged down."""
+    """Returns a user's picture as the model saw its own: (size, size, 3) uint8, the centre square, averaged down.
+
+    It is turned as its EXIF data say, and what is transparent becomes white, with a warning. Raises `UserError` on
+    what cannot serve; other formats and sizes are refused before anything is decoded.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if path.exists() and not path.is_file():
+        raise UserError(f"--goal-image {path} is no file; name a picture")
+    too_large = f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; scale it down"
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except FileNotFoundError:
-        raise UsageError(f"no goal image at {path}") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{path} is no picture that can be read ({error}); use a PNG or JPEG") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as file:
+                if min(file.size) < size:
+                    is_small = f"{path} is {file.width}×{file.height}"
+                    raise UserError(f"{is_small}; a goal image needs at least {size}×{size} pixels")
+                if file.width * file.height > MAX_PIXELS:
+                    raise UserError(too_large)
+                if file.mode not in _EIGHT_BIT:
+                    raise UserError(f"{path} has more than 8 bits a channel; save it with 8")
+                image = ImageOps.exif_transpose(file)
+    except FileNotFoundError as error:
+        raise UserError(f"no goal image at {path}") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is no picture that can be read; use {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UserError(too_large) from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever the decoders raise on a damaged file
+        raise UserError(f"{path} is damaged ({reason(error)}); save it again as PNG") from error
+    image = _on_white(path, image).convert("RGB")
     side = min(image.size)
-    if side < size:
-        raise UsageError(f"{path} is {image.width}×{image.height}; a goal image needs at least {size}×{size} pixels")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
     return np.asarray(square.resize((size, size), Image.Resampling.BOX))
 
 
-def plan_to_picture(
-    goal: NDArray[np.uint8],
-    agent: PlanningAgent,
-    env: envs.PixelEnv,
-    spec: envs.TaskSpec,
-    *,
-    seed: int,
-    budget: int,
-    folder: Path,
-) -> dict[str, Any]:
-    """One episode toward the picture (H, W, 3): how near it came in latent space, and a picture of that."""
-    picture, _ = env.reset(seed=seed)
-    pictures = [picture]
-    agent.reset(goal[None], [seed])
-    for _ in range(budget // spec.action_block):
-        for action in agent.act(pictures[-1][None])[0]:
-            env.advance(action)
-        pictures.append(env.render())
-    distances = agent.latent_distance(np.stack(pictures), goal).tolist()
-    nearest = int(np.argmin(distances))
-    report.write_goal_reached(folder / "goal_and_final.png", goal, pictures, nearest, distances)
-    return {
-        "success_rate": None,
-        "latent_distance": {"start": distances[0], "nearest": distances[nearest], "final": distances[-1]},
-        "nearest_step": nearest * spec.action_block,
-    }
+def _on_white(path: Path, image: "Image") -> "Image":
+    """Returns the picture, blended on white where it is transparent, which is warned of."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    if np.asarray(image.getchannel("A")).min() < 255:
+        warnings.warn(f"{path} is transparent in parts; the agent is shown white there", stacklevel=3)
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -21,6 +21,20 @@ SUITE_CONTROL_STEPS = 1000
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A protocol as it was asked of a task; lengths in environment steps."""
+
+    name: str
+    far: bool
+    strict: bool
+    steps: int  # consecutive ones within tolerance
+    rule: str  # all of it in words
+    goal_offset: int | None
+    budget: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class Protocol:
     """A rule of success and the pairs that it is asked on."""
 
@@ -30,18 +44,34 @@ class Protocol:
     steps: int = 1  # consecutive ones within tolerance, where the rule is not the strict one
 
     def budget(self, spec: TaskSpec) -> int:
+        """Returns the environment steps within which the goal must be reached."""
         return spec.far_budget if self.far else spec.budget
 
     def tolerance(self, spec: TaskSpec) -> float:
+        """Returns the largest error that counts, in the unit of the pose, or of the effector's place."""
         if self.strict:
             return spec.strict.tolerance if spec.effector is None else spec.effector_tolerance
         return spec.pose.tolerance
 
     def steps_kept(self, spec: TaskSpec) -> int:
-        """Consecutive steps within tolerance."""
+        """Counts the consecutive steps within tolerance that it takes."""
         return spec.strict_steps if self.strict else self.steps
 
+    def rule(self, spec: TaskSpec, budget: int) -> Rule:
+        """Returns the protocol as it is asked of a task."""
+        return Rule(
+            name=self.name,
+            far=self.far,
+            strict=self.strict,
+            steps=self.steps_kept(spec),
+            rule=self.describe(spec),
+            goal_offset=None if self.far else spec.goal_offset,
+            budget=budget,
+            tolerance=self.tolerance(spec),
+        )
+
     def describe(self, spec: TaskSpec) -> str:
+        """Says where the goal lies and what counts."""
         goal = "in another episode" if self.far else f"{spec.goal_offset} steps ahead"
         what = f"within {self.tolerance(spec):g} {(spec.strict if self.strict else spec.pose).unit}"
         if self.strict and spec.effector is not None:
@@ -62,7 +92,7 @@ PROTOCOLS = {
 
 
 def first_kept(within: NDArray[np.bool_], steps: int) -> int | None:
-    """The step, counted from 1, that completes the first run of `steps` consecutive ones within (T,); None if none."""
+    """Returns the step, from 1 on, that completes the first `steps` consecutive ones within (T,); None if none does."""
     run = 0
     for step, inside in enumerate(within, start=1):
         run = run + 1 if inside else 0

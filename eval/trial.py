@@ -1,5 +1,6 @@
 """Runs an agent on goal tasks. Success is judged here, from simulator state, and never reaches the agent."""
 
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -10,15 +11,20 @@ from tqdm import tqdm
 from jepa_mpc import envs
 from jepa_mpc.agent.base import Agent, PrivilegedAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval.goal_tasks import GoalTasks
 from jepa_mpc.eval.protocols import HOLD_STEPS, Protocol, first_kept
+from jepa_mpc.seeds import search_seed
 
+State = NDArray[np.float64]
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """What one episode came to. Steps are environment steps, None where the thing did not happen in the budget."""
+    """What one episode came to. Steps are environment steps, None where the thing did not happen in the budget; errors
+    and the distance are in the unit of the task's pose.
+    """
 
     pair: int
     success: bool  # by the protocol's own rule
@@ -29,6 +35,7 @@ class EpisodeRecord:
     final_error: float  # of the pose
     best_error: float
     reward: float  # the simulator's own, summed; never shown to the agent
+    distance: float | None = None  # of the start from the goal; results of older versions do not say
 
 
 @dataclass(frozen=True)
@@ -39,60 +46,95 @@ class EpisodeTrace:
     pictures: NDArray[np.uint8]
 
 
-def run_episodes(
-    agent: Agent,
-    *,
-    env: envs.PixelEnv,
-    spec: envs.TaskSpec,
-    tasks: GoalTasks,
-    protocol: Protocol,
-    seed: int,
-    budget: int,
-    description: str,
-    batch_size: int = BATCH_SIZE,
-) -> tuple[list[EpisodeRecord], list[EpisodeTrace]]:
-    """Every episode runs its whole budget in steps. One simulator serves all, by saving and restoring states.
+@dataclass(frozen=True)
+class Trial:
+    """Goals to reach in a simulator within a budget, judged by a protocol: the same for every agent.
 
-    Several processes take turns at the batches, and all get all results.
+    One simulator serves all episodes, by saving and restoring states.
     """
-    records: list[EpisodeRecord] = []
-    traces: list[EpisodeTrace] = []
-    num_blocks = -(-budget // agent.action_block)
-    starts = range(rank() * batch_size, len(tasks), num_ranks() * batch_size)
-    total = num_blocks * sum(min(batch_size, len(tasks) - first) for first in starts)
-    with tqdm(total=total, desc=description, unit="decision", leave=False, disable=rank() > 0) as bar:
-        for first in starts:
-            batch = tasks[first : first + batch_size]
-            states = [[state] for state in batch.start_state]
-            pictures = [[_picture(env, history[-1])] for history in states]
-            judges = [_Judge(env, spec, *goal) for goal in zip(batch.goal_state, batch.goal_qpos, strict=True)]
-            agent.reset(batch.goal_picture, [_episode_seed(seed, first + i) for i in range(len(batch))])
-            for block_index in range(num_blocks):
+
+    env: envs.PixelEnv
+    spec: envs.TaskSpec
+    pairs: GoalTasks
+    protocol: Protocol
+    seed: int  # decides the agents' own random numbers, pair by pair
+    budget: int  # environment steps; every episode runs all of them
+
+    def __post_init__(self):
+        if not len(self.pairs) or self.budget < 1:
+            raise UserError("a trial needs at least one pair and one step")
+
+    def run(
+        self, agent: Agent, description: str = "", batch_size: int = BATCH_SIZE
+    ) -> tuple[list[EpisodeRecord], list[EpisodeTrace]]:
+        """Returns what each pair's episode came to, and its trace.
+
+        Several processes share the episodes evenly, and all get all results.
+        """
+        mine = range(rank() * len(self.pairs) // num_ranks(), (rank() + 1) * len(self.pairs) // num_ranks())
+        done: list[tuple[EpisodeRecord, EpisodeTrace]] = []
+        total = _num_blocks(agent, self.budget) * len(mine)
+        with tqdm(total=total, desc=description, unit="decision", leave=False, disable=rank() > 0) as bar:
+            for first in mine[::batch_size]:
+                done += self._run_batch(agent, range(first, min(first + batch_size, mine.stop)), bar)
+        records, traces = zip(*gather_lists(done), strict=True)
+        return list(records), list(traces)
+
+    def _run_batch(self, agent: Agent, numbers: range, bar: tqdm) -> list[tuple[EpisodeRecord, EpisodeTrace]]:
+        batch = self.pairs[numbers.start : numbers.stop]
+        states = [[state] for state in batch.start_state]
+        pictures = [[self._picture(state)] for state in batch.start_state]
+        pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
+        judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
+        agent.reset(batch.goal_picture, [search_seed(self.seed, pair) for pair in numbers])
+        for index in range(_num_blocks(agent, self.budget)):
+            if isinstance(agent, PrivilegedAgent):
+                agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
+            blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
+            for i, block in enumerate(blocks):
+                self.env.set_state(states[i][-1])
+                for action in block[: self.budget - index * agent.action_block]:
+                    judges[i].see(self.env.advance(action))
+                    states[i].append(self.env.get_state())
+                pictures[i].append(self.env.render())
+            bar.update(len(blocks))
+        records = [judge.record(pair, self.protocol) for pair, judge in zip(numbers, judges, strict=True)]
+        traces = [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
+        return list(zip(records, traces, strict=True))
+
+    def time_decisions(self, agent: Agent, num_decisions: int) -> list[float]:
+        """Returns milliseconds of each decision, from picture to actions, of one episode planned alone."""
+        milliseconds: list[float] = []
+        num_blocks = _num_blocks(agent, self.spec.budget)
+        for i in itertools.cycle(range(len(self.pairs))):
+            agent.reset(self.pairs.goal_picture[i : i + 1], [search_seed(self.seed, i)])
+            picture = self._picture(self.pairs.start_state[i])
+            for _ in range(num_blocks):
                 if isinstance(agent, PrivilegedAgent):
-                    agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
-                blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
-                steps = min(agent.action_block, budget - block_index * agent.action_block)
-                for i, block in enumerate(blocks):
-                    env.set_state(states[i][-1])
-                    for action in block[:steps]:
-                        judges[i].see(env.advance(action))
-                        states[i].append(env.get_state())
-                    pictures[i].append(env.render())
-                bar.update(len(blocks))
-            records += [judge.record(first + i, protocol) for i, judge in enumerate(judges)]
-            traces += [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
-    done = sorted(gather_lists(list(zip(records, traces, strict=True))), key=lambda pair: pair[0].pair)
-    return [record for record, _ in done], [trace for _, trace in done]
+                    agent.look(self.env.get_state()[None], self.pairs.goal_state[i : i + 1])
+                begin = time.perf_counter()
+                (block,) = agent.act(picture[None])
+                milliseconds.append(1e3 * (time.perf_counter() - begin))
+                if len(milliseconds) == num_decisions + 1:
+                    return milliseconds[1:]  # the first one warms up
+                for action in block:
+                    self.env.advance(action)
+                picture = self.env.render()
+        raise AssertionError("a cycle does not end")
+
+    def _picture(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
+        self.env.set_state(state)
+        return self.env.render()
 
 
 class _Judge:
     """Watches one episode's simulator state against its goal."""
 
-    def __init__(
-        self, env: envs.PixelEnv, spec: envs.TaskSpec, goal_state: NDArray[np.float64], goal_qpos: NDArray[np.float64]
-    ):
+    def __init__(self, env: envs.PixelEnv, spec: envs.TaskSpec, start: State, goal: State, goal_qpos: State):
         self._env, self._spec, self._goal_qpos = env, spec, goal_qpos
-        env.set_state(goal_state)
+        env.set_state(start)
+        self._distance = spec.pose.error(env.qpos, goal_qpos)
+        env.set_state(goal)
         self._goal_effector = env.position(spec.effector) if spec.effector else None
         self._errors: list[float] = []
         self._strict: list[bool] = []
@@ -122,43 +164,9 @@ class _Judge:
             final_error=self._errors[-1],
             best_error=min(self._errors),
             reward=self._reward,
+            distance=self._distance,
         )
 
 
-def time_decisions(
-    agent: Agent,
-    env: envs.PixelEnv,
-    spec: envs.TaskSpec,
-    tasks: GoalTasks,
-    *,
-    seed: int,
-    num_decisions: int,
-) -> list[float]:
-    """Milliseconds of each decision, from picture to actions, of one episode planned alone."""
-    milliseconds: list[float] = []
-    num_blocks = spec.budget // agent.action_block
-    while True:
-        for i in range(len(tasks)):
-            agent.reset(tasks.goal_picture[i : i + 1], [_episode_seed(seed, i)])
-            env.set_state(tasks.start_state[i])
-            picture = env.render()
-            for _ in range(num_blocks):
-                if isinstance(agent, PrivilegedAgent):
-                    agent.look(env.get_state()[None], tasks.goal_state[i : i + 1])
-                begin = time.perf_counter()
-                (block,) = agent.act(picture[None])
-                milliseconds.append(1e3 * (time.perf_counter() - begin))
-                if len(milliseconds) == num_decisions + 1:
-                    return milliseconds[1:]  # the first one warms up
-                for action in block:
-                    env.advance(action)
-                picture = env.render()
-
-
-def _episode_seed(seed: int, pair: int) -> int:
-    return int(np.random.SeedSequence([seed, pair]).generate_state(1)[0])
-
-
-def _picture(env: envs.PixelEnv, state: NDArray[np.float64]) -> NDArray[np.uint8]:
-    env.set_state(state)
-    return env.render()
+def _num_blocks(agent: Agent, steps: int) -> int:
+    return -(-steps // agent.action_block)

@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -6,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jepa_mpc import cli
+from jepa_mpc.places import HOME_VARIABLE
 from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, write_dataset
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +50,31 @@ def dataset_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "square.h5"
     write_dataset(path, synthetic_episodes(num_episodes=20, num_blocks=12), INFO)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory):
+    """Where commands leave data, runs and caches, unless a test says otherwise: never in the checkout."""
+    place = tmp_path_factory.mktemp("home")
+    os.environ[HOME_VARIABLE] = str(place)
+    return place
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Runs one of our commands in this process; returns exit code, stdout and stderr."""
+
+    def run(name, *options):
+        options = list(map(str, options))
+        monkeypatch.setattr(sys, "argv", ["jepa-mpc", *name.split(), *options])
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as stop:
+            cli.run(name, options)
+        signal.signal(signal.SIGTERM, handler)
+        out, code = capsys.readouterr(), stop.value.code
+        return (1, out.out, f"{out.err}{code}\n") if isinstance(code, str) else (code, out.out, out.err)
+
+    return run
 
 
 @pytest.fixture

@@ -1,48 +1,48 @@
-"""Why SIGReg: trains every remedy against collapse on the same data: `python eval/collapse/study.py --task reacher`.
+"""Why SIGReg: trains every remedy against collapse on the same data: `jepa-mpc benchmark collapse`.
 
 Each remedy learns for the same number of steps at its defaults from several seeds, then with its main weights a
 tenth and ten times as large, and plans to the same held-out pairs. Writes tables, pictures, curves and a JSON into one
 folder. What is measured already is not measured again, so an interrupted study goes on where it was.
 """
 
-import argparse
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("benchmark collapse")
+
 import contextlib
-import json
-import os
-import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from tqdm import tqdm
 
-from jepa_mpc import envs
+from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.eval import report
-from jepa_mpc.eval.collapse.report import write_results
+from jepa_mpc.cli import option_value, parse
+from jepa_mpc.errors import UserError
+from jepa_mpc.eval.book import Book
+from jepa_mpc.eval.collapse.report import StudyRow, Variant, write_results
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.protocols import PROTOCOLS
-from jepa_mpc.eval.trial import run_episodes
+from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig
-from jepa_mpc.workers import _begin
-from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.data.dataset import Dataset, DatasetError
+from jepa_mpc.provenance import provenance
+from jepa_mpc.settings import Count, Seed, checked, to_json
+from jepa_mpc.workers import granted_cores, run_parallel
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
+from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.train import dataset_paths, train
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows
-from jepa_mpc.world_model.training.loop import TrainError
 
 # The distance between embeddings, and nothing learned after them: what is judged is the representation.
 PLANNING = AgentConfig(CEMConfig(), objective="latent", reduction="minimum", effort_weight=0.0, horizon=5)
@@ -71,37 +71,28 @@ class StudyConfig:
     """debug: every part runs within two minutes, nothing is learned; options given beside it win."""
     data: Path | None = None
     """HDF5 data set; `data/<task>.h5` unless given."""
-    output: Path = Path("runs/collapse")
-    """Folder for the tables, the pictures and the JSON, and for every training."""
-    num_seeds: int = 3
+    output: Path | None = None
+    """Folder for the tables, the pictures and the JSON, and for every training; `runs/collapse` unless given."""
+    num_seeds: Count = 3
     """Trainings of each remedy at its defaults; sweeps take one."""
-    num_steps: int = 600
+    num_steps: Count = 600
     """Steps of a training, encoder and predictor together; the trainer's own debug preset decides there."""
-    num_episodes: int = 200
+    num_episodes: Count = 200
     """Start and goal pairs of the standard protocol."""
-    pairs_seed: int = 0
+    pairs_seed: Seed = 0
     """Decides the pairs and the search."""
-    num_processes: int = 2
+    num_processes: Count = 2
     """Trainings at a time, each on its share of the cores."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One training: a remedy, at its defaults or with one of its options scaled."""
-
-    regularizer: str
-    option: str = ""
-    factor: float = 1.0
-    seed: int = 0
+    publish: bool = False
+    """Write the tables, the pictures and the JSON into docs/results instead."""
 
     @property
-    def name(self) -> str:
-        scaled = f"-{self.option}-x{self.factor:g}" if self.option else ""
-        return f"{self.regularizer}{scaled}-seed{self.seed}"
+    def folder(self) -> Path:
+        return self.output or places.runs("collapse")
 
 
 def variants(num_seeds: int) -> Iterator[Variant]:
-    """Seed by seed, so that an interrupted study has seen every remedy; then the sweeps."""
+    """Yields trainings seed by seed, so that an interrupted study has seen every remedy; then the sweeps."""
     for seed in range(num_seeds):
         for regularizer in REGULARIZERS:
             yield Variant(regularizer, seed=seed)
@@ -111,7 +102,7 @@ def variants(num_seeds: int) -> Iterator[Variant]:
 
 
 def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
-    """The trainer's settings for a variant: LeWorldModel's batch and its prediction one step ahead, reported often."""
+    """Returns a variant's settings: LeWorldModel's batch and its prediction one step ahead, reported often."""
     settings: dict[str, Any] = {"num_steps": study.num_steps, "batch_size": 128, "num_frames": 4, "save_every": 200}
     settings |= {**PRESETS[study.preset], "rollout_weight": 0.0, "predictor_steps": 0, "reachability_steps": 0}
     settings |= {"report_every": 20, "report_frames": 512}
@@ -121,7 +112,7 @@ def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
     if variant.option:
         remedy = replace(remedy, **{variant.option: variant.factor * getattr(remedy, variant.option)})
     return TrainConfig(
-        output=study.output / "runs" / variant.name,
+        output=study.folder / "runs" / variant.name,
         task=study.task,
         data=(study.data,) if study.data else (),
         preset=study.preset,
@@ -130,12 +121,14 @@ def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
     )
 
 
-def measure(study: StudyConfig, variant: Variant) -> dict[str, Any]:
+def measure(study: StudyConfig, variant: Variant) -> StudyRow:
     """Trains and plans, unless that was done; what is printed on the way goes into the training's folder."""
-    config = train_config(study, variant)
-    result = config.output / "result.json"
-    if result.exists():
-        return json.loads(result.read_text())
+    asked = {**_shared(study), **asdict(variant)}
+    return Book(StudyRow, study.folder / "rows").once(variant.name, asked, partial(_measure, study, variant))
+
+
+def _measure(study: StudyConfig, variant: Variant) -> StudyRow:
+    config, made_by = train_config(study, variant), provenance()
     latents = config.output / "latents"
     latents.mkdir(parents=True, exist_ok=True)
 
@@ -144,103 +137,58 @@ def measure(study: StudyConfig, variant: Variant) -> dict[str, Any]:
         z = encode_rows(model, data, data.rows_of(episodes)).half().numpy()
         np.save(latents / f"{step:06d}.npy", np.stack(np.split(z, len(episodes))))
 
-    provenance = report.provenance()
     with (config.output / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
         train(config, _load(dataset_paths(config), task=study.task), keep_latents)
         success = _plan(study, config.output)
-    info = json.loads((config.output / "config.json").read_text())
-    row = {
-        "name": variant.name,
-        **asdict(variant),
-        "success": success,
-        **info["metrics"],
-        "collapsed": info["collapsed"],
-        "learning_seconds": info["learning_seconds"],
-        **provenance,
-    }
-    unfinished = result.with_suffix(".unfinished")
-    report.write_json(unfinished, row)
-    os.replace(unfinished, result)
-    return row
+    info = load_info(config.output)
+    learned: dict[str, Any] = {"collapsed": info.collapsed, "learning_seconds": info.learning_seconds, **info.metrics}
+    return StudyRow(**vars(variant), success=success, **learned, **made_by)
 
 
 def _plan(study: StudyConfig, checkpoint: Path | None) -> dict[str, list[bool]]:
-    """Success on every pair by agent: the checkpoint's, or without one random and do-nothing."""
-    spec, env = envs.get_task(study.task), envs.make(study.task)
-    tasks = goal_tasks(env, spec, study.pairs_seed, study.num_episodes, Path("data/goal_tasks"))
-    space, block = env.action_space, spec.action_block
-    agents: dict[str, Agent]
-    if checkpoint is None:
-        agents = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
-    else:
-        agents = {"planning": PlanningAgent(load_checkpoint(checkpoint)[0], space, block, PLANNING)}
-    protocol = PROTOCOLS["standard"]
-    go = partial(run_episodes, env=env, spec=spec, tasks=tasks, protocol=protocol, seed=study.pairs_seed)
-    records = {name: go(agent, budget=spec.budget, description=name)[0] for name, agent in agents.items()}
-    env.close()
-    return {name: [record.success for record in seen] for name, seen in records.items()}
+    """Returns success on every pair by agent: the checkpoint's, or without one random and do-nothing."""
+    spec, protocol = envs.get_task(study.task), PROTOCOLS["standard"]
+    with contextlib.closing(envs.make(study.task)) as env:
+        pairs = goal_tasks(env, spec, study.pairs_seed, study.num_episodes, places.goal_pairs())
+        space, block = env.action_space, spec.action_block
+        agents: dict[str, Agent]
+        if checkpoint is None:
+            agents = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
+        else:
+            agents = {"planning": PlanningAgent(load_checkpoint(checkpoint)[0], space, block, PLANNING)}
+        trial = Trial(env, spec, pairs, protocol, study.pairs_seed, spec.budget)
+        return {name: [each.success for each in trial.run(agent, name)[0]] for name, agent in agents.items()}
 
 
-def _claim(study: StudyConfig) -> dict[str, Any]:
-    """The settings that all trainings of a folder share, written into it; `ValueError` if it holds another study."""
-    free = ("output", "data", "num_seeds", "num_processes")
-    settings = {"settings": {name: value for name, value in asdict(study).items() if name not in free}}
-    path = study.output / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != settings:
-        raise ValueError(f"{study.output} holds a study with other settings; choose another --output")
-    study.output.mkdir(parents=True, exist_ok=True)
-    report.write_json(path, settings)
-    return settings
+def _shared(study: StudyConfig) -> dict[str, Any]:
+    """Returns the settings that all trainings of a folder share."""
+    return {name: getattr(study, name) for name in ("task", "preset", "num_steps", "num_episodes", "pairs_seed")}
 
 
-def run_study(study: StudyConfig) -> list[dict[str, Any]]:
-    """One row a variant, in the order of `variants`, and one for the agents without a model."""
+def run_study(study: StudyConfig) -> Path:
+    """Measures what is missing, and writes tables, pictures and JSON; returns their folder."""
+    study = checked(study)
+    docs = None if (root := places.checkout()) is None else root / "docs/results/collapse"
+    if study.publish and docs is None:
+        raise UserError("--publish writes into docs/results of a checkout, and this is none")
     todo = list(variants(study.num_seeds))
-    threads = max(1, (os.cpu_count() or 1) // study.num_processes)
-    rows: dict[str, dict[str, Any]] = {}
-    pool = ProcessPoolExecutor(
-        study.num_processes, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(threads,)
-    )
-    try:
-        futures = {pool.submit(measure, study, variant): variant.name for variant in todo}
-        for future in tqdm(as_completed(futures), total=len(todo), desc="trainings"):
-            rows[futures[future]] = future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return [rows[variant.name] for variant in todo]
+    begin = partial(torch.set_num_threads, max(1, granted_cores() // study.num_processes))
+    with files.claimed(study.folder, _shared(study)):
+        calls = [(study, variant) for variant in todo]
+        measured = tqdm(run_parallel(measure, calls, study.num_processes, begin), total=len(todo), desc="trainings")
+        rows = {row.name: row for row in measured}
+        settings = {"settings": _shared(study), "planner": to_json(PLANNING)}
+        folder = docs if study.publish and docs else study.folder
+        runs = study.folder / "runs"
+        write_results(folder, runs, settings, [rows[variant.name] for variant in todo], _plan(study, None))
+    return folder
 
 
-def _begin_worker(num_threads: int) -> None:
-    _begin(None)
-    torch.set_num_threads(num_threads)
+def parse_config(args: Sequence[str]) -> StudyConfig:
+    """Returns what options make of the chosen preset."""
+    small: dict[str, Any] = {"num_seeds": 1, "num_episodes": 2} if option_value(args, "--preset") == "debug" else {}
+    return parse(StudyConfig, args, StudyConfig(preset="debug" if small else "default", **small))
 
 
-def parse_config() -> StudyConfig:
-    """Command-line options over the chosen preset."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--preset", choices=PRESETS, default="default")
-    preset = parser.parse_known_args()[0].preset
-    small: dict[str, Any] = {"num_seeds": 1, "num_episodes": 2} if preset == "debug" else {}
-    return tyro.cli(StudyConfig, default=StudyConfig(preset=preset, **small))
-
-
-def main() -> None:
-    study = parse_config()
-    try:
-        for option in ("num_seeds", "num_steps", "num_episodes", "num_processes"):
-            if (value := getattr(study, option)) < 1:
-                raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-        settings = _claim(study)
-        rows = run_study(study)
-        write_results(study.output, {**settings, "planner": PLANNING.settings()}, rows, _plan(study, None))
-    except (envs.EnvError, DatasetError, TrainError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except BrokenProcessPool:
-        sys.exit("error: a training process was killed; the same command goes on from here")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
-    print(f"wrote {study.output}/collapse.md, collapse.json, collapse.csv and pictures")  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {run_study(parse_config(args))}/collapse.md, collapse.json, collapse.csv and pictures")  # noqa: T201

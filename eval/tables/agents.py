@@ -1,114 +1,140 @@
-"""All agents on one task: the same pairs for everyone, one JSON for each agent and seed, one table, two plots.
+"""All agents on one task: `jepa-mpc benchmark agents`. The same pairs for everyone, a row an agent and seed.
 
 An agent that is not trained yet is trained first. What is stored is neither trained nor measured again, so that an
-interrupted benchmark goes on where it was, and a clone draws the table from the results that it came with.
+interrupted benchmark goes on where it was, and a clone draws the table from the rows that it came with.
 """
 
-import functools
-import json
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("benchmark agents")
+
+import contextlib
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from jepa_mpc import envs
+from jepa_mpc import envs, files, places
 from jepa_mpc.agent.base import Agent, PrivilegedAgent
+from jepa_mpc.agent.rivals import RIVALS, Facts
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
+from jepa_mpc.eval.book import Book
 from jepa_mpc.eval.goal_tasks import goal_tasks, suite_tasks
-from jepa_mpc.eval.metrics import rate, summarise, summarise_returns
-from jepa_mpc.eval.picture_goal import UsageError
+from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary, rate, summarise, summarise_returns
 from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
+from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.tables.agent_plots import plot_returns, plot_success
-from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
-from jepa_mpc.eval.tables.contenders import CONTENDERS, Facts
-from jepa_mpc.eval.tables.tasks import same
-from jepa_mpc.eval.trial import run_episodes, time_decisions
-from jepa_mpc.settings import to_json
+from jepa_mpc.eval.trial import Trial
+from jepa_mpc.provenance import provenance
+from jepa_mpc.settings import Count, Seed, checked
 from jepa_mpc.world_model.checkpoint import weights_digest
 
 SUITE_EPISODES = 20
 CURVE_PAIRS, CURVE_EPISODES = 50, 5  # for an agent along its training
 TIMED_DECISIONS = 50
+PROTOCOLS_OF_A_ROW = ("standard", "far")
 
 
-def asked(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any]:
-    """What decides a row's figures."""
-    row: dict[str, Any] = {"task": config.task, "agent": name, "learning_seed": seed}
+@dataclass(frozen=True)
+class AgentsConfig:
+    """Measure agents against each other on one task; what is not trained yet is trained first."""
+
+    task: str = "reacher"
+    """Task in the registry, with a bundled checkpoint."""
+    agents: str = "all"
+    """Agents separated by commas, or all."""
+    max_seeds: Count = 3
+    """How many seeds of an agent's learning to train and measure, at most."""
+    num_episodes: Count = 200
+    """Pairs in a row."""
+    seed: Seed = 0
+    """Decides the pairs and the search."""
+    output: Path | None = None
+    """Folder for the rows, the table and the plots; `runs/tables/agents-<task>-<pairs>-seed<seed>` unless given."""
+    publish: bool = False
+    """Write into docs/results instead."""
+
+
+@dataclass(frozen=True)
+class Success(SuccessSummary):
+    """Success under a protocol, within a budget of environment steps."""
+
+    budget: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """An agent at some time of its training."""
+
+    facts: Facts
+    protocols: dict[str, Success]
+    suite: dict[str, ReturnSummary]
+
+
+@dataclass(frozen=True)
+class AgentRow(Made, Point):
+    """An agent of one seed of learning, after its training."""
+
+    decision_ms: float  # median
+    decision_steps: int  # that a decision is for
+    multiply_adds: float  # of a decision
+    curve: list[Point]  # the agent along its training, on fewer pairs
+    training_returns: list[tuple[int, float]] = field(default_factory=list)  # by step, on a training task of its own
+    baseline_returns: dict[str, Any] = field(default_factory=dict)  # of agents that do not learn, on that task
+
+
+def asked(name: str, learning_seed: int, config: AgentsConfig) -> dict[str, Any]:
+    """Returns what decides a row's figures."""
+    rival = RIVALS[name]
+    row: dict[str, Any] = {"task": config.task, "agent": name, "learning_seed": learning_seed}
     row |= {"pairs": config.num_episodes, "seed": config.seed}
-    contender, task = CONTENDERS[name], str(config.task)
-    if contender.bundled:
-        row["world_model"] = weights_digest(Path("checkpoints") / task)
-    if contender.planner is not None:
-        row["planner"] = to_json(contender.planner(task))
+    if rival.bundled:
+        row["world_model"] = weights_digest(places.checkpoint(config.task))
+    if rival.planner is not None:
+        row["planner"] = rival.planner(config.task)
     return row
 
 
-def row_path(name: str, seed: int, config: BenchmarkConfig) -> Path:
-    return config.folder / f"{name}-seed{seed}.json"
-
-
-def stored(name: str, seed: int, config: BenchmarkConfig) -> dict[str, Any] | None:
-    """The row, if it is there and of these settings."""
-    path = row_path(name, seed, config)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    return results if same(results, asked(name, seed, config)) else None
-
-
 def score(
-    agent: Agent, task: str, seed: int, num_pairs: int, num_suite: int, description: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Success by protocol and return by suite task."""
-    spec, env = envs.get_task(task), envs.make(task)
+    agent: Agent, task: str, seed: int, num_pairs: int, num_suite: int, name: str
+) -> tuple[dict[str, Success], dict[str, ReturnSummary]]:
+    """Returns success by protocol and return by suite task."""
+    spec = envs.get_task(task)
     protocols, suite = {}, {}
-    for name in ("standard", "far"):
-        protocol = PROTOCOLS[name]
-        budget = protocol.budget(spec)
-        pairs = goal_tasks(env, spec, seed, num_pairs, Path("data/goal_tasks"), protocol.far)
-        records, _ = run_episodes(
-            agent,
-            env=env,
-            spec=spec,
-            tasks=pairs,
-            protocol=protocol,
-            seed=seed,
-            budget=budget,
-            description=f"{description}, {name}",
-        )
-        protocols[name] = {"budget": budget, **asdict(summarise(records, budget))}
-    for suite_task in spec.suite:
-        simulator = suite_task.make(spec.image_size, True)
-        records, _ = run_episodes(
-            agent,
-            env=simulator,
-            spec=spec,
-            tasks=suite_tasks(simulator, suite_task, seed, num_suite),
-            protocol=PROTOCOLS["far"],
-            seed=seed,
-            budget=SUITE_CONTROL_STEPS // spec.action_repeat,
-            description=f"{description}, {suite_task.name}",
-        )
-        simulator.close()
-        suite[suite_task.name] = asdict(summarise_returns(records))
-    env.close()
+    with contextlib.closing(envs.make(task)) as env:
+        for protocol in (PROTOCOLS[each] for each in PROTOCOLS_OF_A_ROW):
+            pairs = goal_tasks(env, spec, seed, num_pairs, places.goal_pairs(), protocol.far)
+            budget = protocol.budget(spec)
+            records, _ = Trial(env, spec, pairs, protocol, seed, budget).run(agent, f"{name}, {protocol.name}")
+            protocols[protocol.name] = Success(**vars(summarise(records, budget)), budget=budget)
+    for rewarded in spec.suite:
+        with contextlib.closing(rewarded.make(spec.image_size, True)) as env:
+            pairs, budget = suite_tasks(env, rewarded, seed, num_suite), SUITE_CONTROL_STEPS // spec.action_repeat
+            trial = Trial(env, spec, pairs, PROTOCOLS["far"], seed, budget)
+            suite[rewarded.name] = summarise_returns(trial.run(agent, f"{name}, {rewarded.name}")[0])
     return protocols, suite
 
 
-def multiply_adds(agent: Agent, task: str, seed: int) -> float:
-    """Of a decision, by torch's own count; 0 for agents that use no torch.
+def multiply_adds(agent: Agent, trial: Trial) -> float:
+    """Counts a decision's multiply-adds, by torch's own count; 0 for agents that use no torch.
 
     The mean over five on the way to a goal, since some plan only every few and searches that settle end early.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    spec, env = envs.get_task(task), envs.make(task)
-    pair = goal_tasks(env, spec, seed, 1, Path("data/goal_tasks"))
-    agent.reset(pair.goal_picture, [seed])
+    env, pair = trial.env, trial.pairs[:1]
+    agent.reset(pair.goal_picture, [trial.seed])
     env.set_state(pair.start_state[0])
     with FlopCounterMode(display=False) as counter:
         for _ in range(5):
@@ -117,146 +143,150 @@ def multiply_adds(agent: Agent, task: str, seed: int) -> float:
             (block,) = agent.act(env.render()[None])
             for action in block:
                 env.advance(action)
-    env.close()
     return counter.get_total_flops() / 2 / 5
 
 
-def measure(name: str, seed: int, config: BenchmarkConfig) -> None:
-    """Trains the agent if need be, measures it, and stores the row."""
-    task = str(config.task)
-    contender = CONTENDERS[name]
-    if contender.venv is not None and contender.venv.resolve() != Path(sys.prefix).resolve():
-        return _measure_elsewhere(name, contender.venv, config)
-    for command in contender.train(task, seed):
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "."})
-    agent, facts = contender.make(task, seed)
-    protocols, suite = score(agent, task, config.seed, config.num_episodes, SUITE_EPISODES, f"{name} {seed}")
-    spec, env = envs.get_task(task), envs.make(task)
-    pairs = goal_tasks(env, spec, config.seed, config.num_episodes, Path("data/goal_tasks"))
-    times = time_decisions(agent, env, spec, pairs, seed=config.seed, num_decisions=TIMED_DECISIONS)
-    env.close()
-    results = {
-        "asked": asked(name, seed, config),
-        "facts": asdict(facts),
-        "protocols": protocols,
-        "suite": suite,
-        "decision_ms": float(np.median(times)),
-        "decision_steps": agent.action_block,
-        "multiply_adds": multiply_adds(agent, task, config.seed),
-        "curve": curve(name, seed, config),
-        **contender.returns(task, seed),
-        **report.provenance(),
-    }
-    path = row_path(name, seed, config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    report.write_json(unfinished, results)
-    os.replace(unfinished, path)
-    return None
+def measure(name: str, learning_seed: int, config: AgentsConfig, book: Book[AgentRow]) -> AgentRow:
+    """Trains the agent if need be, and measures it."""
+    rival, task, spec = RIVALS[name], config.task, envs.get_task(config.task)
+    if rival.venv is not None and rival.venv.resolve() != Path(sys.prefix).resolve():
+        return _measure_elsewhere(name, learning_seed, config, book)
+    for command in rival.train(task, learning_seed):
+        run_command(command)
+    agent, facts = rival.make(task, learning_seed)
+    protocols, suite = score(agent, task, config.seed, config.num_episodes, SUITE_EPISODES, f"{name} {learning_seed}")
+    with contextlib.closing(envs.make(task)) as env:
+        pairs = goal_tasks(env, spec, config.seed, config.num_episodes, places.goal_pairs())
+        trial = Trial(env, spec, pairs, PROTOCOLS["standard"], config.seed, spec.budget)
+        times, count = trial.time_decisions(agent, TIMED_DECISIONS), multiply_adds(agent, trial)
+    curve = [
+        Point(then, *score(earlier, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, f"{name} at {then.steps}"))
+        for earlier, then in rival.stages(task, learning_seed)
+    ]
+    return AgentRow(
+        facts=facts,
+        protocols=protocols,
+        suite=suite,
+        decision_ms=float(np.median(times)),
+        decision_steps=agent.action_block,
+        multiply_adds=count,
+        curve=curve,
+        **rival.returns(task, learning_seed),
+        **provenance(),
+    )
 
 
-def _measure_elsewhere(name: str, venv: Path, config: BenchmarkConfig) -> None:
-    """The agent's rows, by this very command in the environment that has its packages."""
-    python = venv.absolute() / "bin/python"
-    if not python.exists():
-        raise UsageError(f"{name} needs {venv}; build it with `make {name}`")
-    options = ["--task", str(config.task), "--agents", name, "--max-seeds", str(config.max_seeds)]
-    options += ["--num-episodes", str(config.num_episodes), "--seed", str(config.seed), "--output", str(config.folder)]
-    environment = {**os.environ, "PYTHONPATH": "."}
-    subprocess.run([str(python), "eval/benchmark.py", *options], check=True, env=environment)
+def _measure_elsewhere(name: str, learning_seed: int, config: AgentsConfig, book: Book[AgentRow]) -> AgentRow:
+    """Has the agent's rows measured by this very command in the environment that has its packages."""
+    venv = RIVALS[name].venv
+    assert venv is not None
+    if not (python := venv.absolute() / "bin/python").exists():
+        raise UserError(f"{name} needs {venv}; build it with `make {name}`")
+    options = {"task": config.task, "agents": name, "max-seeds": config.max_seeds, "num-episodes": config.num_episodes}
+    options |= {"seed": config.seed, "output": book.folder}
+    words = [f"--{option}={value}" for option, value in options.items()]
+    run_command([str(python), "-m", "jepa_mpc", "benchmark", "agents", *words])
+    row = book.find(row_name(name, learning_seed), asked(name, learning_seed, config))
+    assert row is not None
+    return row
 
 
-def curve(name: str, seed: int, config: BenchmarkConfig) -> list[dict[str, Any]]:
-    """An agent along its training, on fewer pairs."""
-    task, points = str(config.task), []
-    for agent, facts in CONTENDERS[name].stages(task, seed):
-        description = f"{name} at {facts.steps}"
-        protocols, suite = score(agent, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, description)
-        points.append({"facts": asdict(facts), "protocols": protocols, "suite": suite})
-    return points
+def run_command(command: Sequence[str]) -> None:
+    """Runs one of our own commands, in this environment or another's."""
+    root = str(places.checkout() or Path(__file__).parents[2])
+    try:
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": root})
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"`{shlex.join(command)}` failed; what it said stands above") from error
 
 
-def share(rows: Sequence[dict[str, Any]], protocol: str) -> str:
-    """Success on average over an agent's seeds, and each of them where there are several. The interval is Wilson's for
-    the pairs: they are the same for every seed, so more seeds make it no narrower.
-    """
-    summaries = [row["protocols"][protocol] for row in rows]
-    rates, n = [summary["success_rate"] for summary in summaries], summaries[0]["num_episodes"]
-    mean = float(np.mean(rates))
-    _, low, high = rate(round(mean * n), n)
-    text = f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    return text + (f" ({', '.join(f'{100 * each:.1f}' for each in rates)})" if len(rows) > 1 else "")
+def write_agent_table(config: AgentsConfig) -> Path:
+    """Trains and measures what is missing, and writes table and plots; returns the table's path."""
+    config = checked(config)
+    task = places.slug(config.task)
+    if config.task not in places.bundled_tasks():
+        raise UserError(f"no checkpoint is bundled for {config.task!r}; `jepa-mpc tasks` shows which have one")
+    chosen = list(RIVALS) if config.agents == "all" else [name.strip() for name in config.agents.split(",")]
+    for name in chosen:
+        RIVALS[name]  # raises if there is none
+    trial = f"agents-{task}-{config.num_episodes}-seed{config.seed}"
+    book = Book.open(AgentRow, trial, f"agents/{task}", config.output, config.publish)
+    rows: dict[str, list[tuple[int, AgentRow]]] = {}
+    for name in dict.fromkeys([*chosen, *RIVALS]):
+        for index, seed in enumerate(tqdm(RIVALS[name].seeds, desc=name, leave=False)):
+            what = row_name(name, seed), asked(name, seed, config)
+            wanted = name in chosen and index < config.max_seeds
+            go = partial(measure, name, seed, config, book)
+            if row := book.once(*what, go) if wanted else book.find(*what):
+                rows.setdefault(name, []).append((seed, row))
+    rows = {name: rows[name] for name in RIVALS if name in rows}
+    spec = envs.get_task(config.task)
+    suite = [rewarded.name for rewarded in spec.suite]
+    files.write_whole(book.folder / "agents.md", table(rows, suite, config))
+    measured = {name: [row for _, row in each] for name, each in rows.items()}
+    plot_success(book.folder / "success.png", measured)
+    if suite:
+        plot_returns(book.folder / "returns.png", measured, suite, spec.action_repeat)
+    return book.folder / "agents.md"
 
 
-def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """One line of the table, of all seeds of an agent."""
-    facts = [Facts(**row["facts"]) for row in rows]
-    first = facts[0]
-    seconds = np.median([f.learning_seconds for f in facts])
-    returns = [f"{np.mean([row['suite'][task]['mean'] for row in rows]):.0f}" for task in rows[0]["suite"]]
-    block, count = rows[0]["decision_steps"], rows[0]["multiply_adds"]
-    runs = [(f"{name}-seed{row['asked']['learning_seed']}.json", row["commit"][:7]) for row in rows]
-    cells = [
+def row_name(name: str, learning_seed: int) -> str:
+    """Returns the name of a row's file."""
+    return f"{name}-seed{learning_seed}"
+
+
+def table(rows: dict[str, list[tuple[int, AgentRow]]], suite: Sequence[str], config: AgentsConfig) -> str:
+    """Returns what agents reach, and what they cost, as Markdown, with the command that makes it."""
+    reach = ("agent", "is given", "standard, % [95 %]", "far, % [95 %]", f"return, {' / '.join(suite)}", "runs")
+    cost = ("agent", "steps seen", "reward", "learned in", "decision, for steps", "multiply-adds", "parameters")
+    lines = [
+        f"# Agents on `{config.task}`",
+        "",
+        f"Made by `jepa-mpc benchmark agents --task {config.task}` on {config.num_episodes} pairs of seed "
+        f"{config.seed}, the same for everyone: the mean over seeds of learning, Wilson's 95 % interval for the pairs, "
+        "and the seeds' own rates. Runs are named by their commits. What is equal, what is not, and what would change "
+        "the verdict: [docs/benchmark.md](../../../benchmark.md).",
+        "",
+        *report.markdown_table(reach, (_reach(name, each) for name, each in rows.items())),
+        "",
+        *report.markdown_table(cost, (_cost(name, [row for _, row in each]) for name, each in rows.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reach(name: str, rows: Sequence[tuple[int, AgentRow]]) -> list[str]:
+    measured = [row for _, row in rows]
+    returns = [f"{np.mean([row.suite[task].mean for row in measured]):.0f}" for task in measured[0].suite]
+    runs = [f"[{row.commit[:7]}]({row_name(name, seed)}.json)" for seed, row in rows]
+    shares = [share([row.protocols[protocol] for row in measured]) for protocol in PROTOCOLS_OF_A_ROW]
+    return [f"`{name}`", RIVALS[name].given, *shares, " / ".join(returns) or "–", ", ".join(runs)]
+
+
+def _cost(name: str, rows: Sequence[AgentRow]) -> list[str]:
+    first = rows[0].facts
+    seconds = np.median([row.facts.learning_seconds for row in rows])
+    count = rows[0].multiply_adds
+    return [
         f"`{name}`",
-        CONTENDERS[name].given,
-        share(rows, "standard"),
-        share(rows, "far"),
-        " / ".join(returns) or "–",
         f"{first.steps:,}" if first.steps else "–",
         "yes" if first.rewards else "no",
         f"{seconds / 60:.0f} min" if seconds else "–",
-        f"{np.median([row['decision_ms'] for row in rows]):.1f} ms for {block}",
-        f"{count / 1e6:.1f} M" if facts[0].parameters and count else "–",
+        f"{np.median([row.decision_ms for row in rows]):.1f} ms for {rows[0].decision_steps}",
+        f"{count / 1e6:.1f} M" if first.parameters and count else "–",
         f"{first.parameters / 1e6:.2f} M" if first.parameters else "–",
-        ", ".join(f"[{commit}]({file})" for file, commit in runs),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def table(lines: Sequence[str], suite: Sequence[str], config: BenchmarkConfig) -> str:
-    """The table as Markdown, with the command that makes it."""
-    head = [
-        f"# Agents on `{config.task}`",
-        "",
-        f"Made by `python eval/benchmark.py --task {config.task} --agents all` on {config.num_episodes} pairs of seed "
-        f"{config.seed}, the same for everyone: the mean over seeds of learning, Wilson's 95 % interval for the pairs, "
-        "and the seeds' own rates. What is equal, what is not, and what would change the verdict: "
-        "[docs/benchmark.md](../../../benchmark.md).",
-        "",
-        f"| agent | is given | standard | far | return, {' / '.join(suite)} | steps seen | reward | learned in | "
-        "decision for steps | multiply-adds | parameters | runs, at their commits |",
-        "|---" * 12 + "|",
-    ]
-    return "\n".join([*head, *lines]) + "\n"
+def share(summaries: Sequence[SuccessSummary]) -> str:
+    """Says success on average over an agent's seeds, and each of them where there are several. The interval is Wilson's
+    for the pairs: they are the same for every seed, so more seeds make it no narrower.
+    """
+    rates, n = [summary.success_rate for summary in summaries], summaries[0].num_episodes
+    mean = float(np.mean(rates))
+    _, low, high = rate(round(mean * n), n)
+    text = f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return text + (f" ({', '.join(f'{100 * each:.1f}' for each in rates)})" if len(rates) > 1 else "")
 
 
-def chosen(config: BenchmarkConfig) -> list[str]:
-    names = list(CONTENDERS) if config.agents == "all" else [name.strip() for name in config.agents.split(",")]
-    for name in names:
-        if name not in CONTENDERS:
-            raise UsageError(f"unknown agent {name!r}; there are: {', '.join(CONTENDERS)}")
-    return names
-
-
-def write_agent_table(config: BenchmarkConfig) -> Path:
-    """Trains and measures what is missing, and writes table and plots; returns the table's path."""
-    task = str(config.task)
-    if config.num_episodes < 1 or config.seed < 0 or config.max_seeds < 1:
-        raise UsageError("--num-episodes and --max-seeds must be at least 1, --seed at least 0")
-    if not (Path("checkpoints") / task / "config.json").exists():
-        raise UsageError(f"no checkpoint is bundled for {task!r}; `jepa-mpc tasks` shows which have one")
-    wanted = [(name, seed) for name in chosen(config) for seed in CONTENDERS[name].seeds[: config.max_seeds]]
-    missing = [row for row in wanted if stored(*row, config) is None]
-    for name, seed in tqdm(missing, desc="rows"):
-        measure(name, seed, config)
-    found = functools.partial(stored, config=config)
-    rows = {name: [row for seed in CONTENDERS[name].seeds if (row := found(name, seed))] for name in CONTENDERS}
-    rows = {name: measured for name, measured in rows.items() if measured}
-    spec = envs.get_task(task)
-    suite = [suite_task.name for suite_task in spec.suite]
-    path = config.folder / "agents.md"
-    path.write_text(table([line(name, measured) for name, measured in rows.items()], suite, config))
-    plot_success(config.folder / "success.png", rows)
-    if suite:
-        plot_returns(config.folder / "returns.png", rows, suite, spec.action_repeat)
-    return path
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {write_agent_table(parse(AgentsConfig, args))}")  # noqa: T201

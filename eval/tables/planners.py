@@ -1,181 +1,172 @@
-"""Success against decision time for every planner and objective: `python eval/tables/planners.py --task reacher`.
+"""Success against decision time for every planner and objective: `jepa-mpc benchmark planners`.
 
-Writes a table, a figure and a JSON into one folder. Settings that are measured already are not measured again, so an
+Writes a table and a figure, and a row a setting. Settings that are measured already are not measured again, so an
 interrupted run goes on where it was.
 """
 
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("benchmark planners")
+
+import contextlib
 import itertools
-import json
-import sys
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from jepa_mpc import envs
+from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig
 from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.errors import UserError
+from jepa_mpc.cli import parse
 from jepa_mpc.eval import report
+from jepa_mpc.eval.book import Book
 from jepa_mpc.eval.goal_tasks import goal_tasks
-from jepa_mpc.eval.metrics import summarise
+from jepa_mpc.eval.metrics import SuccessSummary, summarise
 from jepa_mpc.eval.protocols import PROTOCOLS
-from jepa_mpc.eval.trial import run_episodes, time_decisions
+from jepa_mpc.eval.results import DecisionTime, Made
+from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import PLANNERS
-from jepa_mpc.world_model.checkpoint import CheckpointError, load_checkpoint
+from jepa_mpc.provenance import provenance
+from jepa_mpc.settings import Count, Seed, checked
+from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
 
-COLOURS = {
-    "cem": "tab:blue",
-    "icem": "tab:green",
-    "mppi": "tab:orange",
-    "gradient": "tab:red",
-    "cem-gradient": "tab:purple",
-}
+LEWM = "leworldmodel"
 
 
 @dataclass(frozen=True)
-class ParetoConfig:
+class PlannersConfig:
     """Measure every planner and objective at three sizes of the search, on far goals."""
 
     task: str = "reacher"
     """Task in the registry."""
     checkpoint: Path | None = None
-    """Checkpoint folder; `checkpoints/<task>` unless given."""
-    num_episodes: int = 100
+    """Checkpoint folder; the task's bundled one unless given."""
+    num_episodes: Count = 100
     """Far pairs."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the pairs and the search."""
-    timed_decisions: int = 60
+    timed_decisions: Count = 60
     """Searches timed, of one episode planned alone."""
-    budget: int | None = None
+    budget: Count | None = None
     """Environment steps; the far protocol's unless given."""
-    output: Path = Path("runs/pareto")
-    """Folder for the table, the figure and the JSON."""
+    output: Path | None = None
+    """Folder for rows, table and figure; `runs/tables/planners-<task>-<pairs>-seed<seed>` unless given."""
+    publish: bool = False
+    """Write into docs/results instead."""
 
 
-def settings() -> list[tuple[str, AgentConfig]]:
-    """Every planner and objective, small, default and large, and LeWorldModel's own way."""
-    named = []
+@dataclass(frozen=True)
+class PlannerRow(Made, SuccessSummary):
+    """What one way to plan came to."""
+
+    decision_ms: DecisionTime
+
+
+def settings() -> dict[str, AgentConfig]:
+    """Returns every planner and objective, small, default and large, and LeWorldModel's own way."""
+    named = {}
     for planner, objective in itertools.product(PLANNERS, OBJECTIVES):
         search: Any = PLANNERS[planner]()
         # Where a search descends, its steps are its size.
         scaled = "num_gradient_steps" if hasattr(search, "num_gradient_steps") else "num_iterations"
         for size, factor in (("small", 1 / 3), ("default", 1), ("large", 3)):
             config = replace(search, **{scaled: max(1, round(getattr(search, scaled) * factor))})
-            named.append((f"{planner}-{objective}-{size}", AgentConfig(planner=config, objective=objective)))
-    return [*named, ("leworldmodel", AGENT_PRESETS["lewm"])]
+            named[f"{planner}-{objective}-{size}"] = AgentConfig(planner=config, objective=objective)
+    return {**named, LEWM: AGENT_PRESETS["lewm"]}
 
 
-def measure(config: ParetoConfig) -> list[dict[str, Any]]:
-    """One row a setting, read from the output folder where it is there already."""
-    spec = envs.get_task(config.task)
-    if config.num_episodes < 1 or config.timed_decisions < 1 or config.seed < 0:
-        raise ValueError("--num-episodes and --timed-decisions must be at least 1, --seed at least 0")
-    protocol = PROTOCOLS["far"]
-    budget = config.budget or protocol.budget(spec)
-    checkpoint = config.checkpoint or Path("checkpoints") / config.task
-    rows_folder = config.output / "rows"
-    rows_folder.mkdir(parents=True, exist_ok=True)
-    env = envs.make(config.task)
-    tasks = goal_tasks(env, spec, config.seed, config.num_episodes, Path("data/goal_tasks"), far=True)
-    rows = []
-    for name, agent_config in tqdm(settings(), desc="settings"):
-        path = rows_folder / f"{name}.json"
-        asked = {"checkpoint": str(checkpoint), "num_episodes": config.num_episodes, "seed": config.seed}
-        asked |= {"budget": budget, "planner": agent_config.settings()}
-        if path.exists() and (row := json.loads(path.read_text()))["asked"] == asked:
-            rows.append(row)
-            continue
-        provenance = report.provenance()
-        model, _ = load_checkpoint(checkpoint, task=config.task)
-        agent = PlanningAgent(model, env.action_space, spec.action_block, agent_config)
-        records, _ = run_episodes(
-            agent, env=env, spec=spec, tasks=tasks, protocol=protocol, seed=config.seed, budget=budget, description=name
-        )
-        every = agent_config.receding_horizon  # the blocks between searches take no time
-        milliseconds = time_decisions(
-            agent, env, spec, tasks, seed=config.seed, num_decisions=config.timed_decisions * every
-        )[every - 1 :: every]
-        row = {
-            "name": name,
-            "asked": asked,
-            **asdict(summarise(records, budget)),
-            "decision_ms": {
-                "median": float(np.median(milliseconds)),
-                "p95": float(np.percentile(milliseconds, 95)),
-                "n": len(milliseconds),
-            },
-            **provenance,
-        }
-        report.write_json(path, row)
-        rows.append(row)
-    env.close()
-    return rows
+def write_planner_table(config: PlannersConfig) -> Path:
+    """Measures what is missing, and writes table and figure; returns the table's path."""
+    config, spec = checked(config), envs.get_task(config.task)
+    budget, folder = config.budget or spec.far_budget, places.checkpoint(str(config.checkpoint or config.task))
+    place = places.slug(config.task)
+    trial = f"planners-{place}-{config.num_episodes}-seed{config.seed}"
+    book = Book.open(PlannerRow, trial, f"planners/{place}", config.output, config.publish)
+    rest = {"task": config.task, "weights": weights_digest(folder), "num_episodes": config.num_episodes}
+    rest |= {"seed": config.seed, "budget": budget}
+    rows, ways = {}, settings()
+    model, _ = load_checkpoint(folder, task=config.task)
+    with contextlib.closing(envs.make(config.task)) as env:
+        pairs = goal_tasks(env, spec, config.seed, config.num_episodes, places.goal_pairs(), far=True)
+        trial_ = Trial(env, spec, pairs, PROTOCOLS["far"], config.seed, budget)
+        for name, way in tqdm(ways.items(), desc="settings"):
+            agent = PlanningAgent(model, env.action_space, spec.action_block, way)
+            go = partial(measure, trial_, agent, config.timed_decisions)
+            rows[name] = book.once(name, {**rest, "planner": way}, go)
+    files.write_whole(book.folder / "planners.md", table(rows, config))
+    draw(rows, ways, book.folder / "planners.png")
+    return book.folder / "planners.md"
 
 
-def table(rows: list[dict[str, Any]], command: str) -> str:
-    """Markdown, by rate of holding."""
+def measure(trial: Trial, agent: PlanningAgent, num_searches: int) -> PlannerRow:
+    """Measures success of one way to plan, and the time that its searches take."""
+    made_by = provenance()
+    records, _ = trial.run(agent)
+    every = agent.config.receding_horizon  # the blocks between searches take no time
+    times = trial.time_decisions(agent, num_searches * every)[every - 1 :: every]
+    median, p95 = np.percentile(times, [50, 95]).tolist()
+    time = DecisionTime(median, p95, len(times))
+    return PlannerRow(**vars(summarise(records, trial.budget)), decision_ms=time, **made_by)
+
+
+def table(rows: dict[str, PlannerRow], config: PlannersConfig) -> str:
+    """Returns the table as Markdown, by rate of holding."""
+    header = ("planner, objective, size", "touched, % [95 %]", "held, % [95 %]", "strict, %", "decision, ms (p95)")
+    order = sorted(rows, key=lambda name: (-rows[name].held.rate, rows[name].decision_ms.median))
     lines = [
-        f"Made by `{command}`; far goals, n = {rows[0]['num_episodes']}, intervals are Wilson's at 95 %.",
+        f"Made by `jepa-mpc benchmark planners --task {config.task}` on {config.num_episodes} far pairs of seed "
+        f"{config.seed}; intervals are Wilson's at 95 %.",
         "",
-        "| planner, objective, size | touched [95 %] | held 5 steps [95 %] | strict | decision, median / p95 |",
-        "|---|---|---|---|---|",
+        *report.markdown_table(header, (_line(name, rows[name]) for name in order)),
     ]
-    for row in sorted(rows, key=lambda row: (-row["held"][0], row["decision_ms"]["median"])):
-        touched, held = ("{:.0%} [{:.0%}, {:.0%}]".format(*row[kind]) for kind in ("first_hit", "held"))
-        time = row["decision_ms"]
-        lines.append(
-            f"| {row['name']} | {touched} | {held} | {row['strict'][0]:.0%} | "
-            f"{time['median']:.1f} / {time['p95']:.1f} ms |"
-        )
     return "\n".join(lines) + "\n"
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Two panels, touched and held; the front is the line through settings that none beats in both."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+def _line(name: str, row: PlannerRow) -> list[str]:
+    touched, held = (f"{100 * r:.0f} [{100 * low:.0f}, {100 * high:.0f}]" for r, low, high in (row.first_hit, row.held))
+    time = f"{row.decision_ms.median:.1f} ({row.decision_ms.p95:.1f})"
+    return [f"[{name}]({name}.json)", touched, held, f"{100 * row.strict.rate:.0f}", time]
+
+
+def draw(rows: dict[str, PlannerRow], ways: dict[str, AgentConfig], path: Path) -> None:
+    """Draws two panels, touched and held; the front is the line through settings that none beats in both."""
+    from jepa_mpc.eval.figures import BLACK, COLOURS, GREY, MARKERS, new_figure, save
+
+    styles = {
+        name: {"marker": marker, "color": colour, "s": 36}
+        for name, marker, colour in zip(PLANNERS, MARKERS, COLOURS, strict=False)
+    }
+    figure = new_figure(10, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, kind, title in zip(panels, ("first_hit", "held"), ("touched once", "held for 5 steps"), strict=True):
-        for row in rows:
-            planner, objective = row["asked"]["planner"]["planner"], row["asked"]["planner"]["objective"]
-            style = {"marker": "*", "color": "black", "s": 120}
-            if row["name"] != "leworldmodel":
-                style = {"marker": "o" if objective == "reachability" else "x", "color": COLOURS[planner], "s": 36}
-            axes.scatter(row["decision_ms"]["median"], 100 * row[kind][0], **style)
-        best, front = -1.0, []
-        for row in sorted(rows, key=lambda row: (row["decision_ms"]["median"], -row[kind][0])):
-            if row[kind][0] > best:
-                best = row[kind][0]
-                front.append((row["decision_ms"]["median"], 100 * best))
-        axes.plot(*zip(*front, strict=True), color="grey", linewidth=1, zorder=0)
-        axes.set(xscale="log", xlabel="decision, one episode, ms (median)", title=title)
-    panels[0].set(ylabel="far goals, % of episodes", ylim=(-3, 103))
-    for planner, colour in COLOURS.items():
-        panels[1].scatter([], [], color=colour, label=planner)
-    for label, marker in (("reachability", "o"), ("latent distance", "x"), ("LeWorldModel's way", "*")):
-        panels[1].scatter([], [], color="black", marker=marker, label=label)
+        points = {name: (row.decision_ms.median, 100 * getattr(row, kind).rate) for name, row in rows.items()}
+        for name, point in points.items():
+            style, way = styles[PLANNERS.name_of(type(ways[name].planner))], ways[name]
+            if name == LEWM:
+                style = {"marker": "*", "color": BLACK, "s": 140}
+            elif way.objective != "reachability":
+                style = {**style, "facecolors": "none"}
+            axes.scatter(*point, **style)
+        fastest = sorted(points.values(), key=lambda point: (point[0], -point[1]))
+        front = [point for i, point in enumerate(fastest) if point[1] > max((y for _, y in fastest[:i]), default=-1)]
+        axes.plot(*zip(*front, strict=True), color=GREY, linewidth=1, zorder=0)
+        axes.set(xscale="log", xlabel="one decision, median, ms", title=title)
+    panels[0].set(ylabel="goals of another episode, % of episodes", ylim=(-3, 103))
+    for name, style in styles.items():
+        panels[1].scatter([], [], label=name, **style)
+    for label, hollow in (("learned metric", {}), ("latent distance", {"facecolors": "none"})):
+        panels[1].scatter([], [], color=GREY, marker="o", label=label, **hollow)
+    panels[1].scatter([], [], color=BLACK, marker="*", s=140, label="LeWorldModel's way")
     figure.legend(loc="outside right upper")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
-def main() -> None:
-    config = tyro.cli(ParetoConfig)
-    try:
-        rows = measure(config)
-    except (UserError, CheckpointError, envs.EnvError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on")
-    report.write_json(config.output / "pareto.json", {"rows": rows})
-    (config.output / "pareto.md").write_text(table(rows, "python " + " ".join(sys.argv)))
-    draw(rows, config.output / "pareto.png")
-    print(f"wrote {config.output}/pareto.md, pareto.png and pareto.json")  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {write_planner_table(parse(PlannersConfig, args))}")  # noqa: T201

@@ -1,170 +1,192 @@
-"""Every bundled checkpoint on held-out pairs, in one table.
+"""Every bundled checkpoint on held-out pairs, in one table: `jepa-mpc benchmark tasks`.
 
-A row is a run of `eval/run_planning.py`, stored as JSON in the output folder. Rows that are there already, of the same
-checkpoint and settings, are not run again, so an interrupted benchmark goes on where it was and gives the same table.
-The figures are also written under each checkpoint's card.
+A row is what `jepa-mpc plan` measures. Rows that are there already, of the same checkpoint and settings, are not
+measured again, so an interrupted benchmark goes on where it was, and a clone draws the table from its own rows.
 """
 
-import json
-import os
-import tempfile
-from dataclasses import asdict, dataclass, field, replace
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("benchmark tasks")
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc import envs, files, places
+from jepa_mpc.agent.agent_config import config_for
+from jepa_mpc.cli import parse
+from jepa_mpc.envs.task import TableRow
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.picture_goal import UsageError
-from jepa_mpc.eval.run_planning import RunConfig, run
-from jepa_mpc.eval.tables.benchmark_config import BenchmarkConfig
-from jepa_mpc.settings import read, to_json
+from jepa_mpc.eval.book import Book
+from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate
+from jepa_mpc.eval.results import PairResults
+from jepa_mpc.eval.run_planning import RunConfig, evaluate
+from jepa_mpc.settings import Count, Seed, checked
 from jepa_mpc.world_model.checkpoint import weights_digest
 
-CHECKPOINTS = Path("checkpoints")
 CARD_HEADING = "## Planning"
+FREE = 1 / 3  # a row whose baselines reach more than this is to be judged by what is held
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table: a task's bundled checkpoint under a protocol."""
+class TasksConfig:
+    """Measure bundled checkpoints, with random and do-nothing agents on the same pairs, and write the table."""
 
-    task: str
-    protocol: Any = "standard"
-    goal_offset: int | None = None
-    budget: int | None = None
-    published: str = field(default="–", compare=False)
-
-    @property
-    def name(self) -> str:
-        offset = f"-offset{self.goal_offset}" if self.goal_offset else ""
-        return f"{self.task.replace('/', '-')}-{self.protocol}{offset}"
-
-
-def bundled() -> list[str]:
-    """The tasks that have a checkpoint."""
-    return sorted(path.parent.relative_to(CHECKPOINTS).as_posix() for path in CHECKPOINTS.rglob("config.json"))
+    tasks: tuple[str, ...] = ("all",)
+    """Tasks with a checkpoint, or all."""
+    num_episodes: Count = 200
+    """Pairs in a row."""
+    seed: Seed = 0
+    """Decides the pairs and the search."""
+    output: Path | None = None
+    """Folder for the rows and the table; `runs/tables/tasks-<pairs>-seed<seed>` unless given."""
+    publish: bool = False
+    """Write into docs/results instead, and the figures under the checkpoints' cards."""
 
 
-def rows_of(task: str) -> list[Row]:
-    """The rows of a task, in the table's order."""
-    return [Row(task, row.protocol, row.goal_offset, row.budget, row.published) for row in envs.get_task(task).rows]
+def row_name(task: str, row: TableRow) -> str:
+    """Returns the name of a row's file."""
+    offset = f"-offset{row.goal_offset}" if row.goal_offset else ""
+    return f"{places.slug(task)}-{row.protocol}{offset}"
 
 
-def _asked(row: Row, config: BenchmarkConfig) -> dict[str, Any]:
-    shared = {"num_episodes": config.num_episodes, "seed": config.seed}
-    planner, folder = config_for(envs.get_task(row.task)), CHECKPOINTS / row.task
+def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
+    """Returns what decides a row's figures."""
+    planner, folder = config_for(envs.get_task(task)), places.bundled_checkpoints() / task
     weights = {"weights": weights_digest(folder)}
     if planner.warm_start != "none":
         weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
-    identity = {name: value for name, value in asdict(row).items() if name != "published"}
-    return {**identity, **shared, **weights, "planner": to_json(planner)}
+    what = {"task": task, "protocol": row.protocol, "goal_offset": row.goal_offset, "budget": row.budget}
+    return {**what, "num_episodes": config.num_episodes, "seed": config.seed, **weights, "planner": planner}
 
 
-def same(results: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Whether stored results are of these settings; ones that planners did not have yet were at their defaults."""
-    stored = results.get("asked", {})
-    if "planner" in stored:
-        stored = {**stored, "planner": to_json(read(AgentConfig, stored["planner"], "planner"))}
-    return bool(stored == asked)
-
-
-def stored(row: Row, config: BenchmarkConfig) -> dict[str, Any] | None:
-    """The row's results, if they are in the output folder and of these settings and this checkpoint."""
-    path = config.folder / f"{row.name}.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    return results if same(results, _asked(row, config)) else None
-
-
-def measure(row: Row, config: BenchmarkConfig) -> None:
-    """Runs the row and stores its results."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = RunConfig(num_episodes=config.num_episodes, seed=config.seed, video=False, output=Path(folder))
-        agent = config_for(envs.get_task(row.task))
-        settings = replace(settings, task=row.task, protocol=row.protocol, agent=agent)
-        run(replace(settings, goal_offset=row.goal_offset, budget=row.budget), show=False)
-        results = json.loads((Path(folder) / "results.json").read_text())
-    config.folder.mkdir(parents=True, exist_ok=True)
-    unfinished = config.folder / f"{row.name}.unfinished"
-    report.write_json(unfinished, {"asked": _asked(row, config), **results})
-    os.replace(unfinished, config.folder / f"{row.name}.json")
-
-
-def line(row: Row, results: dict[str, Any]) -> str:
-    """One line of the table."""
-    protocol, baselines = results["protocol"], results["baselines"]
-    goal = f"{protocol['goal_offset']} steps ahead" if protocol["goal_offset"] else "in another episode"
-    low, high = (f"{100 * end:.1f}" for end in results["success_interval"])
-    random, nothing = (f"{baselines[name]['success_rate']:.1%}" for name in ("random", "do_nothing"))
-    steps = "–" if results["median_steps"] is None else f"{results['median_steps']:g}"
-    cells = [
-        f"{row.task}, {row.protocol}",
-        f"{goal}; {protocol['budget']}",
-        f"{random} / {nothing}".replace("%", " %"),
-        steps,
-        f"{results['held'][0]:.1%} / {results['strict'][0]:.1%}".replace("%", " %"),
-        f"{baselines['random']['held'][0]:.1%} / {baselines['random']['strict'][0]:.1%}".replace("%", " %"),
-        f"{100 * results['success_rate']:.1f} % [{low}, {high}]",
-        str(results["num_episodes"]),
-        row.published,
-        f"{results['decision_ms']['median']:.0f} ms",
-        f"[JSON]({row.name}.json)",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def table(lines: list[str], config: BenchmarkConfig) -> str:
-    """The table as Markdown, with the command that makes it."""
-    head = [
-        f"Made by `python eval/benchmark.py --tasks all`, pairs of seed {config.seed}; intervals are Wilson's at 95 %.",
-        "",
-        "| task, protocol | goal; budget, steps | random / do nothing | median steps | held 5 steps / strict | "
-        "the same, random | success [95 %] | n | best published, % | decision | run |",
-        "|---" * 11 + "|",
-    ]
-    return "\n".join([*head, *lines]) + "\n"
-
-
-def write_card(task: str, results: list[dict[str, Any]]) -> None:
-    """Puts the figures under the card, in place of those that it had."""
-    path = CHECKPOINTS / task / "card.md"
-    text = path.read_text().split(CARD_HEADING)[0].rstrip()
-    command = f"`python eval/benchmark.py --tasks {task}`, commit {results[0]['commit']}"
-    shown = "\n".join(rates(row) for row in results)
-    path.write_text(f"{text}\n\n{CARD_HEADING}\n\n{command}; Wilson's 95 % intervals:\n\n{shown}\n")
-
-
-def rates(results: dict[str, Any]) -> str:
-    """One row's figures as an item of a list."""
-    protocol, baselines = results["protocol"], results["baselines"]
-    goal = f"{protocol['goal_offset']} steps ahead" if protocol["goal_offset"] else "of another episode"
-    ours = report.rate(results["success_rate"], results["success_interval"], results["num_episodes"])
-    random, nothing = (f"{baselines[name]['success_rate']:.1%}" for name in ("random", "do_nothing"))
-    return (
-        f"- {protocol['name']}, goal {goal}, {protocol['budget']} steps: {ours}; random {random}, do nothing {nothing}"
+def measure(task: str, row: TableRow, config: TasksConfig) -> PairResults:
+    """Runs a row."""
+    results = evaluate(
+        RunConfig(
+            task=task,
+            protocol=row.protocol,  # type: ignore[arg-type]  # a name, held against the protocols
+            goal_offset=row.goal_offset,
+            budget=row.budget,
+            num_episodes=config.num_episodes,
+            seed=config.seed,
+            agent=config_for(envs.get_task(task)),
+        ),
+        write=False,
     )
+    assert isinstance(results, PairResults)
+    return results
 
 
-def write_task_table(config: BenchmarkConfig) -> Path:
+def write_task_table(config: TasksConfig) -> Path:
     """Measures what is missing and writes the table; returns its path."""
-    known = bundled()
+    config, known = checked(config), places.bundled_tasks()
     tasks = known if config.tasks == ("all",) else list(config.tasks)
     for task in tasks:
         if task not in known:
-            raise UsageError(f"no checkpoint is bundled for {task!r}; there are: {', '.join(known)}")
-    if config.num_episodes < 1 or config.seed < 0:
-        raise UsageError("--num-episodes must be at least 1, --seed at least 0")
-    missing = [row for task in tasks for row in rows_of(task) if stored(row, config) is None]
-    for row in tqdm(missing, desc="rows"):
-        measure(row, config)
-    lines = []
-    for task in known:
-        results = {row: found for row in rows_of(task) if (found := stored(row, config)) is not None}
-        lines += [line(row, found) for row, found in results.items()]
-        if config.cards and task in tasks:
-            write_card(task, list(results.values()))
-    path = config.folder / "tasks.md"
-    path.write_text(table(lines, config))
+            raise UserError(f"no checkpoint is bundled for {task!r}; there are: {', '.join(known)}")
+    trial = f"tasks-{config.num_episodes}-seed{config.seed}"
+    book = Book.open(PairResults, trial, "tasks", config.output, config.publish)
+    rows: dict[tuple[str, TableRow], PairResults] = {}
+    for task, row in tqdm([(name, row) for name in known for row in envs.get_task(name).rows], desc="rows"):
+        what, go = (row_name(task, row), asked(task, row, config)), partial(measure, task, row, config)
+        if found := book.once(*what, go) if task in tasks else book.find(*what):
+            rows[task, row] = found
+    path = book.folder / "tasks.md"
+    files.write_whole(path, table(rows, config))
+    for task in tasks if config.publish else ():
+        write_card(task, [results for (of, _), results in rows.items() if of == task])
     return path
+
+
+def table(rows: dict[tuple[str, TableRow], PairResults], config: TasksConfig) -> str:
+    """Returns the tables as Markdown, with the command that makes them."""
+    header = [
+        *("task, goal", "random / do nothing, %", "success, % [95 %]", "median steps", "held / strict, %"),
+        *("random, held / strict, %", "published, %", "decision", "run"),
+    ]
+    far = {each: results for each, results in rows.items() if results.episodes[0].distance is not None}
+    lines = [
+        f"Made by `jepa-mpc benchmark tasks`, {config.num_episodes} pairs of seed {config.seed}; intervals are "
+        "Wilson's at 95 %. † A baseline reaches more than a third of these goals: judge such a row by what is held.",
+        "",
+        *report.markdown_table(header, (_line(*each, results) for each, results in rows.items())),
+    ]
+    if far:
+        header = ["success, % [95 %], by how far the goal is", "nearest third", "middle third", "farthest third"]
+        lines += ["", *report.markdown_table(header, (_strata(*each, results) for each, results in far.items()))]
+    return "\n".join(lines) + "\n"
+
+
+def _line(task: str, row: TableRow, results: PairResults) -> list[str]:
+    random, nothing = results.baselines["random"], results.baselines["do_nothing"]
+    steps = "–" if results.median_steps is None else f"{results.median_steps:g}"
+    free = "†" * (max(random.success_rate, nothing.success_rate) > FREE)
+    return [
+        _goal(task, results),
+        f"{100 * random.success_rate:.1f} / {100 * nothing.success_rate:.1f}{free}",
+        percent(Rate(results.success_rate, *results.success_interval)),
+        f"{steps} of {results.protocol.budget}",
+        _held_and_strict(results),
+        _held_and_strict(random),
+        row.published,
+        f"{results.decision_ms.median:.0f} ms",
+        f"[JSON]({row_name(task, row)}.json)",
+    ]
+
+
+def _strata(task: str, row: TableRow, results: PairResults) -> list[str]:
+    """Success on the third of the pairs whose start is nearest the goal, on the next, and on the farthest."""
+    episodes = sorted(results.episodes, key=lambda episode: (episode.distance or 0.0, episode.pair))
+    unit, cells = envs.get_task(task).pose.unit, []
+    for part in np.array_split(np.arange(len(episodes)), 3):
+        third = [episodes[index] for index in part]
+        if third:
+            share = percent(rate(sum(each.success for each in third), len(third)))
+            cells.append(f"{share}, {third[0].distance:.2g}–{third[-1].distance:.2g} {unit}")
+    return [_goal(task, results), *cells, *["–"] * (3 - len(cells))]
+
+
+def _goal(task: str, results: PairResults) -> str:
+    rule = results.protocol
+    goal = "another episode" if rule.goal_offset is None else f"{rule.goal_offset} ahead"
+    return f"`{task}`, {rule.name}: {goal}"
+
+
+def percent(share: Rate) -> str:
+    """Returns a rate and its interval in percent."""
+    return f"{100 * share.rate:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+def _held_and_strict(summary: SuccessSummary) -> str:
+    return f"{100 * summary.held.rate:.1f} / {100 * summary.strict.rate:.1f}"
+
+
+def write_card(task: str, rows: Sequence[PairResults]) -> None:
+    """Puts the figures under the card, in place of those that it had."""
+    path = places.bundled_checkpoints() / task / "card.md"
+    text = path.read_text().split(CARD_HEADING)[0].rstrip()
+    command = f"`jepa-mpc benchmark tasks --tasks {task}`, commit {rows[0].commit}"
+    files.write_whole(
+        path, f"{text}\n\n{CARD_HEADING}\n\n{command}; Wilson's 95 % intervals:\n\n{chr(10).join(map(_item, rows))}\n"
+    )
+
+
+def _item(results: PairResults) -> str:
+    """One row's figures as an item of a list."""
+    rule, baselines = results.protocol, results.baselines
+    goal = f"{rule.goal_offset} steps ahead" if rule.goal_offset else "of another episode"
+    ours = report.rate(results.success_rate, results.success_interval, results.num_episodes)
+    random, nothing = (f"{baselines[name].success_rate:.1%}" for name in ("random", "do_nothing"))
+    return f"- {rule.name}, goal {goal}, {rule.budget} steps: {ours}; random {random}, do nothing {nothing}"
+
+
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {write_task_table(parse(TasksConfig, args))}")  # noqa: T201

@@ -25,7 +25,7 @@ from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
-from jepa_mpc.eval.trial import run_episodes
+from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig, ICEMConfig
 
 SPEC = envs.get_task("reacher")
@@ -94,8 +94,8 @@ def test_the_oracle_weighs_effort_and_reduces_the_distance_as_the_planner_does(l
 def test_the_oracle_reaches_far_goals(env, far):
     search = ICEMConfig(num_samples=24, num_iterations=2, num_elites=4)
     agent = OracleAgent("reacher", AgentConfig(horizon=2, planner=search))
-    run = {"env": env, "spec": SPEC, "tasks": far, "protocol": PROTOCOLS["far"], "seed": 0, "budget": 100}
-    records, _ = run_episodes(agent, **run, description="")
+    trial = Trial(env, SPEC, far, PROTOCOLS["far"], seed=0, budget=100)
+    records, _ = trial.run(agent)
     assert all(record.success for record in records)
 
 

@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 
 import imageio.v3 as iio
 import numpy as np
@@ -14,9 +13,10 @@ from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.eval.collapse import study as collapse_study
 from jepa_mpc.eval.collapse.plots import principal_plane, turned
-from jepa_mpc.eval.collapse.report import num_hyperparameters, read_curves, tables
-from jepa_mpc.eval.collapse.study import StudyConfig, Variant, measure, train_config, variants
+from jepa_mpc.eval.collapse.report import StudyRow, Variant, num_hyperparameters, read_curves, tables
+from jepa_mpc.eval.collapse.study import StudyConfig, measure, train_config, variants
 from jepa_mpc.eval.metrics import rate
+from jepa_mpc.settings import read
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.training.diagnostics import encode_rows
@@ -59,8 +59,8 @@ def test_a_training_is_measured_once_and_keeps_its_latents(study, here, monkeypa
     row = measure(study, Variant("none"))
     folder = study.output / "runs" / "none-seed0"
     model, info = load_checkpoint(folder)
-    assert row["embedding"] == info.metrics["embedding"]
-    assert len(row["success"]["planning"]) == 3
+    assert row.embedding == info.metrics["embedding"]
+    assert len(row.hits) == 3
     env, spec = envs.make("reacher"), envs.get_task("reacher")
     assert_asked_the_pairs(seen, env, spec, tmp_path / "pairs", seed=0, num_pairs=3, kinds=[PlanningAgent])
     data = Dataset(study.data)
@@ -71,7 +71,7 @@ def test_a_training_is_measured_once_and_keeps_its_latents(study, here, monkeypa
     final = encode_rows(model, data, data.rows_of(data.held_out_episodes)).numpy()
     assert np.corrcoef(final.ravel(), last.ravel())[0, 1] > 0.5  # ten steps later, and in half precision
     monkeypatch.setattr(collapse_study, "train", None)
-    assert measure(study, Variant("none")) == json.loads(json.dumps(row))
+    assert measure(study, Variant("none")) == row
 
 
 def test_curves_are_what_the_trainer_logged(study, here):
@@ -82,18 +82,17 @@ def test_curves_are_what_the_trainer_logged(study, here):
     assert curves["prediction"][-1][0] == 30
 
 
-def test_an_interrupted_study_goes_on_and_comes_to_the_same(study, here, monkeypatch, tmp_path, capsys):
+def test_an_interrupted_study_goes_on_and_comes_to_the_same(study, here, monkeypatch, tmp_path, run_command):
     few = [Variant(name) for name in ("none", "sigreg")] + [Variant("sigreg", "weight", 10)]
     monkeypatch.setattr(collapse_study, "variants", lambda num_seeds: iter(few))
     options = ["--preset", "debug", "--data", study.data, "--num-episodes", 3, "--num-processes", 2]
 
     def run(output):
-        monkeypatch.setattr(sys, "argv", ["collapse_study.py", *map(str, options), "--output", str(output)])
-        collapse_study.main()
-        return [
-            {key: row[key] for key in ("name", "success", "embedding", "loss", "collapsed")}
-            for row in json.loads((output / "collapse.json").read_text())["rows"]
-        ]
+        code, _, err = run_command("benchmark collapse", *options, "--output", output)
+        assert code == 0, err
+        rows = json.loads((output / "collapse.json").read_text())["rows"]
+        varying = ("commit", "command", "date", "machine", "learning_seconds")
+        return [{key: value for key, value in row.items() if key not in varying} for row in rows]
 
     seen = watch_agents(monkeypatch)
     whole = run(tmp_path / "whole")
@@ -102,36 +101,41 @@ def test_an_interrupted_study_goes_on_and_comes_to_the_same(study, here, monkeyp
     assert_asked_the_pairs(seen, env, spec, tmp_path / "pairs", seed=0, num_pairs=3, kinds=baselines)
     cut = tmp_path / "cut"
     run(cut)
-    first_results = (cut / "runs/none-seed0/result.json").read_bytes()
-    (cut / "runs/sigreg-seed0/result.json").unlink()  # killed between training and planning
-    for path in (cut / "runs/sigreg-weight-x10-seed0").iterdir():  # killed before it began
+    first_results = (cut / "rows/none-seed0.json").read_bytes()
+    (cut / "rows/sigreg-seed0.json").unlink()  # killed between training and planning
+    (cut / "rows/sigreg-weight-x10-seed0.json").unlink()  # killed before it began
+    for path in (cut / "runs/sigreg-weight-x10-seed0").iterdir():
         if path.is_file():
             path.unlink()
     assert run(cut) == whole
-    assert (cut / "runs/none-seed0/result.json").read_bytes() == first_results
+    assert (cut / "rows/none-seed0.json").read_bytes() == first_results
     for name in ("before-after.png", "grid.png", "curves.png", "robustness.png"):
         assert iio.imread(cut / name).std() > 5
     assert len(iio.imread(cut / "collapse.gif")) == 2  # before the first step, and after 20 of 30
     assert "| `sigreg` | weight, 0.2 |" in (cut / "collapse.md").read_text()
 
     options[options.index(3)] = 4
-    with pytest.raises(SystemExit, match="holds a study with other settings; choose another --output"):
-        run(cut)
+    code, _, err = run_command("benchmark collapse", *options, "--output", cut)
+    assert code == 1
+    assert f"{cut} holds work with other settings: num_episodes is 3 there and 4 now; choose another --output" in err
 
 
 def row(name, seed=0, option="", factor=1.0, hits=5, std=1.0, error=0.1, collapsed=""):
-    return {
-        "name": name,
-        "regularizer": name,
-        "seed": seed,
-        "option": option,
-        "factor": factor,
-        "success": {"planning": [i < hits for i in range(10)]},
-        "embedding": {"std": std, "effective_rank": 3.0, "sigreg": 2.0, "probe_r2": {"a": 0.9, "b": 0.4}},
-        "loss": {"joint": {"prediction": error}},
-        "collapsed": collapsed,
-        "learning_seconds": 60.0,
-    }
+    return StudyRow(
+        commit="c",
+        command="",
+        date="",
+        machine={},
+        regularizer=name,
+        seed=seed,
+        option=option,
+        factor=factor,
+        success={"planning": [i < hits for i in range(10)]},
+        embedding={"std": std, "effective_rank": 3.0, "sigreg": 2.0, "probe_r2": {"a": 0.9, "b": 0.4}},
+        loss={"joint": {"prediction": error}},
+        collapsed=collapsed,
+        learning_seconds=60.0,
+    )
 
 
 def test_tables_say_what_the_rows_hold(monkeypatch):
@@ -139,14 +143,12 @@ def test_tables_say_what_the_rows_hold(monkeypatch):
     rows = [row(name) for name in names]
     rows += [row("sigreg", 0, hits=10), row("sigreg", 1, hits=8, std=0.5)]
     rows += [row("sigreg", 0, "weight", 0.1, hits=2, collapsed="yes"), row("sigreg", 0, "weight", 10, hits=9)]
-    text = tables(rows, {"random": [True] + [False] * 9}, "command")
+    text = tables(rows, {"random": [True] + [False] * 9})
     both = rate(18, 20)
     interval = f"[{100 * both.low:.1f}, {100 * both.high:.1f}]"
     # std (1 + 0.5) / 2; error over variance (0.1 + 0.4) / 2
-    assert (
-        f"| `sigreg` | 100.0% / 80.0% | 90.0% {interval} | 0.75 | 3.0 | 0.40 | 2.0 | 0.1 | 0.25 | 0 of 2 | 3 | 60 s |"
-        in text
-    )
+    assert f"| `sigreg` | 100.0% / 80.0% | 90.0% {interval} | 0 of 2 | 3 | 60 s |" in text
+    assert "| `sigreg` | 0.75 | 3.0 | 0.40 | 2.0 | 0.1 | 0.25 |" in text
     assert re.search(r"`sigreg` \| weight, 0.2 \| 20.0% \[[^|]*\]† \| 100.0% \[[^|]*\] \| 90.0% \[", text)
     assert re.search(r"`sigreg` \| 100.0% \[.*\]: defaults, seed 0 \| 20.0% \[.*\]: weight × 0.1, seed 0 \|", text)
     assert "random 10.0%" in text
@@ -194,10 +196,12 @@ def markdown_tables(text):
 def test_the_page_shows_what_the_study_found():
     folder = ROOT / "docs/results/collapse"
     stored = json.loads((folder / "collapse.json").read_text())
+    rows = read(list[StudyRow], stored["rows"], "collapse.json")
     text = (folder / "collapse.md").read_text()
-    assert tables(stored["rows"], stored["baselines"], stored["command"]) == text
-    assert {row["name"] for row in stored["rows"]} == {variant.name for variant in variants(num_seeds=3)}
-    full = {row["remedy"]: row for row in markdown_tables(text)[0]}
+    assert tables(rows, stored["baselines"]) == text
+    assert {row.name for row in rows} == {variant.name for variant in variants(num_seeds=3)}
+    reached, embeddings, *_ = markdown_tables(text)
+    full = {row["remedy"]: {**row, **other} for row, other in zip(reached, embeddings, strict=True)}
     shown = [table for table in markdown_tables((ROOT / "docs/collapse.md").read_text()) if "remedy" in table[0]]
     assert [len(table) for table in shown] == [8, 8]
     for row in (row for table in shown for row in table):

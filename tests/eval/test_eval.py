@@ -6,10 +6,11 @@ import pytest
 from jepa_mpc import envs
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.collect import find_policy, run_episode
-from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, sample_pair, suite_tasks
+from jepa_mpc.errors import UserError
+from jepa_mpc.eval.goal_tasks import GoalTasks, _load, goal_tasks, sample_pair, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
 from jepa_mpc.eval.protocols import PROTOCOLS, first_kept
-from jepa_mpc.eval.trial import EpisodeRecord, run_episodes, time_decisions
+from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.seeds import episode_rng
 
 SPEC, STANDARD = envs.get_task("reacher"), PROTOCOLS["standard"]
@@ -76,11 +77,22 @@ def test_fewer_pairs_are_the_first_of_more_and_are_stored_once(env, tasks, tmp_p
     assert len(goal_tasks(env, SPEC, 11, 5, tmp_path)) == 5
 
 
-def test_stored_pairs_that_cannot_be_read_are_made_again(env, tasks, tmp_path):
+def test_stored_pairs_that_are_damaged_are_made_again(env, tasks, tmp_path):
+    """Cut, empty, or with any one bit flipped: what is used is what was simulated."""
     goal_tasks(env, SPEC, 11, 2, tmp_path)
     (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:1000])
-    np.testing.assert_array_equal(goal_tasks(env, SPEC, 11, 2, tmp_path).start_state, tasks.start_state[:2])
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:1000], b"", whole + b"x", b"not pairs"]
+    for position in rng.integers(0, len(whole), 40):
+        damaged.append(whole[:position] + bytes([whole[position] ^ 1 << rng.integers(8)]) + whole[position + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        assert _load(path, env) == []
+    pairs = goal_tasks(env, SPEC, 11, 2, tmp_path)
+    for name in vars(tasks):
+        np.testing.assert_array_equal(getattr(pairs, name), getattr(tasks, name)[:2])
+    assert path.read_bytes() == whole
 
 
 def test_other_seeds_give_other_pairs(env, tasks):
@@ -245,9 +257,8 @@ def test_success_is_the_first_step_within_tolerance(env):
         expected.append((next(i for i, e in enumerate(errors, 1) if e < SPEC.pose.tolerance), min(errors), errors[-1]))
         goals.append(env.get_state()), pictures.append(env.render()), poses.append(path[-1])
     tasks = GoalTasks(*(np.stack(x) for x in (starts, goals, poses, pictures)))
-    options = {"seed": 0, "budget": 20, "description": ""}
-    run = {"env": env, "spec": SPEC, "tasks": tasks, "protocol": STANDARD, **options}
-    records, traces = run_episodes(Replay(blocks), **run)
+    trial = Trial(env, SPEC, tasks, STANDARD, seed=0, budget=20)
+    records, traces = trial.run(Replay(blocks))
     assert [record.success for record in records] == [True] * 3
     assert [(r.steps, r.best_error, r.final_error) for r in records] == expected
     assert traces[0].states.shape[0] == 21
@@ -255,15 +266,15 @@ def test_success_is_the_first_step_within_tolerance(env):
     np.testing.assert_array_equal(traces[0].states[-1], goals[0])
     # One step short of the budget that the goal needs, it does not count.
     short = min(steps for steps, *_ in expected) - 1
-    records, _ = run_episodes(Replay(blocks), **{**run, "budget": short})
+    records, _ = replace(trial, budget=short).run(Replay(blocks))
     assert not any(record.success for record in records)
 
 
 def test_an_episode_does_not_depend_on_the_others(env, tasks):
-    run = {"env": env, "spec": SPEC, "tasks": tasks, "protocol": STANDARD, "seed": 0, "budget": 20, "description": ""}
+    trial = Trial(env, SPEC, tasks, STANDARD, seed=0, budget=20)
     agent = RandomAgent(env.action_space, SPEC.action_block)
-    together, _ = run_episodes(agent, **run)
-    assert run_episodes(agent, **run, batch_size=2)[0] == together
+    together, _ = trial.run(agent)
+    assert trial.run(agent, batch_size=2)[0] == together
 
 
 def test_doing_nothing_stays_where_it_is_and_random_actions_do_not(env, tasks):
@@ -272,8 +283,8 @@ def test_doing_nothing_stays_where_it_is_and_random_actions_do_not(env, tasks):
         env.set_pose(pose)
         starts.append(env.get_state())
     at_rest = replace(tasks, start_state=np.stack(starts))
-    run = {"env": env, "spec": SPEC, "tasks": at_rest, "protocol": STANDARD, "seed": 0, "budget": 20, "description": ""}
-    records, traces = run_episodes(DoNothingAgent(env.action_space, SPEC.action_block), **run)
+    trial = Trial(env, SPEC, at_rest, STANDARD, seed=0, budget=20)
+    records, traces = trial.run(DoNothingAgent(env.action_space, SPEC.action_block))
     assert [record.pair for record in records] == list(range(6))
     for record, trace, pose, goal in zip(records, traces, poses, tasks.goal_qpos, strict=True):
         assert len(trace.states) == 21
@@ -281,14 +292,22 @@ def test_doing_nothing_stays_where_it_is_and_random_actions_do_not(env, tasks):
         np.testing.assert_allclose(env.qpos, pose, atol=1e-9)
         assert record.best_error == pytest.approx(SPEC.pose.error(pose, goal))
         assert record.final_error == pytest.approx(SPEC.pose.error(pose, goal))
-    for trace, pose in zip(run_episodes(RandomAgent(env.action_space, 5), **run)[1], poses, strict=True):
+        assert record.distance == pytest.approx(SPEC.pose.error(pose, goal))
+    for trace, pose in zip(trial.run(RandomAgent(env.action_space, 5))[1], poses, strict=True):
         env.set_state(trace.states[-1])
         assert np.abs(env.qpos - pose).max() > 0.01
 
 
 def test_decisions_are_timed_one_by_one(env, tasks):
     agent = DoNothingAgent(env.action_space, SPEC.action_block)
-    assert len(time_decisions(agent, env, SPEC, tasks, seed=0, num_decisions=15)) == 15
+    assert len(Trial(env, SPEC, tasks, STANDARD, seed=0, budget=50).time_decisions(agent, 15)) == 15
+    assert len(Trial(env, SPEC, tasks, STANDARD, seed=0, budget=3).time_decisions(agent, 15)) == 15
+
+
+def test_a_trial_without_pairs_or_steps_is_refused(env, tasks):
+    for pairs, budget in ((tasks[:0], 50), (tasks, 0)):
+        with pytest.raises(UserError, match="a trial needs at least one pair and one step"):
+            Trial(env, SPEC, pairs, STANDARD, seed=0, budget=budget)
 
 
 def test_protocols_judge_the_same_trajectory_by_their_own_rules(env):
@@ -299,16 +318,16 @@ def test_protocols_judge_the_same_trajectory_by_their_own_rules(env):
     tasks = GoalTasks(start[None], env.get_state()[None], env.qpos[None], picture[None])
     still = np.zeros((1, 1, 5, 2), np.float32)
     away = np.ones((1, 3, 5, 2), np.float32)
-    run = {"env": env, "spec": SPEC, "tasks": tasks, "seed": 0, "budget": 20, "description": ""}
     steps = {}
     for name, protocol in PROTOCOLS.items():
-        (record,), _ = run_episodes(Replay(np.concatenate([still, away], axis=1)), protocol=protocol, **run)
+        trial = Trial(env, SPEC, tasks, protocol, seed=0, budget=20)
+        (record,), _ = trial.run(Replay(np.concatenate([still, away], axis=1)))
         steps[name] = record.steps
         assert (record.first_hit, record.held, record.strict) == (1, 5, 2)
         assert record.final_error > 0.05 > record.best_error
     assert steps == {"standard": 1, "far": 1, "hold": 5, "strict": 2}
     away[0, 0, :3] = 0  # three steps are too few to hold
-    (record,), _ = run_episodes(Replay(away), protocol=PROTOCOLS["hold"], **{**run, "budget": 15})
+    (record,), _ = Trial(env, SPEC, tasks, PROTOCOLS["hold"], seed=0, budget=15).run(Replay(away))
     assert (record.success, record.steps, record.first_hit) == (False, None, 1)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,32 +11,25 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from conftest import CHECKPOINT, ROOT
+from PIL import Image
 from watching import KINDS, assert_asked_the_pairs, watch_agents
 
 from jepa_mpc import envs
-from jepa_mpc.eval import run_planning
-from jepa_mpc.eval.picture_goal import UsageError, load_goal_image
+from jepa_mpc.errors import UserError
+from jepa_mpc.eval import measure, run_planning
+from jepa_mpc.eval.picture_goal import load_goal_image
+from jepa_mpc.eval.results import PairResults, PictureResults, SuiteResults
+from jepa_mpc.eval.results import read_results as read_back
+from jepa_mpc.eval.run_planning import RunConfig, evaluate
+from jepa_mpc.places import HOME_VARIABLE
+from jepa_mpc.settings import to_json
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path, capsys):
-    """Runs the command in this process from a folder of its own; returns exit code, stdout and stderr."""
+def command(run_command, monkeypatch, tmp_path):
+    """Runs the command from a folder of its own; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*options):
-        argv = ["run_planning.py", "--task", "reacher", "--checkpoint", str(CHECKPOINT), *map(str, options)]
-        monkeypatch.setattr(sys, "argv", argv)
-        try:
-            run_planning.main()
-            code = 0
-        except SystemExit as stop:
-            if isinstance(stop.code, str):
-                sys.stderr.write(f"{stop.code}\n")
-            code = stop.code if isinstance(stop.code, int) else 1
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+    return lambda *options: run_command("plan", "--task", "reacher", "--checkpoint", CHECKPOINT, *options)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +116,7 @@ def test_protocols_report_their_own_rule_beside_the_others(command, read_results
 
 @pytest.mark.parametrize(("protocol", "seed"), [("standard", 3), ("far", 11)])
 def test_every_agent_is_asked_the_same_pairs(command, read_results, tmp_path, monkeypatch, protocol, seed):
-    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
     seen = watch_agents(monkeypatch)
     options = ["--protocol", protocol, "--num-episodes", 3, "--seed", seed, "--budget", 50, "--no-video"]
     assert command(*options, "--output", tmp_path / "out")[0] == 0
@@ -135,7 +129,7 @@ def test_every_agent_is_asked_the_same_pairs(command, read_results, tmp_path, mo
 
 
 def test_another_offset_asks_for_goals_that_far_ahead(command, read_results, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
     seen = watch_agents(monkeypatch)
     options = ["--goal-offset", 40, "--num-episodes", 2, "--budget", 5, "--no-video", "--output", tmp_path / "out"]
     assert command(*options)[0] == 0
@@ -145,7 +139,7 @@ def test_another_offset_asks_for_goals_that_far_ahead(command, read_results, tmp
 
 
 def test_every_agent_is_asked_the_same_suite_episodes(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 1)
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
     seen = watch_agents(monkeypatch)
     options = ["--protocol", "suite", "--num-episodes", 2, "--seed", 7, "--budget", 5, "--output", tmp_path / "out"]
     assert command(*options)[0] == 0
@@ -176,7 +170,7 @@ def test_the_suite_protocol_reports_its_reward(command, read_results, tmp_path):
     ],
 )
 def test_a_deadline_is_reported(command, read_results, tmp_path, monkeypatch, clock, tick, deadline, shown):
-    monkeypatch.setattr(run_planning, "NUM_TIMED_DECISIONS", 4)
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 4)
     seen = watch_agents(monkeypatch)
     clock.tick = tick  # what a look at the clock takes, and nothing else does
     options = ["--deadline-ms", deadline, "--num-episodes", 2, "--budget", 20, "--no-video"]
@@ -219,16 +213,183 @@ def test_goal_images_are_cut_to_their_centre_and_averaged(tmp_path):
 
 
 def test_goal_images_that_cannot_serve_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="no goal image at"):
+    with pytest.raises(UserError, match="no goal image at"):
         load_goal_image(tmp_path / "none.png", 64)
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(UsageError, match="is no picture that can be read"):
+    with pytest.raises(UserError, match="is no picture that can be read"):
         load_goal_image(tmp_path / "text.png", 64)
-    with pytest.raises(UsageError, match="is no picture that can be read"):
+    with pytest.raises(UserError, match="is no file; name a picture"):
         load_goal_image(tmp_path, 64)
     iio.imwrite(tmp_path / "small.png", np.zeros((63, 80, 3), np.uint8))
-    with pytest.raises(UsageError, match="80×63; a goal image needs at least 64×64"):
+    with pytest.raises(UserError, match="80×63; a goal image needs at least 64×64"):
         load_goal_image(tmp_path / "small.png", 64)
+
+
+def test_a_goal_image_is_turned_as_its_camera_says(tmp_path):
+    picture = np.zeros((80, 64, 3), np.uint8)
+    picture[:16] = 255  # a bright edge at the top, which belongs to the right
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture is to be turned clockwise
+    Image.fromarray(picture).save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    seen = load_goal_image(tmp_path / "phone.jpg", 64)
+    assert seen[:, -6:].min() > 200  # 8 of its 16 columns lie in the centre square
+    assert seen[:, :-12].max() < 50
+
+
+def test_a_transparent_goal_image_is_blended_on_white_which_is_said(tmp_path):
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[..., 3] = np.arange(64, dtype=np.uint8)[:, None] * 4
+    Image.fromarray(picture).save(tmp_path / "cut-out.png")
+    with pytest.warns(UserWarning, match="is transparent in parts; the agent is shown white there"):
+        seen = load_goal_image(tmp_path / "cut-out.png", 64)
+    np.testing.assert_allclose(seen[..., 0], 255 - picture[..., 3].astype(int), atol=1)
+
+
+def test_goal_images_are_refused_by_format_and_size_before_they_are_decoded(tmp_path):
+    Image.new("L", (13_000, 13_000)).save(tmp_path / "huge.png")
+    Image.new("L", (8_100, 8_000)).save(tmp_path / "large.png")
+    Image.new("RGB", (80, 80)).save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "drawing.png")
+    Image.fromarray(np.zeros((64, 64), np.uint16)).save(tmp_path / "deep.png")
+    os.mkfifo(tmp_path / "fifo.png")
+    whole = tmp_path / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)).save(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:-2000])
+    for name, message in {
+        "huge.png": "more than 64 million pixels",
+        "large.png": "more than 64 million pixels",
+        "drawing.png": "no picture that can be read; use PNG, JPEG, WEBP, BMP",
+        "deep.png": "more than 8 bits a channel",
+        "fifo.png": "is no file",
+        "cut.jpg": "is damaged",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_goal_image(tmp_path / name, 64)
+
+
+def test_a_budget_within_a_block_is_obeyed(command, read_results, tmp_path, monkeypatch):
+    """Of a block of five steps the first three are done, toward a picture as toward a pair's goal."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "goal.png")
+    kind, counted = type(envs.make("reacher")), []
+    advance = kind.advance
+    monkeypatch.setattr(kind, "advance", lambda env, action: (counted.append(action), advance(env, action))[1])
+    assert command("--goal-image", "goal.png", "--budget", 3, "--output", "picture")[0] == 0
+    assert len(counted) == 3
+    results = read_results(tmp_path / "picture")
+    assert results["budget"] == 3
+    assert results["nearest_step"] in (0, 3)
+
+
+def test_results_read_themselves_back(finished, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
+    Image.new("RGB", (64, 64)).save(tmp_path / "goal.png")
+    assert command("--goal-image", "goal.png", "--budget", 5, "--output", "picture")[0] == 0
+    assert command("--protocol", "suite", "--num-episodes", 1, "--budget", 5, "--output", "suite")[0] == 0
+    for folder, kind in ((finished[0], PairResults), ("picture", PictureResults), ("suite", SuiteResults)):
+        path = tmp_path / folder / "results.json"
+        results = read_back(path)
+        assert type(results) is kind
+        assert to_json(results) == json.loads(path.read_text())
+    damaged = json.loads((finished[0] / "results.json").read_text())
+    damaged["episodes"][2]["steps"] = "soon"
+    (tmp_path / "damaged.json").write_text(json.dumps(damaged))
+    with pytest.raises(UserError, match=r"damaged.json: episodes.steps must be int, not 'soon'"):
+        read_back(tmp_path / "damaged.json")
+
+
+def test_from_python_the_same_comes_back_and_nothing_need_be_written(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    results = evaluate(RunConfig(num_episodes=5, checkpoint=CHECKPOINT), write=False)
+    assert results.episodes == read_back(finished[0] / "results.json").episodes
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}  # the pairs
+    with pytest.raises(UserError, match="--num-episodes must be at least 1"):
+        evaluate(RunConfig(num_episodes=0))
+
+
+def test_no_two_runs_share_a_folder(command, tmp_path, monkeypatch):
+    """Started in the same second: the second finds the first's folder taken, whatever it is called."""
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
+
+    class Frozen(run_planning.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(run_planning, "datetime", Frozen)
+    for _ in range(3):
+        assert command("--num-episodes", 1, "--budget", 5, "--no-video")[0] == 0
+    folders = sorted((tmp_path / "home/runs").iterdir())
+    name = "20260102-030405-reacher-standard"
+    assert [folder.name for folder in folders] == [name, f"{name}-2", f"{name}-3"]
+    assert all((folder / "results.json").exists() for folder in folders)
+
+
+@pytest.mark.parametrize("name", run_planning.WRITTEN)
+def test_nothing_of_anothers_is_overwritten(command, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(measure, "on_pairs", None)  # would fail if the work had begun
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    code, _, err = command("--output", "out")
+    assert (code, err) == (1, f"error: out/{name} exists already; delete it or choose another --output\n")
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_a_run_folder_at_work_is_held(command, tmp_path):
+    from jepa_mpc.files import claimed
+
+    with claimed(tmp_path / "out", {}):
+        code, _, err = command("--output", tmp_path / "out")
+    assert code == 1
+    assert f"process {os.getpid()} is at work in {tmp_path / 'out'}" in err
+
+
+def test_a_preset_and_a_planner_are_where_options_begin(command, read_results, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
+    few = ["--num-episodes", 1, "--budget", 5, "--no-video"]
+    assert command("--preset", "lewm", "--num-iterations", 2, *few, "--output", "lewm")[0] == 0
+    planner = read_results(tmp_path / "lewm")["planner"]
+    expected = {"planner": "cem", "objective": "latent", "reduction": "terminal", "horizon": 5, "receding_horizon": 5}
+    expected |= {"num_samples": 300, "num_elites": 30, "num_iterations": 2, "init_std": 1.0, "effort_weight": 0.0}
+    assert {name: planner[name] for name in expected} == expected
+    assert command("--planner=mppi", "--num-samples", 4, *few, "--output", "mppi")[0] == 0
+    planner = read_results(tmp_path / "mppi")["planner"]
+    assert (planner["planner"], planner["num_samples"], "num_elites" in planner) == ("mppi", 4, False)
+
+
+def test_processes_share_the_episodes_evenly(tmp_path):
+    """Three processes have two of six episodes each, and the first one reports what one process does."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys, numpy as np, torch\n"
+        "from jepa_mpc.agent import planning_agent\n"
+        "from jepa_mpc.distributed import rank\n"
+        "from jepa_mpc.eval import measure\n"
+        "from jepa_mpc.eval.run_planning import RunConfig, evaluate\n"
+        "torch.set_num_threads(1)\n"
+        "measure.NUM_TIMED_DECISIONS = 1\n"
+        "reset, batches = planning_agent.PlanningAgent.reset, []\n"
+        "def watched(self, goals, seeds):\n"
+        "    batches.append(len(goals))\n"
+        "    reset(self, goals, seeds)\n"
+        "planning_agent.PlanningAgent.reset = watched\n"
+        "evaluate(RunConfig(num_episodes=6, budget=10, video=False, output=sys.argv[1]))\n"
+        "print('batch', batches[0])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    episodes, batches = [], []
+    for name, start in (("one", [sys.executable]), ("three", launcher)):
+        command = [*start, script, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        batches.append([line for line in done.stdout.splitlines() if line.startswith("batch")])
+        episodes.append(json.loads((tmp_path / name / "results.json").read_text())["episodes"])
+    assert batches == [["batch 6"], ["batch 2"] * 3]
+    assert [each["pair"] for each in episodes[1]] == list(range(6))
+    for one, three in zip(*episodes, strict=True):
+        assert (one["success"], one["steps"], one["distance"]) == (three["success"], three["steps"], three["distance"])
+        assert one["final_error"] == pytest.approx(three["final_error"], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -242,15 +403,23 @@ def test_goal_images_that_cannot_serve_are_refused(tmp_path):
         (["--planner", "mppi", "--temperature", "0"], "--temperature must be above 0"),
         (["--checkpoint", "nowhere"], "no checkpoint at nowhere"),
         (["--goal-image", "nowhere.png"], "no goal image at nowhere.png"),
+        (["--goal-image", "x.png", "--protocol", "suite"], "one episode to that picture; leave --protocol out"),
+        (["--goal-image", "x.png", "--num-episodes", "20"], "one episode to that picture; leave --num-episodes out"),
+        (["--goal-image", "x.png", "--goal-offset", "9"], "--goal-offset is for goals of the same episode"),
+        (["--goal-offset", "9", "--protocol", "suite"], "--goal-offset is for goals of the same episode"),
+        (["--task", "two_room", "--protocol", "suite"], "task 'two_room' has no rewarded suite tasks"),
+        (["--preset", "lewn"], "unknown preset 'lewn'; did you mean lewm?"),
+        (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi?"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),
         (["--num-elites", "1000"], "--num-elites must lie in"),
         (["--budget", "0"], "--budget must be at least 1, not 0"),
         (["--deadline-ms", "-1"], "--deadline-ms must be above 0"),
         (["--horizon", "20"], "this model's predictor sees at most"),
-        (["--output", "file"], "--output file is a file"),
+        (["--output", "file"], "file cannot be a folder: there is a file of that name"),
     ],
 )
-def test_bad_input_gets_one_line_and_a_non_zero_exit(command, tmp_path, options, message):
+def test_bad_input_gets_one_line_and_a_non_zero_exit(command, tmp_path, monkeypatch, options, message):
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     (tmp_path / "file").write_text("mine")
     code, _, err = command(*options)
     assert code != 0
@@ -258,7 +427,7 @@ def test_bad_input_gets_one_line_and_a_non_zero_exit(command, tmp_path, options,
     assert message in err
     assert err.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "home").exists()
 
 
 def spoiled(tmp_path, change):
@@ -295,11 +464,12 @@ def test_pictures_of_another_simulator_warn(command, tmp_path):
 
 def test_no_opengl_is_said_in_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "import envs; envs.make('reacher').reset()"],
+        [sys.executable, "-c", "from jepa_mpc import envs; envs.make('reacher').reset()"],
+        cwd=ROOT,
         env={"PATH": "", "MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa", "LD_LIBRARY_PATH": "/nowhere"},
         capture_output=True,
         text=True,
     )
     if done.returncode == 0:
         pytest.skip("OSMesa is installed here, so OpenGL cannot be made to fail this way")
-    assert "no OpenGL for headless rendering; install it with" in done.stderr.splitlines()[-1]
+    assert "no OSMesa; install it with `apt-get install libosmesa6`" in done.stderr.splitlines()[-1]

@@ -12,14 +12,16 @@ from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
+from jepa_mpc.agent.rivals import RIVALS
 from jepa_mpc.envs import SuiteTask
 from jepa_mpc.eval.goal_tasks import goal_tasks
-from jepa_mpc.eval.metrics import summarise
+from jepa_mpc.eval.metrics import Rate, summarise
 from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.results import DecisionTime
 from jepa_mpc.eval.tables import planners
 from jepa_mpc.eval.tables.agents import multiply_adds, score
-from jepa_mpc.eval.tables.contenders import CONTENDERS
-from jepa_mpc.eval.trial import run_episodes
+from jepa_mpc.eval.tables.planners import PlannerRow, PlannersConfig
+from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
@@ -56,38 +58,31 @@ def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
     protocols, suite = score(Homing(), "line", 3, 5, 4, "homing")
     for name, far, budget in (("standard", False, 6), ("far", True, 8)):
         pairs = goal_tasks(Line(), line, 3, 5, tmp_path / "others", far)
-        records, _ = run_episodes(
-            Homing(),
-            env=Line(),
-            spec=line,
-            tasks=pairs,
-            protocol=PROTOCOLS[name],
-            seed=3,
-            budget=budget,
-            description="",
-        )
-        assert protocols[name] == {"budget": budget, **asdict(summarise(records, budget))}
-    assert protocols["standard"]["success_rate"] == 1  # goals that 4 random steps reached
+        records, _ = Trial(Line(), line, pairs, PROTOCOLS[name], seed=3, budget=budget).run(Homing())
+        assert asdict(protocols[name]) == {"budget": budget, **asdict(summarise(records, budget))}
+    assert protocols["standard"].success_rate == 1  # goals that 4 random steps reached
     (returns,) = suite.values()
-    assert returns["num_episodes"] == 4
+    assert returns.num_episodes == 4
     # 500 decisions' worth of steps, from a start that is a whole number to 5, where every further step earns 5.
     starts = [5 - away for away in range(11)]
     possible = {2500 - sum(range(5 - start)) for start in starts}
-    assert returns["minimum"] in possible
-    assert returns["minimum"] <= returns["mean"] <= 2500
+    assert returns.minimum in possible
+    assert returns.minimum <= returns.mean <= 2500
     _, still = score(DoNothingAgent(Line().action_space, 2), "line", 3, 5, 4, "still")
-    assert still["line-right"]["mean"] % 125 == 0  # whole numbers, 500 steps each, over four episodes
-    assert still["line-right"]["mean"] < returns["mean"]
+    assert still["line-right"].mean % 125 == 0  # whole numbers, 500 steps each, over four episodes
+    assert still["line-right"].mean < returns.mean
 
 
-def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line):
-    assert multiply_adds(Homing(), "line", 0) == 3 * (3 * 4 * 5) / 5  # three of five
-    assert multiply_adds(RandomAgent(Line().action_space, 2), "line", 0) == 0
+def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line, tmp_path):
+    pairs = goal_tasks(Line(), line, 0, 1, tmp_path)
+    trial = Trial(Line(), line, pairs, PROTOCOLS["standard"], seed=0, budget=6)
+    assert multiply_adds(Homing(), trial) == 3 * (3 * 4 * 5) / 5  # three of five
+    assert multiply_adds(RandomAgent(Line().action_space, 2), trial) == 0
 
 
 def test_what_an_agent_cost_is_read_off_its_checkpoint():
     shutil.copytree(ROOT / "checkpoints/two_room", "checkpoints/two_room")
-    agent, facts = CONTENDERS["jepa"].make("two_room", 0)
+    agent, facts = RIVALS["jepa"].make("two_room", 0)
     model, info = load_checkpoint(ROOT / "checkpoints/two_room")
     episodes = info.data["num_episodes"]
     assert facts.steps == 200 * episodes
@@ -97,7 +92,7 @@ def test_what_an_agent_cost_is_read_off_its_checkpoint():
     assert facts.learning_seconds == info.learning_seconds
     assert agent.action_block == 5
     for name in ("random", "do_nothing", "oracle"):
-        _, nothing = CONTENDERS[name].make("two_room", 0)
+        _, nothing = RIVALS[name].make("two_room", 0)
         assert not any(asdict(nothing).values())
 
 
@@ -110,7 +105,7 @@ def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(nam
     shutil.copytree(CHECKPOINT, "checkpoints/reacher")
     outputs = []
     for seed in (1, 2):
-        *collect, train = map(options, CONTENDERS[name].train("reacher", seed))
+        *collect, train = map(options, RIVALS[name].train("reacher", seed))
         assert (train["--seed"], train["--task"]) == (str(seed), "reacher")
         outputs.append(train["--output"])
         assert len(collect) == (name not in ("sac", "dreamer"))  # those two act as they learn
@@ -122,11 +117,11 @@ def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(nam
             assert collect[0]["--num-episodes"] == str(data["num_episodes"])
             assert collect[0]["--seed"] == str(data["seed"])
     assert len(set(outputs)) == 2
-    assert CONTENDERS["jepa"].train("reacher", 0) == []  # that one is bundled
+    assert RIVALS["jepa"].train("reacher", 0) == []  # that one is bundled
 
 
 def test_planners_are_measured_at_a_third_the_default_and_thrice_the_search():
-    by_name = dict(planners.settings())
+    by_name = planners.settings()
     for planner, scaled in (("cem", "num_iterations"), ("mppi", "num_iterations"), ("gradient", "num_gradient_steps")):
         default = getattr(PLANNERS[planner](), scaled)
         sizes = [getattr(by_name[f"{planner}-latent-{size}"].planner, scaled) for size in ("small", "default", "large")]
@@ -137,19 +132,16 @@ def test_planners_are_measured_at_a_third_the_default_and_thrice_the_search():
 
 
 def test_the_planners_table_is_in_the_order_of_holding():
-    def row(name, held, median):
-        return {
-            "name": name,
-            "num_episodes": 50,
-            "first_hit": [0.9, 0.8, 0.95],
-            "held": [held, 0.1, 0.7],
-            "strict": [0.25, 0, 1],
-            "decision_ms": {"median": median, "p95": 2 * median},
-        }
+    whole = summarise([EpisodeRecord(0, True, 1, 1, 1, 1, 0.0, 0.0, 0.0)], 10)
 
-    text = planners.table([row("a", 0.2, 5.0), row("b", 0.6, 9.0), row("c", 0.6, 3.0)], "the command")
-    assert "`the command`; far goals, n = 50" in text
+    def row(held, median):
+        figures = {"first_hit": Rate(0.9, 0.8, 0.95), "held": Rate(held, 0.1, 0.7), "strict": Rate(0.25, 0, 1)}
+        time = DecisionTime(median, 2 * median, 60)
+        return PlannerRow(**{**vars(whole), **figures}, decision_ms=time, commit="", command="", date="", machine={})
+
+    text = planners.table({"a": row(0.2, 5.0), "b": row(0.6, 9.0), "c": row(0.6, 3.0)}, PlannersConfig(num_episodes=50))
+    assert "`jepa-mpc benchmark planners --task reacher` on 50 far pairs of seed 0" in text
     *_, first, second, third = text.splitlines()
-    assert first == "| c | 90% [80%, 95%] | 60% [10%, 70%] | 25% | 3.0 / 6.0 ms |"
-    assert second.startswith("| b |")
-    assert third.startswith("| a |")
+    assert first == "| [c](c.json) | 90 [80, 95] | 60 [10, 70] | 25 | 3.0 (6.0) |"
+    assert second.startswith("| [b](")
+    assert third.startswith("| [a](")

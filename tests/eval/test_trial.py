@@ -8,11 +8,13 @@ import pytest
 from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.base import RandomAgent
-from jepa_mpc.eval import report
+from jepa_mpc.eval import video
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
-from jepa_mpc.eval.picture_goal import plan_to_picture
+from jepa_mpc.eval.measure import Run, to_picture
 from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
-from jepa_mpc.eval.trial import run_episodes, time_decisions
+from jepa_mpc.eval.results import LatentDistance
+from jepa_mpc.eval.run_planning import RunConfig
+from jepa_mpc.eval.trial import Trial
 
 
 class Script:
@@ -54,8 +56,9 @@ def pairs_of(starts, goals):
 
 def go(agent, tasks, protocol="standard", **changes):
     protocol = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
-    settings = {"env": Line(), "spec": LINE, "seed": 0, "budget": LINE.budget, "description": "", **changes}
-    return run_episodes(agent, tasks=tasks, protocol=protocol, **settings)
+    batch = {"batch_size": changes.pop("batch_size")} if "batch_size" in changes else {}
+    settings = {"env": Line(), "spec": LINE, "seed": 0, "budget": LINE.budget, **changes}
+    return Trial(pairs=tasks, protocol=protocol, **settings).run(agent, **batch)
 
 
 def test_a_record_by_hand():
@@ -152,7 +155,7 @@ def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(c
             return super().act(pictures)
 
     agent, tasks = Slow([[1] * 6, [-1] * 6]), pairs_of([0, 5], [3, 2])
-    milliseconds = time_decisions(agent, Line(), LINE, tasks, seed=4, num_decisions=7)
+    milliseconds = Trial(Line(), LINE, tasks, PROTOCOLS["far"], seed=4, budget=8).time_decisions(agent, 7)
     np.testing.assert_allclose(milliseconds, [2, 3, 4, 5, 6, 7, 8])
     # Three decisions to an episode of 6 steps, the pairs in turn.
     np.testing.assert_allclose(x_of(agent.pictures)[:, 0], [0, 2, 4, 5, 3, 1, 0, 2])
@@ -196,10 +199,11 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     start = env.x
     env.set_pose([start + 4])
     goal = env.render()
-    found = plan_to_picture(goal, agent, env, LINE, seed=3, budget=10, folder=tmp_path)
-    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 6}
+    run = Run(RunConfig(seed=3, budget=10, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
+    found = to_picture(run, goal).keywords
+    assert found["latent_distance"] == LatentDistance(start=4, nearest=0, final=6)
     assert found["nearest_step"] == 4
-    assert found["success_rate"] is None
+    assert "success_rate" not in found
     ((goals, seeds),) = agent.resets
     np.testing.assert_array_equal(goals, goal[None])
     assert seeds == [3]
@@ -212,7 +216,7 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
 def test_videos_turn_green_when_the_goal_is_met(tmp_path):
     tasks = pairs_of([0, 0], [3, 3])
     records, traces = go(Script([[1] * 6, [0] * 6]), tasks)
-    report.write_videos(tmp_path, Line(), tasks, traces, records)
+    video.write_videos(tmp_path, Line(), tasks, traces, records)
     frames = iio.imread(tmp_path / "episodes.mp4").astype(int)
     height, width = frames.shape[1] // 2, frames.shape[2] // 2
     assert len(frames) >= 7

@@ -1,0 +1,100 @@
+"""One store of what is measured: a row of a table is a JSON file that says what was asked, and what came of it."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from jepa_mpc import files, places, settings
+from jepa_mpc.errors import UserError
+
+log = logging.getLogger(__name__)
+R = TypeVar("R")
+
+# What a row rests on: where only these have changed, it is out of date, and measured again in its place.
+_FOUNDATIONS = ("checkpoint", "weights", "policy", "world_model", "planner")
+
+
+@dataclass(frozen=True)
+class Book(Generic[R]):
+    """Rows that are measured once.
+
+    Attributes:
+        kind: the dataclass that a row is.
+        folder: where rows are written.
+        others: folders whose rows count too, and are copied where they are of use.
+    """
+
+    kind: type[R]
+    folder: Path
+    others: Sequence[Path] = ()
+
+    @classmethod
+    def open(cls, kind: type[R], trial: str, published: str, output: Path | None, publish: bool) -> "Book[R]":
+        """Returns the book of a table: a trial's, under `runs/tables`, or if it is to be published, of docs/results.
+
+        Rows of the other count too. Raises `UserError` where nothing can be published.
+        """
+        root = places.checkout()
+        docs = [] if root is None else [root / "docs/results" / published]
+        own = output or places.runs("tables", trial)
+        if not publish:
+            return cls(kind, own, docs)
+        if not docs or output is not None:
+            raise UserError("--publish writes into docs/results of a checkout; leave --output out")
+        return cls(kind, docs[0], [own])
+
+    def find(self, name: str, asked: Mapping[str, Any]) -> R | None:
+        """Returns the row of that name if it was measured as it is asked for.
+
+        Raises `UserError`, which names the file, if the folder has something else under that name.
+        """
+        wanted = json.loads(json.dumps(settings.to_json(asked)))
+        for folder in (self.folder, *self.others):
+            path = folder / f"{name}.json"
+            if (stored := _load(path)) is None:
+                continue
+            was = stored.pop("asked", None) if isinstance(stored, dict) else None
+            if was == wanted:
+                row = settings.read(self.kind, stored, path)
+                if folder != self.folder:
+                    self._write(name, asked, row)
+                return row
+            if folder == self.folder:
+                _refuse_foreign(path, was, wanted)
+        return None
+
+    def once(self, name: str, asked: Mapping[str, Any], measure: Callable[[], R]) -> R:
+        """Returns the row of that name, which is measured and stored if it is not there."""
+        row = self.find(name, asked)
+        if row is None:
+            row = measure()
+            self._write(name, asked, row)
+        return row
+
+    def _write(self, name: str, asked: Mapping[str, Any], row: R) -> None:
+        files.write_json(self.folder / f"{name}.json", {"asked": settings.to_json(asked), **settings.to_json(row)})
+
+
+def _load(path: Path) -> Any:
+    """Returns what a file holds; None if it is missing or damaged."""
+    try:
+        return files.read_json(path, "the row is measured again") if path.exists() else None
+    except UserError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _refuse_foreign(path: Path, was: Any, wanted: dict[str, Any]) -> None:
+    if not isinstance(was, dict):
+        raise UserError(f"{path} is no row of this table; move it away or choose another --output")
+    differing = [name for name in {**wanted, **was} if was.get(name) != wanted.get(name)]
+    for name in differing:
+        if name not in _FOUNDATIONS:
+            raise UserError(
+                f"{path} is a row of another table: {name} is {was.get(name)} there and {wanted.get(name)} now; "
+                "choose another --output"
+            )
+    log.info("%s is of another %s; it is measured again", path, differing[0])

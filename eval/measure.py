@@ -1,0 +1,146 @@
+"""The three kinds of run: to the goals of a protocol's pairs, for the control suite's reward, to a picture.
+
+Each returns its results but for what every run says of itself, which its caller adds.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_mpc import envs, places
+from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.distributed import gather_lists, rank
+from jepa_mpc.eval import report, video
+from jepa_mpc.eval.goal_tasks import goal_tasks, suite_tasks
+from jepa_mpc.eval.metrics import summarise, summarise_returns
+from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
+from jepa_mpc.eval.results import (
+    DecisionTime,
+    LatentDistance,
+    PairResults,
+    PictureResults,
+    SuiteResults,
+    SuiteReturns,
+    SuiteRule,
+)
+from jepa_mpc.eval.trial import BATCH_SIZE, Trial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jepa_mpc.eval.run_planning import RunConfig
+
+NUM_VIDEO_EPISODES = 4
+NUM_TIMED_DECISIONS = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every kind of run needs."""
+
+    config: "RunConfig"
+    spec: envs.TaskSpec
+    env: envs.PixelEnv
+    agent: PlanningAgent
+    folder: "Path | None"  # for pictures
+
+    @property
+    def batch_size(self) -> int:
+        """Episodes planned at once: a deadline is for one."""
+        return BATCH_SIZE if self.config.agent.deadline_ms is None else 1
+
+    def baselines(self) -> dict[str, Agent]:
+        """Makes the agents that show what a figure is worth."""
+        space, block = self.env.action_space, self.spec.action_block
+        return {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
+
+
+def on_pairs(run: Run) -> Callable[..., PairResults]:
+    """Reaches for the goals of a protocol's held-out pairs, with baselines on the same pairs."""
+    config, spec = run.config, run.spec
+    protocol = PROTOCOLS[config.protocol]
+    budget = config.budget or protocol.budget(spec)
+    pairs = goal_tasks(run.env, spec, config.seed, config.num_episodes, places.goal_pairs(), protocol.far)
+    trial = Trial(run.env, spec, pairs, protocol, config.seed, budget)
+    records, traces = trial.run(run.agent, "planning", run.batch_size)
+    baselines = {name: summarise(trial.run(agent, name)[0], budget) for name, agent in run.baselines().items()}
+    if run.folder is not None:
+        seen = zip(traces, pairs.goal_picture, strict=True)
+        distances = np.stack([run.agent.latent_distance(trace.pictures, goal) for trace, goal in seen])
+        report.write_latent_distance(run.folder / "latent_distance.png", distances, records, spec)
+        if config.video:
+            few = slice(NUM_VIDEO_EPISODES)
+            with contextlib.closing(envs.make(config.task, image_size=video.PANEL)) as with_detail:
+                video.write_videos(run.folder, with_detail, pairs[few], traces[few], records[few])
+    return partial(
+        PairResults,
+        **vars(summarise(records, budget)),
+        protocol=protocol.rule(spec, budget),
+        baselines=baselines,
+        decision_ms=_time(run, trial),
+        episodes=records,
+    )
+
+
+def on_suite(run: Run) -> Callable[..., SuiteResults]:
+    """Earns the control suite's own rewards on its own tasks, with baselines on the same episodes."""
+    config, spec = run.config, run.spec
+    budget = config.budget or SUITE_CONTROL_STEPS // spec.action_repeat
+    suite, trials = {}, []
+    for task in spec.suite:
+        with contextlib.closing(task.make(spec.image_size, True)) as env:
+            pairs = suite_tasks(env, task, config.seed, config.num_episodes)
+            trials.append(trial := Trial(env, spec, pairs, PROTOCOLS["far"], config.seed, budget))
+            records, _ = trial.run(run.agent, task.name, run.batch_size)
+            baselines = {
+                name: summarise_returns(trial.run(agent, f"{task.name}, {name}")[0])
+                for name, agent in run.baselines().items()
+            }
+        ours = vars(summarise_returns(records))
+        suite[task.name] = SuiteReturns(**ours, baselines=baselines, returns=[record.reward for record in records])
+    rule = SuiteRule("suite", budget * spec.action_repeat)
+    return partial(SuiteResults, protocol=rule, suite=suite, decision_ms=_time(run, replace(trials[0], env=run.env)))
+
+
+def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResults]:
+    """Runs one episode toward a user's picture (H, W, 3). Its state is unknown, so success is not decided."""
+    config, agent, env = run.config, run.agent, run.env
+    budget = config.budget or run.spec.far_budget
+    pictures, steps = [env.reset(seed=config.seed)[0]], [0]
+    agent.reset(goal[None], [config.seed])
+    while (left := budget - steps[-1]) > 0:
+        block = agent.act(pictures[-1][None])[0][:left]
+        for action in block:
+            env.advance(action)
+        pictures.append(env.render())
+        steps.append(steps[-1] + len(block))
+    distances = agent.latent_distance(np.stack(pictures), goal).tolist()
+    nearest = int(np.argmin(distances))
+    if run.folder is not None:
+        video.write_goal_reached(run.folder / "goal_and_final.png", goal, pictures, nearest, distances)
+    return partial(
+        PictureResults,
+        goal_image=str(config.goal_image),
+        budget=budget,
+        latent_distance=LatentDistance(distances[0], distances[nearest], distances[-1]),
+        nearest_step=steps[nearest],
+    )
+
+
+def _time(run: Run, trial: Trial) -> DecisionTime:
+    """Times decisions of one episode planned alone, last, when other processes are done and wait."""
+    asked, deadline = run.config.agent.planner.num_iterations, run.config.agent.deadline_ms
+    times = np.array(gather_lists(trial.time_decisions(run.agent, NUM_TIMED_DECISIONS) if rank() == 0 else []))
+    median, p95 = np.percentile(times, [50, 95]).tolist()
+    timing = DecisionTime(median, p95, len(times), run.config.device)
+    if deadline is None:
+        return timing
+    done = np.array(run.agent.rounds_done)
+    cut, late = float((done < asked).mean()), float((times > deadline).mean())
+    return replace(timing, deadline_ms=deadline, cut_short=cut, mean_rounds=float(done.mean()), late=late)

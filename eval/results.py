@@ -1,0 +1,119 @@
+"""What a run comes to: dataclasses that are written as `results.json` and read back as what they were."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_mpc import files, settings
+from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary
+from jepa_mpc.eval.protocols import Rule
+from jepa_mpc.eval.trial import EpisodeRecord
+
+
+@dataclass(frozen=True)
+class DecisionTime:
+    """Milliseconds of a decision of one episode planned alone, over n of them, and what a deadline cost."""
+
+    median: float
+    p95: float
+    n: int
+    device: str = "cpu"
+    deadline_ms: float | None = None
+    cut_short: float | None = None  # share of the searches that had less than all their rounds
+    mean_rounds: float | None = None
+    late: float | None = None  # share of the decisions that took longer than the deadline
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """Which world model it was."""
+
+    path: str
+    commit: str
+    learning_seconds: float
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SuiteRule:
+    """The control suite's own reward over its own episode."""
+
+    name: str
+    control_steps: int
+
+
+@dataclass(frozen=True)
+class SuiteReturns(ReturnSummary):
+    """Returns on one task of the suite, and those of baselines on the same episodes."""
+
+    baselines: dict[str, ReturnSummary]
+    returns: list[float]
+
+
+@dataclass(frozen=True)
+class LatentDistance:
+    """Distance of the pictures' embeddings from the goal's over one episode."""
+
+    start: float
+    nearest: float
+    final: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """Of what it was made, as `provenance` says it."""
+
+    commit: str
+    command: str
+    date: str
+    machine: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What every run says of itself."""
+
+    task: str
+    seed: int
+    parameters: int  # of the world model
+    planner: dict[str, Any]  # all settings of planning, flat
+    checkpoint: CheckpointFacts
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class PairResults(Made, SuccessSummary, Results):
+    """Success on a protocol's pairs, with baselines on the same pairs."""
+
+    protocol: Rule
+    baselines: dict[str, SuccessSummary]
+    decision_ms: DecisionTime
+    episodes: list[EpisodeRecord]
+
+
+@dataclass(frozen=True)
+class SuiteResults(Made, Results):
+    """Returns on the control suite's own tasks."""
+
+    protocol: SuiteRule
+    suite: dict[str, SuiteReturns]
+    decision_ms: DecisionTime
+
+
+@dataclass(frozen=True)
+class PictureResults(Made, Results):
+    """How near one episode came to a picture of the user's. Its state is unknown, so success is not decided."""
+
+    goal_image: str
+    budget: int
+    latent_distance: LatentDistance
+    nearest_step: int
+    success_rate: float | None = None
+
+
+def read_results(path: Path) -> Results:
+    """Returns what a `results.json` holds. Raises `UserError`, which names the field, if it is none."""
+    stored = files.read_json(path, "name a results.json")
+    kinds = {"suite": SuiteResults, "goal_image": PictureResults}
+    kind = next((kind for key, kind in kinds.items() if isinstance(stored, dict) and key in stored), PairResults)
+    return settings.read(kind, stored, path)
