@@ -12,17 +12,17 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from jepa_mpc import envs, places
 from jepa_mpc.agent.bounds import checked_bounds
@@ -68,16 +68,6 @@ class CollectConfig:
     """Simulators that run side by side, under each process that torchrun starts."""
 
 
-class _Chunk(NamedTuple):
-    """Some episodes, one after another: rows of each (E,) and its actions, which are one fewer but for every step."""
-
-    lengths: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
-    action: NDArray[np.float32]
-    qpos: NDArray[np.float64]
-    qvel: NDArray[np.float64]
-
-
 def run_episode(
     env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.random.Generator, every_step: bool = False
 ) -> Episode:
@@ -103,52 +93,41 @@ _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
 
 def _collect_chunk(
     spec: envs.TaskSpec, make_policy: MakePolicy, seed: int, every_step: bool, indices: range, path: Path
-) -> tuple[int, int]:
-    """Writes a chunk of episodes; returns how many there are, and how many of them were cut."""
+) -> list[int]:
+    """Writes a chunk of episodes; returns how many rows each has."""
     if spec.name not in _SIMULATORS:
         _SIMULATORS[spec.name] = spec.make(spec.image_size, True)
-    env, chunk = _SIMULATORS[spec.name], []
+    env, lengths = _SIMULATORS[spec.name], []
+    columns: dict[str, Any] = {}
+    width = len(env.action_space.low) * (1 if every_step else spec.action_block)
     for index in indices:
         rng = episode_rng("collect", seed, index)
         policy = make_policy(env, spec.action_block, rng)
-        chunk.append(run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step))
-    width = len(env.action_space.low) * (1 if every_step else spec.action_block)
-    columns = {
-        "lengths": np.array([len(episode.pixels) for episode in chunk]),
-        "action": np.concatenate([episode.action.reshape(-1, width) for episode in chunk]),
-        **{name: np.concatenate([getattr(each, name) for each in chunk]) for name in ("pixels", "qpos", "qvel")},
-    }
+        episode = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step)
+        columns |= {f"{index}/{name}": value for name, value in vars(episode).items()}
+        columns[f"{index}/action"] = episode.action.reshape(-1, width)  # of an episode without any, too
+        lengths.append(len(episode.pixels))
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **columns)
+    np.savez(stream, **columns)
     content = stream.getvalue()
     write_whole(path, hashlib.sha256(content).digest() + content)
-    return len(chunk), _num_cut(_Chunk(**columns), spec, every_step)
+    return lengths
 
 
-def _read_chunk(path: Path) -> _Chunk | None:
-    """Returns the chunk, or None if it is missing or not as it was written."""
+def _read_chunk(path: Path, indices: range) -> list[Episode] | None:
+    """Returns the chunk's episodes, or None if it is missing or not as it was written."""
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
         return None
     with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as file:
-        return _Chunk(**file)
+        return [Episode(*(file[f"{index}/{field.name}"] for field in fields(Episode))) for index in indices]
 
 
-def _num_cut(chunk: _Chunk, spec: envs.TaskSpec, every_step: bool) -> int:
-    """Returns how many of the episodes are shorter than the task's."""
-    num_blocks = spec.episode_len // spec.action_block
-    return int((chunk.lengths <= num_blocks * (spec.action_block if every_step else 1)).sum())
-
-
-def _episodes(paths: Sequence[Path]) -> Iterator[Episode]:
-    for path in paths:
-        if (chunk := _read_chunk(path)) is None:
+def _episodes(chunks: Mapping[Path, range]) -> Iterator[Episode]:
+    for path, indices in chunks.items():
+        if (episodes := _read_chunk(path, indices)) is None:
             raise UserError(f"{path} was damaged; the same command collects it again")
-        ends = np.cumsum(chunk.lengths)
-        for number, (end, length) in enumerate(zip(ends, chunk.lengths, strict=True)):
-            rows = slice(end - length, end)
-            actions = slice(rows.start - number, rows.stop - number - 1)
-            yield Episode(chunk.pixels[rows], chunk.action[actions], chunk.qpos[rows], chunk.qvel[rows])
+        yield from episodes
 
 
 def collect(config: CollectConfig) -> Path:
@@ -188,7 +167,8 @@ def collect(config: CollectConfig) -> Path:
     chunks = {parts / f"{span.start:08d}-{span.stop:08d}.chunk": span for span in spans}
     with claimed_by_first(parts, settings):
         mine = dict(list(chunks.items())[rank() :: num_ranks()])
-        (done, cut) = np.sum(gather_lists([_fill(mine, spec, make_policy, config)]), axis=0)
+        lengths = gather_lists(_fill(mine, spec, make_policy, config))
+        done, cut = len(lengths), _num_cut(lengths, spec, config)
         if 2 * cut > done:
             raise UserError(
                 f"{cut} of {done} episodes were cut short: the simulation of {spec.name} diverges under the actions of "
@@ -197,7 +177,7 @@ def collect(config: CollectConfig) -> Path:
         if cut:
             log.warning("%d of %d episodes are shorter than the others: their simulation diverged", cut, done)
         if rank() == 0:
-            write_dataset(output, _episodes(list(chunks)), info, config.compression)
+            write_dataset(output, _episodes(chunks), info, config.compression)
             give_up(parts, chunks)
         wait_for_all()
     return output
@@ -205,29 +185,33 @@ def collect(config: CollectConfig) -> Path:
 
 def _fill(
     chunks: Mapping[Path, range], spec: envs.TaskSpec, make_policy: MakePolicy, config: CollectConfig
-) -> tuple[int, int]:
-    """Collects what is missing or damaged; returns how many episodes there are, and how many of them were cut.
-
-    Stops when these are most of them.
-    """
+) -> list[int]:
+    """Collects what is missing or damaged, until most is cut; returns how many rows each episode has."""
     from tqdm import tqdm
 
-    done = cut = 0
+    lengths: list[int] = []
+    there: list[int] = []
     calls = []
-    for path, span in chunks.items():
-        chunk = _read_chunk(path)
-        if chunk is None:
-            calls.append((spec, make_policy, config.seed, config.every_step, span, path))
+    for path, indices in chunks.items():
+        if (episodes := _read_chunk(path, indices)) is None:
+            calls.append((spec, make_policy, config.seed, config.every_step, indices, path))
         else:
-            done, cut = done + len(span), cut + _num_cut(chunk, spec, config.every_step)
+            there += [len(episode.pixels) for episode in episodes]
     total = sum(map(len, chunks.values()))
-    with tqdm(total=total, initial=done, desc=f"collecting {spec.name}", unit="episode", disable=rank() > 0) as bar:
-        for episodes, cut_now in run_parallel(_collect_chunk, calls, config.num_processes) if 2 * cut <= done else ():
-            done, cut = done + episodes, cut + cut_now
-            bar.update(episodes)
-            if 2 * cut > done:
+    with tqdm(total=total, desc=f"collecting {spec.name}", unit="episode", disable=rank() > 0) as bar:
+        for more in itertools.chain([there], run_parallel(_collect_chunk, calls, config.num_processes)):
+            lengths += more
+            bar.update(len(more))
+            if 2 * _num_cut(lengths, spec, config) > len(lengths):
                 break
-    return done, cut
+    return lengths
+
+
+def _num_cut(lengths: Sequence[int], spec: envs.TaskSpec, config: CollectConfig) -> int:
+    """Returns how many episodes are shorter than the task's."""
+    num_blocks = spec.episode_len // spec.action_block
+    whole = 1 + num_blocks * (spec.action_block if config.every_step else 1)
+    return sum(length < whole for length in lengths)
 
 
 def _digest(spec: envs.TaskSpec, make_policy: MakePolicy, name: str) -> str:

@@ -50,11 +50,11 @@ class PolicyInfo:
     action_high: tuple[float, ...]
     training: dict[str, Any]  # the training settings
     num_steps: int  # environment steps that it learned from
-    greedy_return: Return  # of the actor's most likely actions, over episodes of the task's length
-    random_return: Return  # of uniform actions, from the same starts
     simulator: str
     commit: str
     learning_seconds: float
+    greedy_return: Return | None = None  # of the actor's most likely actions, over episodes of the task's length
+    random_return: Return | None = None  # of uniform actions, from the same starts
     format_version: int = FORMAT_VERSION
 
 
@@ -99,21 +99,21 @@ def save_policy(folder: Path, actor: Actor, info: PolicyInfo) -> None:
     write_json(folder / "config.json", to_json(info))  # last: its being there says finished
 
 
-def load_policy(folder: Path, task: str) -> tuple[Actor, PolicyInfo]:
+def load_policy(folder: Path, task: str, command: str = "train-sac") -> tuple[Actor, PolicyInfo]:
     """Returns the actor of that folder. Raises `UserError` if it is missing, damaged, of another version or task."""
     path = folder / "config.json"
-    stored = read_json(path, f"train a policy with `jepa-mpc train-sac --task {task}`")
+    stored = read_json(path, f"train a policy with `jepa-mpc {command} --task {task}`")
     if isinstance(stored, dict) and (version := stored.get("format_version")) != FORMAT_VERSION:
         raise UserError(f"policy {folder} has format {version}, not {FORMAT_VERSION}; train it again")
     info = read(PolicyInfo, stored, f"{path} is damaged; train the policy again")
     if info.task != task:
         raise UserError(f"policy {folder} was trained on task {info.task!r}, not {task!r}")
-    weights = read_weights(folder / "actor.safetensors", info.hidden_sizes, len(info.action_low))
+    weights = _read_weights(folder / "actor.safetensors", info.hidden_sizes, len(info.action_low))
     low, high = (np.array(bound, np.float32) for bound in (info.action_low, info.action_high))
     return Actor(weights, low, high), info
 
 
-def read_weights(path: Path, hidden_sizes: tuple[int, ...], num_actions: int) -> dict[str, NDArray[np.float32]]:
+def _read_weights(path: Path, hidden_sizes: tuple[int, ...], num_actions: int) -> dict[str, NDArray[np.float32]]:
     """Returns an actor's weights. Raises `UserError`, which names the first that does not fit, or is not finite."""
     try:
         with safe_open(path, "np") as file:

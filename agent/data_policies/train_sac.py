@@ -15,7 +15,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +23,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from torch import nn
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.data_policies.sac import (
@@ -43,17 +41,15 @@ from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.provenance import git_commit, simulator_version
 from jepa_mpc.seeds import episode_rng
-from jepa_mpc.settings import Count, Fraction, Positive, Range, Seed, checked, to_json
+from jepa_mpc.settings import Count, Fraction, Natural, NonNegative, Positive, Range, Seed, checked, to_json
+from jepa_mpc.world_model.training.state import newest_state, restore, save_state
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC
 
-NO_RL = "stable-baselines3 is missing; install it with `pip install 'jepa-mpc[rl]'`"
-
 log = logging.getLogger(__name__)
 
 _LEAST_STD = 0.1  # what hardly moves under random actions, such as a puck, moves when it is learned to be pushed
-_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 @dataclass(frozen=True)
@@ -133,29 +129,34 @@ def measure_states(
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def build_sac(config: PolicyConfig, env: StateEnv, episode_len: int) -> "SAC":
-    """Returns the learner, which alternates an episode of experience with its share of gradient steps."""
+@dataclass
+class _Progress:
+    steps: Natural = 0
+    seconds: NonNegative = 0.0
+
+
+def learner(policy: str, config: Any, env: gym.Env, hindsight: bool = False, **options: Any) -> "SAC":
+    """Returns stable-baselines3's SAC, which says nothing of its own; networks this small are slower on a GPU."""
     try:
-        from stable_baselines3 import SAC
+        from stable_baselines3 import SAC, HerReplayBuffer
         from stable_baselines3.common.logger import Logger
     except ImportError as error:
-        raise UserError(f"{NO_RL} ({error})") from error
-    sac = SAC(
-        "MlpPolicy",
-        env,
-        learning_rate=config.learning_rate,
-        buffer_size=_num_episodes(config, episode_len) * episode_len,  # nothing is ever overwritten
-        learning_starts=config.random_steps,
-        batch_size=config.batch_size,
-        gamma=config.discount,
-        train_freq=(1, "episode"),
-        gradient_steps=max(1, round(config.updates_per_step * episode_len)),
-        policy_kwargs={"net_arch": list(config.hidden_sizes)},
-        seed=config.seed,
-        device="cpu",  # networks this small are slower elsewhere
-    )
+        raise UserError(
+            f"stable-baselines3 is missing; install it with `pip install 'jepa-mpc[rl]'` ({error})"
+        ) from error
+    options |= {"learning_rate": config.learning_rate, "batch_size": config.batch_size, "gamma": config.discount}
+    options |= {"learning_starts": config.random_steps, "policy_kwargs": {"net_arch": list(config.hidden_sizes)}}
+    options["replay_buffer_class"] = HerReplayBuffer if hindsight else None
+    sac = SAC(policy, env, seed=config.seed, device="cpu", **options)
     sac.set_logger(Logger(folder=None, output_formats=[]))
     return sac
+
+
+def build_sac(config: PolicyConfig, env: StateEnv, episode_len: int) -> "SAC":
+    """Returns the learner, which alternates an episode of experience with its share of gradient steps."""
+    updates = max(1, round(config.updates_per_step * episode_len))
+    size = _num_episodes(config, episode_len) * episode_len  # nothing is ever overwritten
+    return learner("MlpPolicy", config, env, buffer_size=size, train_freq=(1, "episode"), gradient_steps=updates)
 
 
 def export_actor(sac: "SAC", mean: NDArray[np.float32], std: NDArray[np.float32]) -> Actor:
@@ -171,6 +172,24 @@ def export_actor(sac: "SAC", mean: NDArray[np.float32], std: NDArray[np.float32]
         weights[name] = value.numpy().copy()
     assert isinstance(sac.action_space, gym.spaces.Box)
     return Actor(weights, sac.action_space.low, sac.action_space.high)
+
+
+def policy_info(
+    actor: Actor, spec: envs.TaskSpec, settings: dict[str, Any], num_steps: int, seconds: float
+) -> PolicyInfo:
+    """Returns what stands beside an actor that these settings have trained."""
+    return PolicyInfo(
+        task=spec.name,
+        angles=spec.angles,
+        hidden_sizes=tuple(settings["hidden_sizes"]),
+        action_low=tuple(actor.low.tolist()),
+        action_high=tuple(actor.high.tolist()),
+        training=settings,
+        num_steps=num_steps,
+        simulator=simulator_version(),
+        commit=git_commit(),
+        learning_seconds=round(seconds, 1),
+    )
 
 
 def _num_episodes(config: PolicyConfig, episode_len: int) -> int:
@@ -199,42 +218,39 @@ def train_policy(config: PolicyConfig) -> Path:
 def _train(
     config: PolicyConfig, spec: envs.TaskSpec, simulator: envs.PixelEnv, folder: Path, settings: dict[str, Any]
 ) -> None:
-    state_path = folder / "state.safetensors"
     env = StateEnv(simulator, spec, config.seed, config.random_steps)
     sac = build_sac(config, env, spec.episode_len)
-    seconds = _learn(config, sac, env, spec.episode_len, state_path)
+    seconds = _learn(config, sac, env, spec.episode_len, folder)
     actor = export_actor(sac, env.mean, env.std)
-    info = PolicyInfo(
-        task=config.task,
-        angles=spec.angles,
-        hidden_sizes=config.hidden_sizes,
-        action_low=tuple(actor.low.tolist()),
-        action_high=tuple(actor.high.tolist()),
-        training=settings,
-        num_steps=sac.num_timesteps,
+    info = replace(
+        policy_info(actor, spec, settings, sac.num_timesteps, seconds),
         greedy_return=measure_return(
             simulator, spec, config, lambda rng: actor.act(read_state(simulator, spec.angles))
         ),
         random_return=measure_return(
             simulator, spec, config, lambda rng: uniform_actions(simulator.action_space, 1, rng)[0]
         ),
-        simulator=simulator_version(),
-        commit=git_commit(),
-        learning_seconds=round(seconds, 1),
     )
     save_policy(folder, actor, info)
-    state_path.unlink()  # the experience in it is large, and has served
+    for state in folder.glob("state*.safetensors"):
+        state.unlink()  # the experience in it is large, and has served
 
 
-def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, episode_len: int, state_path: Path) -> float:
+def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, episode_len: int, folder: Path) -> float:
     """Trains to the end, from the saved state if there is one; returns the seconds that it took in all."""
     from tqdm import tqdm
 
-    seconds = _load_state(state_path, sac) if state_path.exists() else 0.0
-    env.episode = sac.num_timesteps // episode_len
-    if sac.num_timesteps:
-        log.info("going on from step %d", sac.num_timesteps)
-    began = time.monotonic() - seconds
+    state, optimizers, buffer = _State(sac), _optimizers(sac), sac.replay_buffer
+    progress, moments = newest_state(folder, state, _Progress)
+    for optimizer, each in zip(optimizers, moments, strict=False):
+        restore(optimizer, each)
+    assert buffer is not None
+    sac.num_timesteps = progress.steps
+    buffer.pos, buffer.full = progress.steps % buffer.buffer_size, progress.steps == buffer.buffer_size
+    env.episode = progress.steps // episode_len
+    if progress.steps:
+        log.info("going on from step %d", progress.steps)
+    began = time.monotonic() - progress.seconds
     num_episodes = _num_episodes(config, episode_len)
     bar = tqdm(total=num_episodes * episode_len, initial=sac.num_timesteps, desc=f"SAC on {config.task}", unit="step")
     with bar:
@@ -246,8 +262,9 @@ def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, episode_len: int, st
             bar.set_postfix({"return": f"{np.mean([info['r'] for info in list(sac.ep_info_buffer or ())[-10:]]):.1f}"})
             due = done * episode_len // config.save_every > episode * episode_len // config.save_every
             if due or done == num_episodes:
-                _save_state(state_path, sac, time.monotonic() - began)
-    return time.monotonic() - began
+                progress.steps, progress.seconds = sac.num_timesteps, time.monotonic() - began
+                save_state(folder, state, optimizers, progress)
+    return progress.seconds
 
 
 def _seed_all(sac: "SAC", rng: np.random.Generator) -> None:
@@ -275,62 +292,29 @@ def measure_return(
     return Return(mean, mean - float(margin), mean + float(margin), len(returns))
 
 
-def _optimizers(sac: "SAC") -> dict[str, torch.optim.Optimizer]:
+def _optimizers(sac: "SAC") -> list[torch.optim.Optimizer]:
     assert sac.ent_coef_optimizer is not None
-    return {"actor": sac.actor.optimizer, "critic": sac.critic.optimizer, "temperature": sac.ent_coef_optimizer}
+    return [sac.actor.optimizer, sac.critic.optimizer, sac.ent_coef_optimizer]
 
 
-def _save_state(path: Path, sac: "SAC", seconds: float) -> None:
-    """Weights, the optimisers' moments and all experience, to resume from."""
-    assert sac.log_ent_coef is not None
-    assert sac.replay_buffer is not None
-    tensors = {f"weights/{name}": value for name, value in sac.policy.state_dict().items()}
-    tensors["log_temperature"] = sac.log_ent_coef.detach()
-    for which, optimizer in _optimizers(sac).items():
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{which}/{index}/{name}": value for name, value in moments.items()}
-    for name in _REPLAY:
-        tensors[f"replay/{name}"] = torch.from_numpy(getattr(sac.replay_buffer, name)[: sac.num_timesteps])
-    files.write_whole(path, save(tensors, {"seconds": str(seconds)}))
+class _State(nn.Module):
+    """What a learner must have back, besides its optimisers' moments: weights, temperature and all experience."""
 
-
-def _load_state(path: Path, sac: "SAC") -> float:
-    """Puts the saved state back; returns the seconds spent so far."""
-    assert sac.log_ent_coef is not None
-    assert sac.replay_buffer is not None
-    moments: dict[str, dict[int, dict[str, Tensor]]] = {}
-    weights: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118 (no mapping)
-                kind, _, rest = key.partition("/")
-                value = file.get_tensor(key)
-                if kind == "weights":
-                    weights[rest] = value
-                elif kind == "optimizer":
-                    which, index, name = rest.split("/")
-                    moments.setdefault(which, {}).setdefault(int(index), {})[name] = value
-                elif kind == "log_temperature":
-                    sac.log_ent_coef.data.copy_(value)
-                else:
-                    getattr(sac.replay_buffer, rest)[: len(value)] = value.numpy()
-                    sac.num_timesteps = len(value)
-            seconds = float(file.metadata()["seconds"])
-        sac.policy.load_state_dict(weights)
-        for which, optimizer in _optimizers(sac).items():
-            state = {"state": moments.get(which, {}), "param_groups": optimizer.state_dict()["param_groups"]}
-            optimizer.load_state_dict(state)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged; delete it to start afresh") from error
-    buffer = sac.replay_buffer
-    buffer.pos, buffer.full = sac.num_timesteps % buffer.buffer_size, sac.num_timesteps == buffer.buffer_size
-    return seconds
+    def __init__(self, sac: "SAC"):
+        super().__init__()
+        assert sac.log_ent_coef is not None
+        self.policy = sac.policy
+        self.register_buffer("log_temperature", sac.log_ent_coef.data)  # these share the learner's memory
+        for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+            self.register_buffer(name, torch.from_numpy(getattr(sac.replay_buffer, name)))
 
 
 def main(args: Sequence[str]) -> None:
     config = parse(PolicyConfig, args)
     folder = train_policy(config)
     info = load_policy(folder, config.task)[1]
-    found = (info.greedy_return, info.random_return)
-    greedy, random = (f"{each.mean:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in found)
+    greedy, random = (
+        f"{each.mean:.1f} [{each.low:.1f}, {each.high:.1f}]" if each else "–"
+        for each in (info.greedy_return, info.random_return)
+    )
     print(f"wrote {folder}: return {greedy}, of random actions {random}")  # noqa: T201

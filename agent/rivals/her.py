@@ -9,7 +9,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("train-her")
 
-import json
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,20 +19,16 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.base import Agent
-from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, normalise, read_state, read_weights
-from jepa_mpc.agent.data_policies.train_sac import NO_RL, export_actor, measure_states
+from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, load_policy, normalise, read_state, save_policy
+from jepa_mpc.agent.data_policies.train_sac import export_actor, learner, measure_states, policy_info
 from jepa_mpc.agent.rivals.base import THREE_SEEDS, Command, Facts, Rival, command, folder_of
 from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.cli import parse
-from jepa_mpc.errors import UserError, reason
-from jepa_mpc.provenance import git_commit
 from jepa_mpc.seeds import episode_rng
-from jepa_mpc.settings import Count, Fraction, NonNegative, Positive, Range, Seed, checked, read, to_json
+from jepa_mpc.settings import Count, Fraction, Positive, Range, Seed, checked, to_json
 
 
 @dataclass(frozen=True)
@@ -62,24 +57,14 @@ class HerConfig:
     """Goals that were reached later in the episode, for each that was asked for."""
 
 
-@dataclass(frozen=True)
-class HerInfo(HerConfig):
-    """What stands in the actor's file: how it was trained, and what it is for."""
-
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
-    learning_seconds: NonNegative = 0.0
-    commit: str = ""
-
-
 def pose_features(qpos: NDArray[np.floating], angles: tuple[bool, ...]) -> NDArray[np.float32]:
-    """A pose (Q,) as cosines and sines of its angles, and the other coordinates."""
+    """Returns a pose (Q,) as cosines and sines of its angles, and the other coordinates."""
     turning = np.array(angles)
     return np.concatenate([np.cos(qpos[turning]), np.sin(qpos[turning]), qpos[~turning]]).astype(np.float32)
 
 
 def pose_of(features: NDArray[np.floating], angles: tuple[bool, ...]) -> NDArray[np.float64]:
-    """The poses (..., Q) of features (..., F), angles within ±π."""
+    """Returns the poses (..., Q) of features (..., F), angles within ±π."""
     turning = np.array(angles)
     cosines, sines, rest = np.split(features.astype(np.float64), [turning.sum(), 2 * turning.sum()], axis=-1)
     qpos = np.empty((*features.shape[:-1], len(angles)))
@@ -122,14 +107,14 @@ class GoalStateEnv(gym.Env[dict[str, NDArray[np.float32]], NDArray[np.float32]])
         return seen, reward, False, self._steps >= self._spec.far_budget, {}
 
     def compute_reward(self, achieved: NDArray, desired: NDArray, info: Any) -> NDArray[np.float32]:
-        """0 in the goal, −1 elsewhere, for poses (..., F): what hindsight asks for goals that it puts in."""
+        """Returns 0 in the goal, −1 elsewhere, for poses (..., F): what hindsight asks for goals that it puts in."""
         angles, pose = self._spec.angles, self._spec.pose
         errors = pose.errors(pose_of(achieved, angles), pose_of(desired, angles))
         return (errors < pose.tolerance).astype(np.float32) - 1
 
 
 class HerAgent:
-    """Greedy actions of the trained actor, one a step."""
+    """Acts greedily by the trained actor, once a step."""
 
     action_block = 1
 
@@ -156,82 +141,44 @@ class HerAgent:
 
 
 def train(config: HerConfig) -> Path:
-    """Trains, and returns the policy's file; a finished one is left alone."""
+    """Trains, and returns the policy's folder; a finished one is left alone."""
     config = checked(config)
-    try:
-        import stable_baselines3
-    except ImportError as error:
-        raise UserError(f"{NO_RL} ({error})") from error
     spec = envs.get_task(config.task)
     folder = config.output or places.runs("her", f"{places.slug(config.task)}-seed{config.seed}")
-    path, settings = folder / "actor.safetensors", to_json(config)
-    with files.claimed(folder, settings, free=("output",)):
-        if path.exists():
-            return path
-        began = time.monotonic()
-        env = GoalStateEnv(envs.make(config.task), spec, config.seed, config.random_steps)
-        sac = stable_baselines3.SAC(
-            "MultiInputPolicy",
-            env,
-            learning_rate=config.learning_rate,
-            buffer_size=config.num_steps,
-            learning_starts=config.random_steps,
-            batch_size=config.batch_size,
-            gamma=config.discount,
-            replay_buffer_class=stable_baselines3.HerReplayBuffer,
-            replay_buffer_kwargs={"n_sampled_goal": config.num_hindsight, "goal_selection_strategy": "future"},
-            policy_kwargs={"net_arch": list(config.hidden_sizes)},
-            seed=config.seed,
-            device="cpu",
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that rich's bar is young
-            sac.learn(config.num_steps, progress_bar=True)
-        goals = np.zeros(2 * len(pose_features(np.zeros(len(spec.angles)), spec.angles)), np.float32)
-        mean, std = np.concatenate([goals, env.mean]), np.concatenate([goals + 1, env.std])
-        actor = export_actor(sac, mean, std)
-        info = HerInfo(
-            **vars(config),
-            action_low=tuple(actor.low.tolist()),
-            action_high=tuple(actor.high.tolist()),
-            learning_seconds=round(time.monotonic() - began, 1),
-            commit=git_commit(),
-        )
-        files.write_whole(path, save(actor.weights, {"info": json.dumps(to_json(info))}))
-    return path
+    settings = {name: value for name, value in to_json(config).items() if name != "output"}
+    with files.claimed(folder, settings):
+        if not (folder / "config.json").exists():
+            _train(config, spec, folder, settings)
+    return folder
 
 
-def load_actor(path: Path) -> tuple[Actor, HerInfo]:
-    """Returns the actor and how it was trained. Raises `UserError` if it is missing or damaged."""
-    fix = "train it with `jepa-mpc train-her`"
-    try:
-        with safe_open(path, "np") as file:
-            stored = json.loads((file.metadata() or {}).get("info", "null"))
-    except FileNotFoundError as error:
-        raise UserError(f"no policy at {path}; {fix}") from error
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({reason(error)}); delete it and {fix}") from error
-    info = read(HerInfo, stored, f"{path} is damaged")
-    weights = read_weights(path, info.hidden_sizes, len(info.action_low))
-    return Actor(weights, np.array(info.action_low, np.float32), np.array(info.action_high, np.float32)), info
+def _train(config: HerConfig, spec: envs.TaskSpec, folder: Path, settings: dict[str, Any]) -> None:
+    began = time.monotonic()
+    env = GoalStateEnv(envs.make(config.task), spec, config.seed, config.random_steps)
+    hindsight = {"n_sampled_goal": config.num_hindsight, "goal_selection_strategy": "future"}
+    options = {"buffer_size": config.num_steps, "replay_buffer_kwargs": hindsight}
+    sac = learner("MultiInputPolicy", config, env, hindsight=True, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that rich's bar is young
+        sac.learn(config.num_steps, progress_bar=True)
+    goals = np.zeros(2 * len(pose_features(np.zeros(len(spec.angles)), spec.angles)), np.float32)
+    actor = export_actor(sac, np.concatenate([goals, env.mean]), np.concatenate([goals + 1, env.std]))
+    save_policy(folder, actor, policy_info(actor, spec, settings, sac.num_timesteps, time.monotonic() - began))
 
 
-def _place(task: str, seed: int) -> Path:
-    return folder_of("sac", task, seed) / "actor.safetensors"
-
-
-def _train(task: str, seed: int) -> list[Command]:
-    path = _place(task, seed)
-    return [] if path.exists() else [command("train-her", task=task, seed=seed, output=path.parent)]
+def _commands(task: str, seed: int) -> list[Command]:
+    folder = folder_of("sac", task, seed)
+    done = (folder / "config.json").exists()
+    return [] if done else [command("train-her", task=task, seed=seed, output=folder)]
 
 
 def _make(task: str, seed: int) -> tuple[Agent, Facts]:
-    actor, info = load_actor(_place(task, seed))
+    actor, info = load_policy(folder_of("sac", task, seed), task, "train-her")
     parameters = sum(value.size for name, value in actor.weights.items() if not name.startswith("state_"))
     return HerAgent(task, actor), Facts(info.num_steps, 0, True, info.learning_seconds, parameters)
 
 
-SAC = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _train)
+SAC = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _commands)
 
 
 def main(args: Sequence[str]) -> None:

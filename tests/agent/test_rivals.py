@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
+from jepa_mpc.agent.data_policies.sac import load_policy
 from jepa_mpc.agent.data_policies.train_sac import StateEnv
 from jepa_mpc.agent.rivals import RIVALS, Rival, dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
@@ -128,8 +129,8 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     learn = sac.learn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
-        path = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
-    actor, info = her.load_actor(path)
+        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+    actor, info = load_policy(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
     agent.reset(far.goal_picture, [0, 1, 2])

@@ -166,17 +166,17 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
         for name, value in expected.state_dict().items():
             torch.testing.assert_close(trained.state_dict()[name], value, rtol=2e-3, atol=1e-4, msg=name)  # of halves
 
-    save = optimise._save_state
+    save = optimise.save_state
 
     def killed(*args):
         save(*args)
         raise KeyboardInterrupt
 
     again = replace(config, output=tmp_path / "killed")
-    monkeypatch.setattr(optimise, "_save_state", killed)
+    monkeypatch.setattr(optimise, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train_latent_policy.train(again)
-    monkeypatch.setattr(optimise, "_save_state", save)
+    monkeypatch.setattr(optimise, "save_state", save)
     moved = replace(again, data=dataset_path.resolve(), save_every=7)  # which change nothing that is learned
     resumed = load_latent_policy(train_latent_policy.train(moved), checkpoint)[0]
     for name, value in whole.state_dict().items():

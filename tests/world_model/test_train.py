@@ -131,7 +131,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tm
 
 def killed_at_step(config, step, monkeypatch):
     """A training that ends as it has saved its state of that step of the joint phase."""
-    save = optimise._save_state
+    save = optimise.save_state
 
     def save_and_end(*args):
         save(*args)
@@ -139,7 +139,7 @@ def killed_at_step(config, step, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(optimise, "_save_state", save_and_end)
+        patch.setattr(optimise, "save_state", save_and_end)
         with pytest.raises(Killed):
             train(config)
 
@@ -227,7 +227,7 @@ def test_counts_of_processes_that_do_are_named_at_once(monkeypatch, count, count
 
 
 def test_a_damaged_state_falls_back_on_the_one_before_it(trained, dataset_path, tmp_path, monkeypatch, caplog):
-    config, save, saved = debug_config(tmp_path / "run", dataset_path), optimise._save_state, []
+    config, save, saved = debug_config(tmp_path / "run", dataset_path), optimise.save_state, []
 
     def save_until_killed(*args):
         save(*args)
@@ -235,10 +235,10 @@ def test_a_damaged_state_falls_back_on_the_one_before_it(trained, dataset_path, 
         if len(saved) == 4:  # three states of the joint phase, one of the predictor's
             raise Killed
 
-    monkeypatch.setattr(optimise, "_save_state", save_until_killed)
+    monkeypatch.setattr(optimise, "save_state", save_until_killed)
     with pytest.raises(Killed):
         train(config)
-    monkeypatch.setattr(optimise, "_save_state", save)
+    monkeypatch.setattr(optimise, "save_state", save)
     newest = config.output / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1000])
     resumed, whole = weights(train(config)), weights(trained)

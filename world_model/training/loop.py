@@ -4,12 +4,9 @@ Step n of a phase draws all its randomness from generators seeded by (seed, phas
 exactly the steps that an uninterrupted one would have taken.
 """
 
-import json
 import logging
 import math
-import os
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,28 +16,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
-from jepa_mpc.errors import UserError
-from jepa_mpc.files import whole
-from jepa_mpc.settings import Natural, NonNegative, read
-from jepa_mpc.world_model.weights import CheckpointError, read_tensors, require_same
+from jepa_mpc.settings import Natural, NonNegative
+from jepa_mpc.world_model.training.state import TrainError as TrainError
+from jepa_mpc.world_model.training.state import newest_state, restore, save_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
-_STATES = ("state.safetensors", "state.previous.safetensors")  # the newest first
-
 Load = Callable[[np.random.Generator], Any]  # a step's batch, which may be drawn ahead of it by a thread
 StepLoss = Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]  # its number and batch to loss and named terms
-
-
-class TrainError(UserError):
-    """A training that cannot start or go on; the message is one line that names the fix."""
 
 
 class Phase(NamedTuple):
@@ -91,7 +80,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     from tqdm import tqdm
 
     is_first = rank() == 0
-    progress, moments = _newest_state(folder, weights)
+    progress, moments = newest_state(folder, weights, Progress)
     wait_for_all()  # before the first one writes another
     if progress.step and is_first:
         log.info("going on from step %d of %s", progress.step, phases[progress.phase].name)
@@ -105,7 +94,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
         optimizers = _optimizers(phase, config.weight_decay)
         if first_step:
             for optimizer, state in zip(optimizers, moments, strict=True):
-                _restore(optimizer, state)
+                restore(optimizer, state)
         step_loss = average_gradients(phase.begin(), phase.trained)
         if first_step == 0:
             _report(phase, writer, 0)
@@ -145,7 +134,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
             if done % config.save_every == 0 or done == phase.num_steps:
                 progress.phase, progress.step, progress.seconds = index, done, time.monotonic() - began
                 if is_first:
-                    _save_state(folder, weights, optimizers, progress)
+                    save_state(folder, weights, optimizers, progress)
     if writer is not None:
         writer.close()
     progress.seconds = time.monotonic() - began
@@ -193,66 +182,3 @@ def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer
         muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         optimizers.insert(0, muon)
     return optimizers
-
-
-def _restore(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
-    """Gives an optimiser its moments back, in its parameters' own layout, which fused kernels take for granted."""
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter).copy_(value)
-
-
-def _save_state(folder: Path, weights: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
-    """Writes weights and the optimisers' moments, in full precision, to resume from; the state before it is kept."""
-    tensors = {f"weights/{name}": value for name, value in weights.state_dict().items()}
-    for which, optimizer in enumerate(optimizers):
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{which}/{index}/{name}": value for name, value in moments.items()}
-    tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-    newest, previous = (folder / name for name in _STATES)
-    with whole(newest) as scratch:
-        said = json.dumps(vars(progress))
-        save_file(tensors, scratch, {"progress": said, "sum": _sum(tensors, said)})
-        if newest.exists():
-            os.replace(newest, previous)
-
-
-def _sum(tensors: dict[str, Tensor], progress: str) -> str:
-    """Returns a checksum: a state that was damaged on the disk must not be trained on."""
-    total = zlib.crc32(progress.encode())
-    for name in sorted(tensors):
-        content = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        total = zlib.crc32(content, zlib.crc32(name.encode(), total))  # type: ignore[arg-type]
-    return str(total)
-
-
-def _newest_state(folder: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
-    """Returns of the states in the folder the newest that is whole, or the beginning if there are none."""
-    there = [path for path in (folder / name for name in _STATES) if path.exists()]
-    for path in there:
-        try:
-            return _load_state(path, weights)
-        except UserError:
-            log.warning("%s is damaged; the state before it must do", path)
-    if there:
-        raise TrainError(f"{there[0]} is damaged; delete it to start afresh")
-    return Progress(), []
-
-
-def _load_state(path: Path, weights: nn.Module) -> tuple[Progress, list[dict[int, dict[str, Tensor]]]]:
-    """Puts the saved weights back; returns the progress and each optimiser's moments."""
-    stored, metadata = read_tensors(path)
-    if metadata.get("sum") != _sum(stored, metadata.get("progress", "")):
-        raise CheckpointError(f"{path} is damaged")
-    progress = read(Progress, json.loads(metadata["progress"]), path)
-    prefix, moments = "weights/", dict[int, dict[int, dict[str, Tensor]]]()
-    for key, value in stored.items():
-        if not key.startswith(prefix):
-            _, which, index, name = key.split("/")
-            moments.setdefault(int(which), {}).setdefault(int(index), {})[name] = value
-    found = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-    require_same(found, weights.state_dict(), path)
-    weights.load_state_dict(found)
-    return progress, [moments[which] for which in sorted(moments)]
