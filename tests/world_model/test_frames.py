@@ -86,12 +86,18 @@ def test_pictures_that_were_never_written_are_zeros_and_missing_ends_are_refused
         column[7] = column[30] = 9
     rows = np.array([6, 7, 7, 30, 49])
     assert Frames([path])[rows].max(axis=(1, 2, 3)).tolist() == [0, 9, 9, 9, 0]
+    assert not Frames([path])[[6, 49]].any()
     with h5py.File(path, "a") as file:
         size = max(file["pixels"].id.get_chunk_info(i).byte_offset for i in range(2))
     cut = tmp_path / "cut.h5"
     cut.write_bytes(path.read_bytes()[: size + 20])
     with pytest.raises(DatasetError, match="truncated"):
         Frames([cut])
+
+
+def test_small_data_are_kept_in_memory_unless_asked_otherwise(paths):
+    kinds = {how: type(Dataset(paths, in_memory=how).pixels) for how in ("auto", "yes", "no")}
+    assert kinds == {"auto": np.ndarray, "yes": np.ndarray, "no": Frames}
 
 
 def test_several_files_are_one_data_set(paths):

@@ -147,6 +147,7 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
         checkpoint=checkpoint,
         data=dataset_path,
         num_steps=30,
+        learning_rate=0.1,  # at which a decay of the weights shows
         batch_size=16,
         hidden=8,
         save_every=10,
@@ -183,6 +184,10 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
     with pytest.raises(UserError, match="work with other settings: seed is 0 there and 1 now"):
         train_latent_policy.train(replace(again, seed=1))
+    write_dataset(tmp_path / "short.h5", synthetic_episodes(3, 1), INFO)
+    with pytest.raises(UserError, match="3 frames"):
+        train_latent_policy.train(replace(config, output=tmp_path / "none", data=tmp_path / "short.h5"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_data_of_other_blocks_than_the_checkpoints_are_refused(dataset_path, tmp_path):

@@ -193,6 +193,7 @@ def test_a_joint_steps_loss_and_gradients_are_its_terms_by_their_weights(data, n
     whole.backward()
     ours, theirs = learning(model, regularizer), learning(by_hand, copied)
     assert {id(p) for p in phase.trained.parameters()} == {id(p) for p in ours.values()}
+    assert not {id(p) for p in regularizer.parameters()} & {id(p) for p in model.parameters()}
     for name, parameter in ours.items():
         if theirs[name].grad is None:
             assert parameter.grad is None, name

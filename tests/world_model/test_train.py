@@ -31,7 +31,7 @@ from jepa_mpc.world_model.regularizers.ema import EMAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.regularizers.simclr import SimCLRConfig
-from jepa_mpc.world_model.train import parse_config, train
+from jepa_mpc.world_model.train import main, parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.build import build, require_shares
 from jepa_mpc.world_model.training.card import train_options
@@ -280,6 +280,14 @@ def test_a_finished_training_is_left_alone_however_it_would_be_done(trained, dat
     before = (trained / "model.safetensors").read_bytes()
     train(debug_config(trained, dataset_path, **means))
     assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_a_training_ends_in_a_table(trained, dataset_path, capsys):
+    where = ["--task", "square", "--data", str(dataset_path), "--output", str(trained)]
+    main([*where, "--preset", "debug", "--precision", "float32", "--device", "cpu"])
+    said = capsys.readouterr().out
+    for fact in ("loss, joint", "loss, predictor", "loss, reachability", "effective rank", "none noticed", "wrote "):
+        assert fact in said
 
 
 def test_a_training_of_an_older_version_goes_on(trained, dataset_path, tmp_path):
