@@ -260,6 +260,7 @@ def test_reacher_error_wraps_the_shoulder_alone(pose, goal, error):
         ("push_t", {4: np.deg2rad(21)}, False),
         ("cube", {0: 3.0, 14: 0.039}, True),  # wherever the arm is
         ("cube", {15: -0.041}, False),
+        ("cube", {16: 0.041}, False),
         ("point_mass", {0: 0.014}, True),
         ("point_mass", {1: 0.016}, False),
         ("pendulum", {0: 2 * np.pi + 0.12}, True),  # 0.02 of a turn
