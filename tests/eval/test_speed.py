@@ -209,6 +209,11 @@ def test_the_papers_model_has_the_papers_sizes():
     millions = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
     assert millions["encoder"] == pytest.approx(5.5, abs=0.1)
     assert millions["predictor"] == pytest.approx(10.8 + 0.8, abs=0.3)  # with the MLP that it ends in
+    trained = PRESETS["paper"]
+    for size in ("width", "depth", "num_heads", "head_dim", "mlp_width", "projector_hidden"):
+        assert getattr(model.config.predictor, size) == getattr(trained["predictor"], size)
+    assert model.config.encoder == trained["encoder"]
+    assert model.config.predictor.kind == "residual"  # ours, which rolls out by a cache
 
 
 def test_bfloat16_products_predict_nearly_the_same():
