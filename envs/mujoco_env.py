@@ -112,14 +112,14 @@ class MujocoEnv(PixelEnv):
 
     def advance(self, action):
         clipped = np.clip(action, self.action_space.low, self.action_space.high)
+        warnings = [self._data.warning[kind] for kind in _BAD]
+        for warning in warnings:
+            warning.number = 0
         try:
             reward = sum(self._control_step(clipped) for _ in range(self._action_repeat))
         except PhysicsError as error:
             raise Diverged(f"the simulation of {_name(self._model)} has diverged ({reason(error)})") from error
-        warnings = self._data.warning
-        if any(warnings[kind].number for kind in _BAD):  # MuJoCo itself only warns, and starts afresh
-            for kind in _BAD:
-                warnings[kind].number = 0
+        if any(warning.number for warning in warnings):  # MuJoCo itself only warns, and starts afresh
             raise Diverged(f"the simulation of {_name(self._model)} has diverged; MuJoCo has reset it")
         return reward
 
