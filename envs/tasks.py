@@ -60,10 +60,10 @@ OWN_TASKS = [
             for name in ("reacher-easy", "reacher-hard")
         ),
         rows=(
-            TableRow(published="88.7 (RP1, arXiv 2608.18669)"),
+            TableRow(published="88.7 (RP1)"),
             TableRow("hold"),
-            TableRow("strict", published="43.0 (LeWorldModel, by CLEAR-LeWM)"),
-            TableRow("far", published="65.6 in 200 steps (Graph-Guided LeWM)"),
+            TableRow("strict", published="43.0, 25 ahead (LeWM, by CLEAR-LeWM)"),
+            TableRow("far", published="65.6 in 200 steps (Graph-Guided)"),
         ),
     ),
     # Two-Room of the same paper: within 16 of 224 pixels.
@@ -74,8 +74,8 @@ OWN_TASKS = [
         angles=(False, False),
         data_policy="two_room_walker",
         rows=(
-            TableRow(published="100 (DINO-WM, by stable-worldmodel)"),
-            TableRow(goal_offset=100, budget=150, published="94.7 (arXiv 2608.18669); 98, as cited (2608.12959)"),
+            TableRow(published="100 (DINO-WM, GCBC)"),
+            TableRow(goal_offset=100, budget=150, published="94.7 (RP1's critic)"),
             TableRow("far"),
         ),
     ),
@@ -98,8 +98,8 @@ OWN_TASKS = [
             "horizon": 5,
         },
         rows=(
-            TableRow(published="96 (LeWorldModel); 98 with the simulator's state in training (arXiv 2609.03565)"),
-            TableRow("far", published="30.4; 42.4 in 250 steps (Graph-Guided LeWM)"),
+            TableRow(published="91–96 (LeWM)"),
+            TableRow("far", published="30.4; 42.4 in 250 steps (Graph-Guided)"),
         ),
     ),
     # OGBench's cube-single: the cube within 4 cm, wherever the arm is. Pairs whose cube does not move are left out
@@ -118,8 +118,8 @@ OWN_TASKS = [
         data_policy="cube_oracle",
         planning={"planner": _THOROUGH, "effort_weight": 0.0},  # effort would hold the gripper half open
         rows=(
-            TableRow(published="87.3 over doing nothing (RP1, arXiv 2608.18669)"),
-            TableRow("far", published="48.0 in 200 steps (Graph-Guided LeWM)"),
+            TableRow(published="87.3 over doing nothing (RP1)"),
+            TableRow("far", published="48.0 in 200 steps (Graph-Guided)"),
         ),
     ),
     # Within the radius of the suite's own target.
