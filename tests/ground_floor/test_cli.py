@@ -1,0 +1,167 @@
+"""A command answers at once, says mistakes in one line, and ends with the exit status that shells expect."""
+
+import os
+import signal
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from jepa_mpc import cli
+from jepa_mpc.errors import UserError
+from jepa_mpc.settings import Count
+
+HEAVY = ("torch", "scipy", "matplotlib", "dm_control", "mujoco", "h5py", "imageio", "stable_baselines3", "tensorboard")
+LIGHT = "import sys; sys.argv[0] = 'jepa-mpc'; from jepa_mpc.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Do something."""
+
+    steps: Count = 3
+    output: Path = Path("here")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Puts a function behind the command `try`, which then runs with the words given."""
+
+    def put(function, words=(), **facts):
+        module = types.ModuleType("jepa_mpc.tried")
+        module.main = function
+        monkeypatch.setitem(sys.modules, "jepa_mpc.tried", module)
+        monkeypatch.setitem(cli.COMMANDS, "try", cli.Command("tried", "Tries.", **facts))
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as ended:
+            cli.run("try", words)
+        return ended.value.code
+
+    return put
+
+
+def fail(error):
+    def main(args):
+        raise error
+
+    return main
+
+
+def test_mistakes_are_one_line(command):
+    assert command(fail(UserError("no data at x; collect some"))) == "error: no data at x; collect some"
+    assert command(fail(FileNotFoundError(2, "No such file or directory", "x.h5"))) == (
+        "error: No such file or directory (x.h5)"
+    )
+    assert command(lambda args: None) == 0
+
+
+def test_a_bug_keeps_its_traceback(command):
+    for bug in (ValueError("x"), KeyError("x")):
+        with pytest.raises(type(bug)):
+            command(fail(bug))
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_ctrl_c_ends_with_130(command, capsys, resumes):
+    assert command(fail(KeyboardInterrupt()), resumes=resumes) == 130
+    assert capsys.readouterr().err == ("interrupted" + "; the same command goes on from here" * resumes + "\n")
+
+
+def test_options_are_held_against_their_ranges(command):
+    def main(args):
+        assert cli.parse(Settings, args).output == Path.home() / "x"
+
+    assert command(main, ["--output=~/x", "--steps", "1"]) == 0
+    assert command(main, ["--output=~/x", "--steps", "0"]) == "error: --steps must be at least 1, not 0"
+
+
+@pytest.mark.parametrize("words", [["--home", "/a/b", "--steps", "1"], ["--steps", "1", "--home=/a/b"]])
+def test_home_is_every_commands_option(command, monkeypatch, words):
+    monkeypatch.setenv("JEPA_MPC_HOME", "elsewhere")
+    seen = []
+    assert command(seen.append, words) == 0
+    assert seen == [["--steps", "1"]]
+    assert os.environ["JEPA_MPC_HOME"] == "/a/b"
+
+
+def test_the_last_value_of_an_option_counts():
+    assert cli.option_value(["--task", "a", "--task=b"], "--task") == "b"
+    assert cli.option_value(["--tasks", "a", "--task"], "--task") is None
+
+
+def test_choices_are_taken_out_of_the_words():
+    rest, chosen = cli.choose(["--steps", "1", "--planner", "x", "--last"], {"--planner": {"x": 7}, "--other": {}})
+    assert (rest, chosen) == (["--steps", "1", "--last"], {"--planner": 7})
+    assert cli.choose(["--planner=x"], {"--planner": {"x": 7}}) == ([], {"--planner": 7})
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-c", LIGHT, *words],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--help"], 0, "usage: jepa-mpc"),
+        ([], 0, "usage: jepa-mpc"),
+        (["--version"], 0, "0."),
+        (["plann"], 2, "error: unknown command 'plann'; did you mean plan"),
+        (["speed", "renderin"], 2, "did you mean speed rendering"),
+        (["speed"], 2, "speed planning"),
+        (["plan", "--task", "reachr"], 1, "error: unknown task 'reachr'; did you mean reacher"),
+        (["train", "--task=reachr"], 1, "error: unknown task 'reachr'; did you mean reacher"),
+        (["tasks"], 0, "reacher"),
+        (["tasks", "--nmae"], 2, "--nmae"),
+    ],
+)
+def test_help_and_mistakes_import_nothing_heavy(words, status, said):
+    done = run(*words)
+    assert done.returncode == status, done.stderr
+    *shown, modules = done.stdout.splitlines()
+    assert said in "\n".join(shown) + done.stderr
+    assert "Traceback" not in done.stderr
+    loaded = {module.split(".")[0] for module in modules.split()}
+    assert not loaded & set(HEAVY), loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_is_a_module_that_is_also_its_script(name):
+    path = ROOT / (cli.COMMANDS[name].module.replace(".", "/") + ".py")
+    source = path.read_text()
+    first = source.index('if __name__ == "__main__":')
+    assert f'run("{name}")' in source[first:]
+    assert "\nimport" not in source[:first]
+    assert "\ndef main(args: Sequence[str]) -> None:" in source
+
+
+def test_ctrl_c_in_the_first_import_is_answered(tmp_path):
+    """The interruption arrives while the command's own module is being imported."""
+    script = (
+        "import os, signal, sys, types\n"
+        "from jepa_mpc import cli\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "cli.run('train', ['--task', 'reacher', '--output', 'x'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; the same command goes on from here\n"
+    assert not list(tmp_path.iterdir())

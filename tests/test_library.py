@@ -1,0 +1,117 @@
+"""Others build on it: docs/extend.md runs as it stands, from a wheel, in a project with folders of our rooms' names."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PAGE = (ROOT / "docs/extend.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+README = (ROOT / "README.md").read_text()
+
+# What makes a command small enough for a test; everything else of it runs as it stands.
+SMALL = {
+    "tasks": [],
+    "collect": ["--num-episodes", "45"],
+    "train": ["--preset", "debug"],
+    "plan": ["--num-episodes", "2", "--no-video"],
+}
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """The folder of programs of an environment in which our wheel is installed, and beside it only what it needs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    source = folder / "source"  # building leaves files behind
+    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".*", "runs", "build", "*.egg-info"))
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    python = folder / "venv/bin/python"
+    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    (packages,) = (folder / "venv/lib").glob("python*/site-packages")
+    # A path in a .pth file adds the packages there, but not what their own .pth files add, such as our checkout.
+    (packages / "needs.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return folder / "venv/bin"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """Somebody's project, which has folders of our rooms' names, and its home for data and runs."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("envs", "agent", "eval", "planners", "world_model"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"mine = {name!r}\n")
+    for kind, text in BLOCKS:
+        if kind == "python":
+            first, _, _ = text.partition("\n")
+            (folder / first.removeprefix("# ")).write_text(text)
+    return folder
+
+
+def run(project, *command):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["JEPA_MPC_HOME"] = str(project / "home")
+    done = subprocess.run(list(map(str, command)), cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_the_page_is_short():
+    assert PAGE.count("\n") <= 120
+
+
+def test_the_projects_own_folders_stay_its_own(installed, project):
+    code = (
+        "import envs, agent, eval, jepa_mpc, jepa_mpc.envs; print(envs.mine, agent.mine, eval.mine, jepa_mpc.__file__)"
+    )
+    *mine, ours = run(project, installed / "python", "-c", code).split()
+    assert mine == ["envs", "agent", "eval"]
+    assert Path(ours).is_relative_to(installed.parent)
+
+
+def test_the_wheel_plans_with_its_own_checkpoint(installed, project):
+    said = run(project, installed / "jepa-mpc", "plan", "--task", "reacher", "--num-episodes", "10", "--no-video")
+    assert "n = 10" in said
+    rate = float(re.search(r"success, 95 % interval\s*│\s*([\d.]+)", said)[1])
+    assert rate >= 80
+    assert list((project / "home/runs").iterdir())
+
+
+def test_the_ten_lines_of_python_run(installed, project):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert run(project, installed / "python", "-c", code).startswith("reached: off by 0.0")
+    assert (project / "goal_and_result.png").stat().st_size > 500
+
+
+def test_a_strangers_files_work_by_every_command(installed, project):
+    commands = [
+        line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if "pip install" not in line
+    ]
+    assert {shlex.split(line)[1] for line in commands} == set(SMALL)
+    for line in commands:
+        program, name, *options = shlex.split(line)
+        assert program == "jepa-mpc"
+        said = run(project, installed / program, name, *options, *SMALL[name])
+        if name == "plan":
+            assert "n = 2" in said
+    (row,) = re.findall(r"planner\s*│ (.*?)\s*│", said)
+    assert row.startswith("shooting, my_ways:cosine")
+
+
+def test_a_strangers_files_work_from_python(installed, project):
+    code = (project / "all_of_it.py").read_text()
+    small = code.replace("num_episodes=400", "num_episodes=45, num_processes=2")
+    small = small.replace('output=Path("runs/mine")', 'output=Path("runs/mine"), **PRESETS["debug"]')
+    small = small.replace("agent=", "num_episodes=2, video=False, agent=")
+    small = small.replace("import AgentConfig", "import AgentConfig, PRESETS")
+    (project / "small.py").write_text(small)
+    assert re.fullmatch(r"\d+% of 2\n", run(project, installed / "python", "small.py").splitlines(keepends=True)[-1])
