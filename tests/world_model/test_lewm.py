@@ -277,7 +277,7 @@ def changed(name, value):
     [
         (
             lambda folder: torch.save(Exploit(), folder / "weights.pt"),
-            "holds more than tensors, or is damaged; nothing",
+            "is damaged, or holds more than tensors, which is not executed",
         ),
         (changed("pred_proj.net.3.bias", torch.zeros(7)), r"pred_proj\.net\.3\.bias is \(7,\), and \(48,\) by its set"),
         (changed("pred_proj.net.3.bias", torch.full((48,), torch.nan)), "has numbers that no training leaves"),

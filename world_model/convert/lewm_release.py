@@ -18,14 +18,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, refuse_existing, whole, write_json
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, checked, read
@@ -126,34 +125,18 @@ def from_release(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> JE
             raise CheckpointError(f"its weights have no {name} of {axis + 1} dimensions or more")
         return found[name].shape[axis]
 
-    side, patch_size = (size("encoder.embeddings.position_embeddings", 1) - 1) ** 0.5, size(f"{_PATCHES}.weight", 3)
-    heads = {name: heads for name, (_, _, heads) in _VITS.items()}
-    sizes: dict[str, Any] = {
-        "action_dim": size("action_encoder.patch_embed.weight", 1),
-        "embed_dim": size("projector.net.3.bias"),
-        "projector_hidden": size("projector.net.0.weight"),
-        "projector_activation": "gelu",
-        "encoder": {
-            "kind": "vit",
-            "image_size": round(abs(side)) * patch_size,
-            "patch_size": patch_size,
-            "width": size(f"{_PATCHES}.weight"),
-            "depth": _count(found, r"encoder\.layers\.(\d+)\."),
-            "num_heads": encoder.get("num_heads", heads.get(str(encoder.get("size")))),
-        },
-        "predictor": {
-            "kind": "lewm",
-            "width": size("predictor.pos_embedding", 2),
-            "depth": _count(found, r"predictor\.transformer\.layers\.(\d+)\."),
-            "num_heads": predictor.get("heads"),
-            "head_dim": predictor.get("dim_head", 64),
-            "mlp_width": size("predictor.transformer.layers.0.mlp.net.1.bias"),
-            "projector_hidden": size("pred_proj.net.0.bias"),
-            "dropout": predictor.get("dropout", 0.0),
-            "max_len": MAX_LEN,
-            "window": size("predictor.pos_embedding", 1),
-        },
-    }
+    patches, blocks, window = f"{_PATCHES}.weight", "predictor.transformer.layers", "predictor.pos_embedding"
+    side = round(abs(size("encoder.embeddings.position_embeddings", 1) - 1) ** 0.5)
+    heads = {name: heads for name, (_, _, heads) in _VITS.items()}.get(str(encoder.get("size")))
+    vit = {"kind": "vit", "image_size": side * size(patches, 3), "patch_size": size(patches, 3), "width": size(patches)}
+    vit |= {"depth": _count(found, r"encoder\.layers\.(\d+)\."), "num_heads": encoder.get("num_heads", heads)}
+    lewm = {"kind": "lewm", "width": size(window, 2), "window": size(window, 1), "max_len": MAX_LEN}
+    lewm |= {"depth": _count(found, rf"{re.escape(blocks)}\.(\d+)\."), "num_heads": predictor.get("heads")}
+    lewm |= {"head_dim": predictor.get("dim_head", 64), "dropout": predictor.get("dropout", 0.0)}
+    lewm |= {"mlp_width": size(f"{blocks}.0.mlp.net.1.bias"), "projector_hidden": size("pred_proj.net.0.bias")}
+    sizes: dict[str, Any] = {"action_dim": size("action_encoder.patch_embed.weight", 1), "encoder": vit}
+    sizes |= {"embed_dim": size("projector.net.3.bias"), "projector_hidden": size("projector.net.0.weight")}
+    sizes |= {"projector_activation": "gelu", "predictor": lewm}
     with torch.device("meta"):
         model = JEPA(read(JEPAConfig, sizes, "its sizes"))
         expected = to_release(model)[1]
@@ -164,9 +147,9 @@ def from_release(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> JE
         parts = [found[f"encoder.layers.{i}.attention.{part}_proj.{kind}"] for part in "qkv"]
         state[f"encoder.layers.layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
     # (p / 255 - mean) / std of a pixel p is half of (p / 127.5 - 1) / std, and a constant.
-    patches, shift = found[f"{_PATCHES}.weight"], ((0.5 - _MEAN) / _STD).view(1, 3, 1, 1)
-    state["encoder.patches.weight"] = patches / (2 * _STD.view(1, 3, 1, 1))
-    state["encoder.patches.bias"] = found[f"{_PATCHES}.bias"] + (patches * shift).sum((1, 2, 3))
+    shift = ((0.5 - _MEAN) / _STD).view(1, 3, 1, 1)
+    state["encoder.patches.weight"] = found[patches] / (2 * _STD.view(1, 3, 1, 1))
+    state["encoder.patches.bias"] = found[f"{_PATCHES}.bias"] + (found[patches] * shift).sum((1, 2, 3))
     state["predictor.action_encoder.0.weight"] = found["action_encoder.patch_embed.weight"].squeeze(2)
     state["predictor.position"] = found["predictor.pos_embedding"].squeeze(0)
     state["projector.1.running_mean"] = state["projector.1.running_mean"] - found["projector.net.0.bias"]
@@ -242,12 +225,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path.name} holds more than tensors, or is damaged; nothing of it was executed"
-        ) from error
     except Exception as error:  # a stranger's bytes bring forth all kinds
-        raise CheckpointError(f"{path.name} is no file of weights ({reason(error)})") from error
+        raise CheckpointError(f"{path.name} is damaged, or holds more than tensors, which is not executed") from error
     nested = loaded.get("state_dict") if isinstance(loaded, Mapping) else None
     weights = nested if isinstance(nested, Mapping) else loaded
     if not isinstance(weights, Mapping) or not all(

@@ -14,6 +14,7 @@ State columns serve reports (linear probes), never learning. The attributes say 
 le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -100,15 +101,10 @@ def write_dataset(
             }
             for name, values in columns.items():
                 if name not in file:
-                    chunk = (1 if name == "pixels" else 4096, *values.shape[1:])
-                    file.create_dataset(
-                        name,
-                        (0, *values.shape[1:]),
-                        values.dtype,
-                        maxshape=(None, *values.shape[1:]),
-                        chunks=chunk,
-                        compression=None if name != "pixels" or compression == "none" else compression,
-                    )
+                    pack = None if name != "pixels" or compression == "none" else compression
+                    sizes = {"shape": (0, *values.shape[1:]), "maxshape": (None, *values.shape[1:])}
+                    sizes["chunks"] = (1 if name == "pixels" else 4096, *values.shape[1:])
+                    file.create_dataset(name, **sizes, dtype=values.dtype, compression=pack)
                 stored = file[name]
                 stored.resize(len(stored) + rows, axis=0)
                 stored[-rows:] = values
@@ -165,9 +161,7 @@ class Dataset:
             frames.close()
         num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
         if num_held_out >= len(self.ep_len):
-            raise DatasetError(
-                f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s) in all; at least 2 are needed"
-            )
+            raise DatasetError(f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s); at least 2 are needed")
         self.train_episodes = np.arange(len(self.ep_len) - num_held_out)
         self.held_out_episodes = np.arange(len(self.ep_len) - num_held_out, len(self.ep_len))
 
@@ -194,7 +188,7 @@ class Dataset:
         return rows.mean(0), np.where(idle, UNUSED, std + np.float32(1e-6))
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Rows (B, T) of windows of T frames, uniform over all windows of the training episodes."""
+        """Draws rows (B, T) of windows of T frames, uniformly from all windows of the training episodes."""
         num_starts = np.maximum(self.ep_len[self.train_episodes] - (num_frames - 1) * self.stride, 0)
         ends = np.cumsum(num_starts)
         if ends[-1] == 0:
@@ -205,25 +199,25 @@ class Dataset:
         return start[:, None] + self.stride * np.arange(num_frames)
 
     def windows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """At rows (B, T), pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
+        """Returns at rows (B, T) pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
         return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
 
     def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """For each row (B,) one some whole blocks later in the same episode, or itself, uniformly."""
+        """Draws for each row (B,) one some whole blocks later in the same episode, or itself, uniformly."""
         return rows + self.stride * rng.integers(0, self.blocks_left(rows) + 1)
 
     def blocks_left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each row (B,) how many whole blocks follow in its episode."""
+        """Counts for each row (B,) the whole blocks that follow in its episode."""
         last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
         return (last - rows) // self.stride
 
     def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows (N,) of whole episodes."""
+        """Returns the rows (N,) of whole episodes."""
         spans = [np.arange(self.ep_offset[e], self.ep_offset[e] + self.ep_len[e]) for e in episodes]
         return np.concatenate(spans)
 
     def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
-        """State to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
+        """Returns state to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
         targets, names = [], []
         for coordinate, is_angle in enumerate(self.info.angles):
             value = self.qpos[rows, coordinate]
@@ -237,7 +231,7 @@ class Dataset:
 
 
 def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int) -> NDArray[np.float32]:
-    """The actions (N, A · stride) of the block that begins at each row, NaN where the episode ends before it."""
+    """Returns actions (N, A · stride) of the block that begins at each row, NaN where the episode ends before it."""
     if stride == 1:
         return action
     N, A = action.shape
@@ -251,7 +245,7 @@ def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int)
 
 
 def _memory() -> int:
-    """Bytes of memory for each of the processes that torchrun starts on this machine."""
+    """Returns bytes of memory for each of the processes that torchrun starts on this machine."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
@@ -297,8 +291,10 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         raise DatasetError(f"{path}: column 'action' must be {block} actions of {size} numbers, not {width} in all")
     if len(info.angles) != Q:
         raise DatasetError(f"{path}: column 'qpos' must be of {len(info.angles)} coordinates, as `angles`, not {Q}")
-    _require_json(info.planning, path)
-    return columns, info
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(json.loads(info.planning or "{}"), dict):
+            return columns, info
+    raise DatasetError(f"{path}: attribute 'planning' must be JSON of an object; write it again")
 
 
 def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
@@ -307,12 +303,8 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
     ep_len = column(file, "ep_len", "E", "integer")[:].astype(np.int64)
     ep_offset = column(file, "ep_offset", "E", "integer", {"E": len(ep_len)})[:]
     sizes = {"N": (rows := len(column(file, "pixels", "NHW3", "uint8")))}
-    if (
-        ep_len.min() < 1
-        or ep_len.max() > rows
-        or ep_len.sum() != rows
-        or (ep_offset != np.cumsum(ep_len) - ep_len).any()
-    ):
+    ends = np.cumsum(ep_len)
+    if not (ep_len.min() > 0 and ep_len.max() <= rows == ends[-1] and (ep_offset == ends - ep_len).all()):
         raise DatasetError(
             f"{path} is truncated, or its episodes do not lie one after another: column 'ep_len' names "
             f"{sum(map(int, ep_len))} rows, 'pixels' has {rows}; write it again"
@@ -321,23 +313,12 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
         action = column(file, "action", "NA", "float", sizes)[:].astype(np.float32)
         qpos = column(file, state, "NQ", "float", sizes)[:].astype(np.float64) if state else np.empty((rows, 0))
         fits = np.abs(action) < MOST
-    last = np.cumsum(ep_len) - 1  # nothing need be done there
-    fits[last] |= np.isnan(action[last])
-    for name, good in (("action", fits), (state, np.abs(qpos) < MOST)):
+    fits[ends - 1] |= np.isnan(action[ends - 1])  # nothing need be done there
+    for name, good, values in (("action", fits, action), (state, np.abs(qpos) < MOST, qpos)):
         if not good.all():
             row, number = np.argwhere(~good)[0]
-            episode = int(np.searchsorted(last, row))
-            raise DatasetError(
-                f"{path}: column {name!r} must be numbers; in row {row} (episode {episode}) entry {number} is "
-                f"{(action if name == 'action' else qpos)[row, number]}; write it again without that"
+            where = (
+                f"in row {row} (episode {np.searchsorted(ends, row, 'right')}) entry {number} is {values[row, number]}"
             )
+            raise DatasetError(f"{path}: column {name!r} must be numbers; {where}; write it again without that")
     return {"action": action, "qpos": qpos, "ep_len": ep_len}
-
-
-def _require_json(planning: str, path: Path) -> None:
-    try:
-        fits = isinstance(json.loads(planning or "{}"), dict)
-    except (ValueError, RecursionError):
-        fits = False
-    if not fits:
-        raise DatasetError(f"{path}: attribute 'planning' must be JSON of an object; write it again")

@@ -67,7 +67,7 @@ class ConvEncoder(nn.Module):
             self.num_features += sum(config.channels[-2:])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pictures (N, 3, H, W) to features (N, F)."""
+        """Maps normalised pictures (N, 3, H, W) to features (N, F)."""
         if not self.pooled:
             return self.layers(pixels)
         before_last = self.layers[:-2](pixels)
@@ -106,7 +106,7 @@ class ViTEncoder(nn.Module):
         self.num_features = config.width
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pictures (N, 3, H, W) to features (N, F)."""
+        """Maps normalised pictures (N, 3, H, W) to features (N, F)."""
         tokens = self.patches(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1) + self.position
         return self.norm(self.layers(tokens)[:, 0])
@@ -117,7 +117,7 @@ def build_encoder(config: EncoderConfig) -> ConvEncoder | ViTEncoder:
 
 
 def build_projector(num_features: int, hidden: int, embed_dim: int, activation: str = "relu") -> nn.Sequential:
-    """Features (N, F) to embeddings (N, D)."""
+    """Returns what maps features (N, F) to embeddings (N, D)."""
     return nn.Sequential(
         nn.Linear(num_features, hidden, bias=False),
         BatchNorm(hidden),

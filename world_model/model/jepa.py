@@ -63,7 +63,7 @@ class JEPA(nn.Module):
         self.register_buffer("action_std", torch.ones(config.action_dim))
 
     def encode(self, pixels: Tensor, encoder: nn.Module | None = None, projector: nn.Module | None = None) -> Tensor:
-        """Pictures (..., H, W, 3) uint8 to embeddings (..., D); through another encoder and projector if given."""
+        """Maps pictures (..., H, W, 3) uint8 to embeddings (..., D); by another encoder and projector if given."""
         size = self.config.encoder.image_size
         if pixels.shape[-3:] != (size, size, 3):
             raise UserError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
@@ -76,11 +76,11 @@ class JEPA(nn.Module):
         return z.view(*lead, -1)
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
-        """One step ahead at every time: z (B, T, D), actions (B, T, A) to the embeddings after them (B, T, D)."""
+        """Predicts, at every time, the embeddings (B, T, D) that follow z (B, T, D) under actions (B, T, A)."""
         return self.predictor(z, self._condition(actions))
 
     def rollout(self, z_history: Tensor, past_actions: Tensor | None, actions: Tensor) -> Tensor:
-        """Open-loop futures of S action sequences.
+        """Predicts open-loop futures of S action sequences.
 
         Args:
             z_history: (B, h, D) embeddings of real pictures, oldest first.
@@ -107,11 +107,11 @@ class JEPA(nn.Module):
 
     @staticmethod
     def latent_distance(z: Tensor, z_goal: Tensor) -> Tensor:
-        """Euclidean distance (...) between embeddings (..., D), which may broadcast."""
+        """Returns the Euclidean distance (...) between embeddings (..., D), which may broadcast."""
         return (z - z_goal).norm(dim=-1)
 
     def score_predictions(self, z: Tensor, target: Tensor, actions: Tensor, num_context: int) -> Predictions:
-        """Predictions one step ahead and of an open-loop rollout that sees `num_context` frames, with their errors.
+        """Predicts one step ahead, and by an open-loop rollout that sees `num_context` frames, and scores both.
 
         z (B, T, D) are embeddings of windows, target (B, T, D) those to be predicted, actions (B, T-1, A) the blocks
         between them.
@@ -124,7 +124,7 @@ class JEPA(nn.Module):
         )
 
     def normalise_actions(self, actions: Tensor) -> Tensor:
-        """Action blocks (..., A) in units of the training data's mean and std."""
+        """Returns action blocks (..., A) in units of the training data's mean and std."""
         return (actions - self.action_mean) / self.action_std
 
     def _condition(self, actions: Tensor) -> Modulation:

@@ -31,7 +31,7 @@ class Window:
         return 0 if self._z is None else self._z.shape[1]
 
     def extend(self, z: Tensor, modulation: Modulation) -> tuple[Tensor, Modulation]:
-        """The new tokens after those that they see."""
+        """Returns the new tokens after those that they see."""
         if self._z is not None:
             z = torch.cat([self._z, z], dim=1)
             modulation = tuple(torch.cat(pair, dim=1) for pair in zip(self._modulation, modulation, strict=True))
@@ -40,7 +40,7 @@ class Window:
         return z, modulation
 
     def repeat(self, times: int) -> "Window":
-        """The same for `times` copies of every row of the batch, one after another."""
+        """Returns the same for `times` copies of every row of the batch, one after another."""
         copy = Window(self.size)
         if self._z is not None:
             copy._z = self._z.repeat_interleave(times, dim=0)
@@ -113,7 +113,7 @@ class LeWMPredictor(nn.Module):
         )
 
     def condition(self, actions: Tensor) -> Modulation:
-        """What actions (B, T, A) do to each layer."""
+        """Returns what actions (B, T, A) do to each layer."""
         condition = F.silu(self.action_encoder(actions.to(self.position.dtype)))
         return tuple(cast(LeWMBlock, block).modulation(condition) for block in self.blocks)
 
@@ -121,7 +121,7 @@ class LeWMPredictor(nn.Module):
         return Window(self.window)
 
     def forward(self, z: Tensor, modulation: Modulation, cache: Window | None = None) -> Tensor:
-        """z (B, T, D) under their actions' modulation to predictions (B, T, D); each sees up to `window` frames."""
+        """Maps z (B, T, D), under their actions' modulation, to predictions (B, T, D) of up to `window` frames."""
         T = z.shape[1]
         x, modulation = (cache or self.new_cache()).extend(z.to(self.position.dtype), modulation)
         past = x.shape[1] - T

@@ -39,7 +39,7 @@ class PredictorConfig:
 
     @property
     def inner(self) -> int:
-        """The width of all heads together."""
+        """Returns the width of all heads together."""
         if self.head_dim is None and self.width % self.num_heads:
             raise UserError(f"predictor.width {self.width} must be a multiple of predictor.num_heads {self.num_heads}")
         return self.num_heads * (self.head_dim or self.width // self.num_heads)
@@ -76,7 +76,7 @@ class Cache:
         return whole[0], whole[1]
 
     def repeat(self, times: int) -> "Cache":
-        """The same for `times` copies of every row of the batch, one after another."""
+        """Returns the same for `times` copies of every row of the batch, one after another."""
         copy = Cache(len(self._parts[0]), self.capacity)
         for layer, (key, value) in enumerate(zip(*self._parts, strict=True)):
             if key is not None and value is not None:
@@ -155,16 +155,16 @@ class Predictor(nn.Module):
             self.output = nn.Sequential(hidden, TokenBatchNorm(config.projector_hidden), nn.GELU(), last)
 
     def condition(self, actions: Tensor) -> Modulation:
-        """What actions (B, T, A) do to each layer. It does not depend on z, so a rollout computes it once."""
+        """Returns what actions (B, T, A) do to each layer. It does not depend on z, so a rollout computes it once."""
         condition = self.action_encoder(actions.to(self.position.dtype))
         return tuple(cast(AdaLNBlock, block).modulation(condition) for block in self.blocks)
 
     def new_cache(self, capacity: int | None = None) -> Cache:
-        """An empty cache for `capacity` tokens; `max_len` unless given."""
+        """Returns an empty cache for `capacity` tokens; `max_len` unless given."""
         return Cache(len(self.blocks), capacity or self.max_len)
 
     def forward(self, z: Tensor, modulation: Modulation, cache: Cache | None = None) -> Tensor:
-        """z (B, T, D) under their actions' modulation to predictions (B, T, D).
+        """Maps z (B, T, D), under their actions' modulation, to predictions (B, T, D).
 
         The tokens attend to those in `cache` too, and are added to it.
         """

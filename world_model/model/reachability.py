@@ -35,17 +35,15 @@ class Reachability(nn.Module):
         self.goal_features = _mlp(embed_dim, config) if config.velocity else None
 
     def state(self, z: Tensor, z_before: Tensor) -> Tensor:
-        """φ (..., M) of embeddings (..., D), given those one block before them (..., D)."""
+        """Returns φ (..., M) of embeddings (..., D), given those one block before them (..., D)."""
         return self.features(z if self.goal_features is None else torch.cat([z, z - z_before], dim=-1))
 
     def goal(self, z_goal: Tensor) -> Tensor:
-        """What φ is compared with (..., M), of goals (..., D)."""
+        """Returns what φ is compared with (..., M), of goals (..., D)."""
         return (self.features if self.goal_features is None else self.goal_features)(z_goal)
 
     def forward(self, z: Tensor, z_before: Tensor, z_goal: Tensor) -> Tensor:
-        """Discounted blocks (...) from embeddings z (..., D), with those a block earlier, to goals (..., D), which may
-        broadcast.
-        """
+        """Returns discounted blocks (...) from z (..., D), those a block before, to goals; all may broadcast."""
         return (self.state(z, z_before) - self.goal(z_goal)).norm(dim=-1)
 
 
@@ -70,7 +68,7 @@ def reachability_loss(
     discount: float,
     expectile: float,
 ) -> Tensor:
-    """Expectile loss of the distance against one block plus the discounted distance from the block's end.
+    """Returns the expectile loss of the distance against one block plus the discounted distance from the block's end.
 
     Row i of the goals is a later frame of episode i; the goals of the other rows serve as random ones, so N
     transitions give N² pairs for the price of N embeddings. Both kinds weigh one half.
@@ -93,6 +91,6 @@ def reachability_loss(
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances (N, M) of (N, D) and (M, D), with a finite gradient at zero."""
+    """Returns Euclidean distances (N, M) of (N, D) and (M, D), with a finite gradient at zero."""
     squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
     return (squared.clamp_min(0) + 1e-6).sqrt()

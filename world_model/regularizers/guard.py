@@ -49,7 +49,7 @@ class CollapseGuard(nn.Module):
         return bool(self.since >= 0) and int(self.last_step - self.since) >= self.patience
 
     def verdict(self) -> str:
-        """One line that names cause and remedy, or nothing if the embeddings are alive."""
+        """Returns one line that names cause and remedy, or nothing if the embeddings are alive."""
         if not self.is_collapsed:
             return ""
         (std, rank), (std_start, rank_start) = self.now.tolist(), self.start.tolist()

@@ -44,7 +44,7 @@ class SIGReg(nn.Module):
         self.register_buffer("weights", (trapezoid * gauss).float(), persistent=False)
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """z (..., N, D): N embeddings per group, each group compared with N(0, I) on its own. Returns a scalar.
+        """Returns a scalar of z (..., N, D): N embeddings per group, each group compared with N(0, I) on its own.
 
         The statistic carries the factor N, so that its level under the null hypothesis does not depend on N;
         the loss weight is thereby tied to the batch size.
@@ -55,7 +55,7 @@ class SIGReg(nn.Module):
             return self.statistic(z.float() @ directions).mean()
 
     def statistic(self, x: Tensor) -> Tensor:
-        """Epps–Pulley statistic (..., M) of projections x (..., N, M)."""
+        """Returns the Epps–Pulley statistic (..., M) of projections x (..., N, M)."""
         phase = x.unsqueeze(-1) * self.nodes  # (..., N, M, K)
         real, imaginary, count = phase.cos().mean(-3), phase.sin().mean(-3), x.shape[-2]
         if self.training:

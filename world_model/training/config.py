@@ -95,56 +95,25 @@ class TrainConfig:
 
 PRESETS: Registry[dict[str, Any]] = Registry("preset")
 PRESETS.register("default", {})
+
 # LeWorldModel as its authors train and release it (arXiv 2603.19312): two losses, no metric; 18 M parameters. The
 # steps are about ten epochs of their Push-T data.
-PRESETS.register(
-    "paper",
-    {
-        "num_steps": 180_000,
-        "predictor_steps": 0,
-        "reachability_steps": 0,
-        "batch_size": 128,
-        "num_frames": 4,
-        "learning_rate": 5e-5,
-        "warmup_steps": 1_800,
-        "rollout_weight": 0.0,
-        "regularizer": SIGRegConfig(weight=0.09, num_proj=1024),
-        "embed_dim": 192,
-        "projector_hidden": 2048,
-        "projector_activation": "gelu",
-        "encoder": EncoderConfig(kind="vit", image_size=224, patch_size=14, width=192, depth=12, num_heads=3),
-        "predictor": PredictorConfig(
-            kind="lewm",
-            width=192,
-            depth=6,
-            num_heads=16,
-            head_dim=64,
-            mlp_width=2048,
-            projector_hidden=2048,
-            dropout=0.1,
-            max_len=1_000,
-        ),
-        "report_every": 1_000,
-        "save_every": 500,
-    },
+_LEWM = {"width": 192, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_width": 2048, "projector_hidden": 2048}
+_PAPER: dict[str, Any] = (
+    {"num_steps": 180_000, "predictor_steps": 0, "reachability_steps": 0, "batch_size": 128, "num_frames": 4}
+    | {"learning_rate": 5e-5, "warmup_steps": 1_800, "rollout_weight": 0.0, "report_every": 1_000, "save_every": 500}
+    | {"embed_dim": 192, "projector_hidden": 2048, "projector_activation": "gelu"}
+    | {"encoder": EncoderConfig("vit", image_size=224, patch_size=14, width=192, depth=12, num_heads=3)}
+    | {"predictor": PredictorConfig("lewm", dropout=0.1, max_len=1_000, **_LEWM)}
+    | {"regularizer": SIGRegConfig(weight=0.09, num_proj=1024)}
 )
+PRESETS.register("paper", _PAPER)
+
 # Seconds, for tests: every part runs, nothing is learned well.
-PRESETS.register(
-    "debug",
-    {
-        "num_steps": 30,
-        "predictor_steps": 20,
-        "reachability_steps": 20,
-        "reachability_batch_size": 16,
-        "reachability": ReachabilityConfig(hidden=16, metric_dim=8),
-        "batch_size": 8,
-        "warmup_steps": 5,
-        "regularizer": SIGRegConfig(num_proj=64),
-        "embed_dim": 16,
-        "projector_hidden": 32,
-        "encoder": EncoderConfig(channels=(4, 8, 8, 8)),
-        "predictor": PredictorConfig(width=16, depth=1, num_heads=2),
-        "report_every": 10,
-        "save_every": 10,
-    },
+_DEBUG: dict[str, Any] = (
+    {"num_steps": 30, "predictor_steps": 20, "reachability_steps": 20, "report_every": 10, "save_every": 10}
+    | {"batch_size": 8, "reachability_batch_size": 16, "warmup_steps": 5, "embed_dim": 16, "projector_hidden": 32}
+    | {"encoder": EncoderConfig(channels=(4, 8, 8, 8)), "predictor": PredictorConfig(width=16, depth=1, num_heads=2)}
+    | {"reachability": ReachabilityConfig(hidden=16, metric_dim=8), "regularizer": SIGRegConfig(num_proj=64)}
 )
+PRESETS.register("debug", _DEBUG)

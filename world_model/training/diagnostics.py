@@ -24,7 +24,7 @@ class EmbeddingReport(NamedTuple):
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of centred z (N, D) (Roy & Vetterli, 2007).
+    """Returns exp of the entropy of the normalised singular values of centred z (N, D) (Roy & Vetterli, 2007).
 
     Between 1 and D. It ignores scale: read it beside the std.
     """
@@ -34,7 +34,7 @@ def effective_rank(z: Tensor) -> float:
 
 
 def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Tensor) -> Tensor:
-    """R² (P,) on the test set of ridge regression from embeddings (N, D) to targets (N, P)."""
+    """Returns R² (P,) on the test set of ridge regression from embeddings (N, D) to targets (N, P)."""
     mean, y_mean = train_z.mean(0), train_y.mean(0)
     x, y = (train_z - mean).double(), (train_y - y_mean).double()
     gram = x.T @ x
@@ -45,14 +45,14 @@ def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Te
 
 
 def _sigreg(z: Tensor) -> float:
-    """SIGReg's statistic of 512 rows drawn from z (N, D); the same rows and directions at every call."""
+    """Returns SIGReg's statistic of 512 rows drawn from z (N, D); the same rows and directions at every call."""
     generator = torch.Generator().manual_seed(0)
     return float(SIGReg().eval()(z[torch.randperm(len(z), generator=generator)[:512]], generator))
 
 
 @torch.no_grad()
 def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512) -> Tensor:
-    """Embeddings (N, D), on the CPU, of rows of the data set; the model is left in the mode it was in."""
+    """Encodes rows of the data set (N, D), onto the CPU; the model is left in the mode it was in."""
     was_training, device = model.training, model.action_mean.device
     model.eval()
     batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
@@ -62,7 +62,7 @@ def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 
 
 
 def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingReport:
-    """Measured on `num_frames` pictures spread over the held-out episodes, with probes fitted on as many others."""
+    """Measures `num_frames` pictures spread over the held-out episodes, with probes fitted on as many others."""
     train_rows, test_rows = (
         _spread(data.rows_of(e), num_frames) for e in (data.train_episodes, data.held_out_episodes)
     )
@@ -80,5 +80,5 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
 
 
 def _spread(rows: np.ndarray, num: int) -> np.ndarray:
-    """`num` of the rows at even distances, or all if there are fewer."""
+    """Returns `num` of the rows at even distances, or all if there are fewer."""
     return rows[np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(int)]

@@ -142,7 +142,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
 
 
 def batches(load: Load, steps: range, seed: list[int], num_workers: int) -> Iterator[tuple[int, Any]]:
-    """A seed for dropout and the batch of each step, in order; threads draw them ahead of time."""
+    """Yields a seed for dropout and the batch of each step, in order; threads draw them ahead of time."""
 
     def draw(step: int) -> tuple[int, Any]:
         rng = np.random.default_rng([*seed, step])
@@ -167,12 +167,12 @@ def _report(phase: Phase, writer: "SummaryWriter | None", step: int) -> None:
 
 
 def _learning_rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Linear warm-up times cosine decay to zero."""
+    """Returns linear warm-up times cosine decay to zero."""
     return min(1.0, (step + 1) / max(1, warmup_steps)) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
 def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """AdamW, and before it Muon (Jordan et al., 2024) for the weights of linear layers where the phase wants it."""
+    """Returns AdamW, and before it Muon (Jordan et al., 2024) for linear layers' weights where the phase wants it."""
     matrices = [m.weight for m in phase.trained.modules() if isinstance(m, nn.Linear)] if phase.use_muon else []
     chosen = {id(p) for p in matrices}
     rest = [p for p in phase.trained.parameters() if p.requires_grad and id(p) not in chosen]

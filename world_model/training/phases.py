@@ -47,7 +47,7 @@ def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50) -> 
 
 
 def _num_context(config: TrainConfig, num_frames: int, rng: np.random.Generator) -> int:
-    """How many real frames of a window an open-loop rollout starts from."""
+    """Draws how many real frames of a window an open-loop rollout starts from."""
     return int(rng.integers(1, min(config.max_context, num_frames - 1) + 1))
 
 
@@ -59,7 +59,7 @@ def joint_phase(
     data: Dataset,
     watch: Watch | None = None,
 ) -> Phase:
-    """Encoder and predictor together, held from collapse by the regulariser; `watch` is called with every report."""
+    """Trains encoder and predictor together, held from collapse by the regulariser; `watch` sees every report."""
     device = model.action_mean.device
     half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
@@ -139,7 +139,7 @@ class FrozenEmbeddings:
 
 
 def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: FrozenEmbeddings) -> Phase:
-    """The predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
+    """Trains the predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
 
     def load(rng: np.random.Generator) -> tuple[Tensor, int]:
         num_frames = config.predictor_num_frames
@@ -165,7 +165,7 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
 def reachability_phase(
     config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: FrozenEmbeddings
 ) -> Phase:
-    """The reachability metric on frozen embeddings."""
+    """Trains the reachability metric on frozen embeddings."""
     metric = model.reachability
     assert metric is not None
 
