@@ -9,12 +9,27 @@ from typing import Any, Generic, TypeVar
 
 from jepa_mpc import files, places, settings
 from jepa_mpc.errors import UserError
+from jepa_mpc.settings import Count, Seed
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 # What a row rests on: where only these have changed, it is out of date, and measured again in its place.
 _FOUNDATIONS = ("checkpoint", "weights", "policy", "world_model", "planner")
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What every table of rows has to be told."""
+
+    num_episodes: Count = 200
+    """Pairs in a row."""
+    seed: Seed = 0
+    """Decides the pairs and the search."""
+    output: Path | None = None
+    """Folder for rows, table and pictures; one of this size and seed under `runs/tables` unless given."""
+    publish: bool = False
+    """Write into docs/results instead, and tasks' figures under the checkpoints' cards."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +47,19 @@ class Book(Generic[R]):
     others: Sequence[Path] = ()
 
     @classmethod
-    def open(cls, kind: type[R], trial: str, published: str, output: Path | None, publish: bool) -> "Book[R]":
-        """Returns the book of a table: a trial's, under `runs/tables`, or if it is to be published, of docs/results.
+    def open(cls, kind: type[R], name: str, config: "TableConfig") -> "Book[R]":
+        """Returns a table's book: a trial's, or of docs/results if it is to be published. Rows of the other count.
 
-        Rows of the other count too. Raises `UserError` where nothing can be published.
+        Raises `UserError` where nothing can be published.
         """
         root = places.checkout()
-        docs = [] if root is None else [root / "docs/results" / published]
-        own = output or places.runs("tables", trial)
-        if not publish:
-            return cls(kind, own, docs)
-        if not docs or output is not None:
+        docs = [] if root is None else [root / "docs/results" / name]
+        trial = config.output or places.runs("tables", f"{name}-{config.num_episodes}-seed{config.seed}")
+        if not config.publish:
+            return cls(kind, trial, docs)
+        if not docs or config.output is not None:
             raise UserError("--publish writes into docs/results of a checkout; leave --output out")
-        return cls(kind, docs[0], [own])
+        return cls(kind, docs[0], [trial])
 
     def find(self, name: str, asked: Mapping[str, Any]) -> R | None:
         """Returns the row of that name if it was measured as it is asked for.

@@ -12,23 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc import envs, places
+from jepa_mpc import envs
 from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.distributed import gather_lists, rank
 from jepa_mpc.eval import report, video
-from jepa_mpc.eval.goal_tasks import goal_tasks, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
-from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
-from jepa_mpc.eval.results import (
-    DecisionTime,
-    LatentDistance,
-    PairResults,
-    PictureResults,
-    SuiteResults,
-    SuiteReturns,
-    SuiteRule,
-)
+from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, SuiteResults, SuiteReturns
 from jepa_mpc.eval.trial import BATCH_SIZE, Trial
 
 if TYPE_CHECKING:
@@ -64,24 +54,21 @@ class Run:
 def on_pairs(run: Run) -> Callable[..., PairResults]:
     """Reaches for the goals of a protocol's held-out pairs, with baselines on the same pairs."""
     config, spec = run.config, run.spec
-    protocol = PROTOCOLS[config.protocol]
-    budget = config.budget or protocol.budget(spec)
-    pairs = goal_tasks(run.env, spec, config.seed, config.num_episodes, places.goal_pairs(), protocol.far)
-    trial = Trial(run.env, spec, pairs, protocol, config.seed, budget)
+    trial = Trial.on_pairs(run.env, spec, config.protocol, config.seed, config.num_episodes, config.budget)
     records, traces = trial.run(run.agent, "planning", run.batch_size)
-    baselines = {name: summarise(trial.run(agent, name)[0], budget) for name, agent in run.baselines().items()}
+    baselines = {name: summarise(trial.run(each, name)[0], trial.budget) for name, each in run.baselines().items()}
     if run.folder is not None:
-        seen = zip(traces, pairs.goal_picture, strict=True)
+        seen = zip(traces, trial.pairs.goal_picture, strict=True)
         distances = np.stack([run.agent.latent_distance(trace.pictures, goal) for trace, goal in seen])
         report.write_latent_distance(run.folder / "latent_distance.png", distances, records, spec)
         if config.video:
             few = slice(NUM_VIDEO_EPISODES)
             with contextlib.closing(envs.make(config.task, image_size=video.PANEL)) as with_detail:
-                video.write_videos(run.folder, with_detail, pairs[few], traces[few], records[few])
+                video.write_videos(run.folder, with_detail, trial.pairs[few], traces[few], records[few])
     return partial(
         PairResults,
-        **vars(summarise(records, budget)),
-        protocol=protocol.rule(spec, budget),
+        **vars(summarise(records, trial.budget)),
+        protocol=trial.protocol.rule(spec, trial.budget),
         baselines=baselines,
         decision_ms=_time(run, trial),
         episodes=records,
@@ -91,21 +78,17 @@ def on_pairs(run: Run) -> Callable[..., PairResults]:
 def on_suite(run: Run) -> Callable[..., SuiteResults]:
     """Earns the control suite's own rewards on its own tasks, with baselines on the same episodes."""
     config, spec = run.config, run.spec
-    budget = config.budget or SUITE_CONTROL_STEPS // spec.action_repeat
     suite, trials = {}, []
     for task in spec.suite:
         with contextlib.closing(task.make(spec.image_size, True)) as env:
-            pairs = suite_tasks(env, task, config.seed, config.num_episodes)
-            trials.append(trial := Trial(env, spec, pairs, PROTOCOLS["far"], config.seed, budget))
+            trial = Trial.on_suite(env, spec, task, config.seed, config.num_episodes, config.budget)
             records, _ = trial.run(run.agent, task.name, run.batch_size)
-            baselines = {
-                name: summarise_returns(trial.run(agent, f"{task.name}, {name}")[0])
-                for name, agent in run.baselines().items()
-            }
+            baselines = {name: summarise_returns(trial.run(each, name)[0]) for name, each in run.baselines().items()}
+            trials.append(replace(trial, env=run.env))
         ours = vars(summarise_returns(records))
         suite[task.name] = SuiteReturns(**ours, baselines=baselines, returns=[record.reward for record in records])
-    rule = SuiteRule("suite", budget * spec.action_repeat)
-    return partial(SuiteResults, protocol=rule, suite=suite, decision_ms=_time(run, replace(trials[0], env=run.env)))
+    rule = {"name": "suite", "control_steps": trials[0].budget * spec.action_repeat}
+    return partial(SuiteResults, protocol=rule, suite=suite, decision_ms=_time(run, trials[0]))
 
 
 def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResults]:
@@ -128,7 +111,7 @@ def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResult
         PictureResults,
         goal_image=str(config.goal_image),
         budget=budget,
-        latent_distance=LatentDistance(distances[0], distances[nearest], distances[-1]),
+        latent_distance={"start": distances[0], "nearest": distances[nearest], "final": distances[-1]},
         nearest_step=steps[nearest],
     )
 

@@ -16,6 +16,10 @@ class Rate(NamedTuple):
     low: float
     high: float
 
+    def percent(self, digits: int = 1) -> str:
+        """Returns rate and interval in percent, without the sign."""
+        return f"{100 * self.rate:.{digits}f} [{100 * self.low:.{digits}f}, {100 * self.high:.{digits}f}]"
+
 
 @dataclass(frozen=True)
 class SuccessSummary:

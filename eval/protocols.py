@@ -21,20 +21,6 @@ SUITE_CONTROL_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A protocol as it was asked of a task; lengths in environment steps."""
-
-    name: str
-    far: bool
-    strict: bool
-    steps: int  # consecutive ones within tolerance
-    rule: str  # all of it in words
-    goal_offset: int | None
-    budget: int
-    tolerance: float
-
-
-@dataclass(frozen=True)
 class Protocol:
     """A rule of success and the pairs that it is asked on."""
 
@@ -57,17 +43,12 @@ class Protocol:
         """Counts the consecutive steps within tolerance that it takes."""
         return spec.strict_steps if self.strict else self.steps
 
-    def rule(self, spec: TaskSpec, budget: int) -> Rule:
+    def rule(self, spec: TaskSpec, budget: int) -> "Rule":
         """Returns the protocol as it is asked of a task."""
+        offset = None if self.far else spec.goal_offset
+        asked = {**vars(self), "steps": self.steps_kept(spec)}
         return Rule(
-            name=self.name,
-            far=self.far,
-            strict=self.strict,
-            steps=self.steps_kept(spec),
-            rule=self.describe(spec),
-            goal_offset=None if self.far else spec.goal_offset,
-            budget=budget,
-            tolerance=self.tolerance(spec),
+            **asked, rule=self.describe(spec), goal_offset=offset, budget=budget, tolerance=self.tolerance(spec)
         )
 
     def describe(self, spec: TaskSpec) -> str:
@@ -78,6 +59,20 @@ class Protocol:
             what = f"{spec.effector} within {spec.effector_tolerance} m"
         kept = self.steps_kept(spec)
         return f"goal {goal}, {what}" + (f" for {kept} steps" if kept > 1 else "")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A protocol as it was asked of a task; lengths in environment steps."""
+
+    name: str
+    far: bool
+    strict: bool
+    steps: int  # consecutive ones within tolerance
+    rule: str  # all of it in words
+    goal_offset: int | None
+    budget: int
+    tolerance: float
 
 
 PROTOCOLS = {

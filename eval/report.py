@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.eval.metrics import ReturnSummary
+from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary
 from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, Results, SuiteResults
 from jepa_mpc.eval.trial import EpisodeRecord
 
@@ -17,71 +17,50 @@ Rows = list[tuple[str, str]]
 
 def describe(results: Results, folder: Path | None) -> Rows:
     """Returns names and values of what the results say."""
-    kinds: dict[type[Results], Any] = {PairResults: _of_pairs, SuiteResults: _of_suite, PictureResults: _of_picture}
-    rows: Rows = kinds[type(results)](results)
+    if isinstance(results, PairResults):
+        rule, steps = results.protocol, results.median_steps
+        rows = [("protocol", f"{rule.name}: {rule.rule}"), ("success, 95 % interval", rate(results))]
+        rows += [(_agent(name), rate(summary)) for name, summary in results.baselines.items()]
+        rows += [("median steps to success", "–" if steps is None else f"{steps:.0f} of {rule.budget}")]
+        shares = (results.first_hit, results.held, results.strict)
+        rows += [("touched / held / strict", " / ".join(f"{share.rate:.1%}" for share in shares))]
+        rows += _decisions(results.decision_ms, results.planner)
+    elif isinstance(results, SuiteResults):
+        rows = []
+        for task, summary in results.suite.items():
+            rows += [(f"{task}, return", returns(summary))]
+            rows += [(_agent(name), returns(baseline)) for name, baseline in summary.baselines.items()]
+        rows += _decisions(results.decision_ms, results.planner)
+    else:
+        assert isinstance(results, PictureResults)
+        distance = results.latent_distance
+        rows = [("goal", results.goal_image), ("latent distance at the start", f"{distance['start']:.2f}")]
+        rows += [("nearest", f"{distance['nearest']:.2f} after {results.nearest_step} steps")]
+        rows += [("final", f"{distance['final']:.2f}"), ("success", "not decided: the goal's state is unknown")]
     rows += [("parameters", f"{results.parameters / 1e6:.2f} M"), ("planner", planner(results))]
     return rows + ([("run folder", str(folder))] if folder else [])
 
 
 def planner(results: Results) -> str:
     """Returns how it was planned, in a line."""
-    asked = results.planner
-    if not asked["num_iterations"]:
-        return f"none: {asked['warm_start']} decides alone"
-    block = envs.get_task(results.task).action_block
+    if not results.planner["num_iterations"]:
+        return f"none: {results.planner['warm_start']} decides alone"
     return (
         "{planner}, {objective} ({reduction}), {num_samples} samples × {num_iterations} rounds, "
-        "horizon {horizon} blocks of {block}".format(**asked, block=block)
-    )
+        "horizon {horizon} blocks of {block}"
+    ).format(**results.planner, block=envs.get_task(results.task).action_block)
 
 
-def _of_pairs(results: PairResults) -> Rows:
-    steps = "–" if results.median_steps is None else f"{results.median_steps:.0f} of {results.protocol.budget}"
-    agents = {"success, 95 % interval": results, **_indented(results.baselines)}
-    return [
-        ("protocol", f"{results.protocol.name}: {results.protocol.rule}"),
-        *((name, rate(s.success_rate, s.success_interval, s.num_episodes)) for name, s in agents.items()),
-        ("median steps to success", steps),
-        (
-            "touched / held / strict",
-            f"{results.first_hit.rate:.1%} / {results.held.rate:.1%} / {results.strict.rate:.1%}",
-        ),
-        *_of_decisions(results.decision_ms, results.planner),
-    ]
-
-
-def _of_suite(results: SuiteResults) -> Rows:
-    rows = []
-    for task, summary in results.suite.items():
-        agents: dict[str, ReturnSummary] = {f"{task}, return": summary, **_indented(summary.baselines)}
-        rows += [(name, returns(each)) for name, each in agents.items()]
-    return rows + _of_decisions(results.decision_ms, results.planner)
-
-
-def _of_picture(results: PictureResults) -> Rows:
-    distance = results.latent_distance
-    return [
-        ("goal", results.goal_image),
-        ("latent distance at the start", f"{distance.start:.2f}"),
-        ("nearest", f"{distance.nearest:.2f} after {results.nearest_step} steps"),
-        ("final", f"{distance.final:.2f}"),
-        ("success", "not decided: the goal's state is unknown"),
-    ]
-
-
-def _of_decisions(time: DecisionTime, asked: dict[str, Any]) -> Rows:
+def _decisions(time: DecisionTime, asked: dict[str, Any]) -> Rows:
     rows = [("decision time", f"median {time.median:.1f} ms, p95 {time.p95:.1f} ms  (one episode)")]
     if time.deadline_ms is not None:
-        line = (
-            f"{time.deadline_ms:g} ms: {time.cut_short:.0%} of searches cut short, {time.mean_rounds:.1f} of "
-            f"{asked['num_iterations']} rounds on average, {time.late:.0%} late"
-        )
-        rows.append(("deadline", line))
+        cut = f"{time.cut_short:.0%} of searches cut short, {time.mean_rounds:.1f} of {asked['num_iterations']} rounds"
+        rows.append(("deadline", f"{time.deadline_ms:g} ms: {cut} on average, {time.late:.0%} late"))
     return rows
 
 
-def _indented(baselines: dict[str, Any]) -> dict[str, Any]:
-    return {f"  {name.replace('_', '-')} agent": summary for name, summary in baselines.items()}
+def _agent(name: str) -> str:
+    return f"  {name.replace('_', '-')} agent"
 
 
 def print_table(title: str, rows: Rows) -> None:
@@ -100,9 +79,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
-def rate(share: float, interval: tuple[float, float], n: int) -> str:
+def rate(summary: SuccessSummary) -> str:
     """Returns a rate with its interval and its n."""
-    return f"{share:.1%}  [{interval[0]:.1%}, {interval[1]:.1%}]  n = {n}"
+    low, high = summary.success_interval
+    return f"{summary.success_rate:.1%}  [{low:.1%}, {high:.1%}]  n = {summary.num_episodes}"
 
 
 def returns(summary: ReturnSummary) -> str:

@@ -35,28 +35,11 @@ class CheckpointFacts:
 
 
 @dataclass(frozen=True)
-class SuiteRule:
-    """The control suite's own reward over its own episode."""
-
-    name: str
-    control_steps: int
-
-
-@dataclass(frozen=True)
 class SuiteReturns(ReturnSummary):
     """Returns on one task of the suite, and those of baselines on the same episodes."""
 
     baselines: dict[str, ReturnSummary]
     returns: list[float]
-
-
-@dataclass(frozen=True)
-class LatentDistance:
-    """Distance of the pictures' embeddings from the goal's over one episode."""
-
-    start: float
-    nearest: float
-    final: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +78,7 @@ class PairResults(Made, SuccessSummary, Results):
 class SuiteResults(Made, Results):
     """Returns on the control suite's own tasks."""
 
-    protocol: SuiteRule
+    protocol: dict[str, Any]  # its name, and the control steps of an episode
     suite: dict[str, SuiteReturns]
     decision_ms: DecisionTime
 
@@ -106,7 +89,7 @@ class PictureResults(Made, Results):
 
     goal_image: str
     budget: int
-    latent_distance: LatentDistance
+    latent_distance: dict[str, float]  # at the start, at its nearest, and in the end
     nearest_step: int
     success_rate: float | None = None
 

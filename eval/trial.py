@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jepa_mpc import envs
+from jepa_mpc import places
 from jepa_mpc.agent.base import Agent, PrivilegedAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
+from jepa_mpc.envs import PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.goal_tasks import GoalTasks
-from jepa_mpc.eval.protocols import HOLD_STEPS, Protocol, first_kept
+from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
+from jepa_mpc.eval.protocols import HOLD_STEPS, PROTOCOLS, SUITE_CONTROL_STEPS, Protocol, first_kept
 from jepa_mpc.seeds import search_seed
 
 State = NDArray[np.float64]
@@ -53,8 +54,8 @@ class Trial:
     One simulator serves all episodes, by saving and restoring states.
     """
 
-    env: envs.PixelEnv
-    spec: envs.TaskSpec
+    env: PixelEnv
+    spec: TaskSpec
     pairs: GoalTasks
     protocol: Protocol
     seed: int  # decides the agents' own random numbers, pair by pair
@@ -64,6 +65,23 @@ class Trial:
         if not len(self.pairs) or self.budget < 1:
             raise UserError("a trial needs at least one pair and one step")
 
+    @classmethod
+    def on_pairs(
+        cls, env: PixelEnv, spec: TaskSpec, protocol: str, seed: int, num_pairs: int, budget: int | None = None
+    ) -> "Trial":
+        """Returns the trial of a protocol's held-out pairs, of its own budget unless another is given."""
+        rule = PROTOCOLS[protocol]
+        pairs = goal_tasks(env, spec, seed, num_pairs, places.goal_pairs(), rule.far)
+        return cls(env, spec, pairs, rule, seed, budget or rule.budget(spec))
+
+    @classmethod
+    def on_suite(
+        cls, env: PixelEnv, spec: TaskSpec, task: SuiteTask, seed: int, num_episodes: int, budget: int | None = None
+    ) -> "Trial":
+        """Returns the trial of a suite task's own episodes, of the suite's length unless another is given."""
+        steps = budget or SUITE_CONTROL_STEPS // spec.action_repeat
+        return cls(env, spec, suite_tasks(env, task, seed, num_episodes), PROTOCOLS["far"], seed, steps)
+
     def run(
         self, agent: Agent, description: str = "", batch_size: int = BATCH_SIZE
     ) -> tuple[list[EpisodeRecord], list[EpisodeTrace]]:
@@ -71,12 +89,12 @@ class Trial:
 
         Several processes share the episodes evenly, and all get all results.
         """
-        mine = range(rank() * len(self.pairs) // num_ranks(), (rank() + 1) * len(self.pairs) // num_ranks())
+        first, end = ((rank() + more) * len(self.pairs) // num_ranks() for more in (0, 1))
         done: list[tuple[EpisodeRecord, EpisodeTrace]] = []
-        total = _num_blocks(agent, self.budget) * len(mine)
+        total = _num_blocks(agent, self.budget) * (end - first)
         with tqdm(total=total, desc=description, unit="decision", leave=False, disable=rank() > 0) as bar:
-            for first in mine[::batch_size]:
-                done += self._run_batch(agent, range(first, min(first + batch_size, mine.stop)), bar)
+            for start in range(first, end, batch_size):
+                done += self._run_batch(agent, range(start, min(start + batch_size, end)), bar)
         records, traces = zip(*gather_lists(done), strict=True)
         return list(records), list(traces)
 
@@ -106,7 +124,9 @@ class Trial:
         """Returns milliseconds of each decision, from picture to actions, of one episode planned alone."""
         milliseconds: list[float] = []
         num_blocks = _num_blocks(agent, self.spec.budget)
-        for i in itertools.cycle(range(len(self.pairs))):
+        numbers = itertools.cycle(range(len(self.pairs)))
+        while True:
+            i = next(numbers)
             agent.reset(self.pairs.goal_picture[i : i + 1], [search_seed(self.seed, i)])
             picture = self._picture(self.pairs.start_state[i])
             for _ in range(num_blocks):
@@ -120,7 +140,6 @@ class Trial:
                 for action in block:
                     self.env.advance(action)
                 picture = self.env.render()
-        raise AssertionError("a cycle does not end")
 
     def _picture(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
         self.env.set_state(state)
@@ -130,7 +149,7 @@ class Trial:
 class _Judge:
     """Watches one episode's simulator state against its goal."""
 
-    def __init__(self, env: envs.PixelEnv, spec: envs.TaskSpec, start: State, goal: State, goal_qpos: State):
+    def __init__(self, env: PixelEnv, spec: TaskSpec, start: State, goal: State, goal_qpos: State):
         self._env, self._spec, self._goal_qpos = env, spec, goal_qpos
         env.set_state(start)
         self._distance = spec.pose.error(env.qpos, goal_qpos)
@@ -141,8 +160,7 @@ class _Judge:
         self._reward = 0.0
 
     def see(self, reward: float) -> None:
-        error = self._spec.pose.error(self._env.qpos, self._goal_qpos)
-        self._errors.append(error)
+        self._errors.append(self._spec.pose.error(self._env.qpos, self._goal_qpos))
         if self._spec.effector is None or self._goal_effector is None:
             self._strict.append(self._spec.strict.success(self._env.qpos, self._goal_qpos))
         else:
@@ -154,18 +172,9 @@ class _Judge:
         pose = np.array(self._errors) < self._spec.pose.tolerance
         strict = first_kept(np.array(self._strict), self._spec.strict_steps)
         steps = strict if protocol.strict else first_kept(pose, protocol.steps)
-        return EpisodeRecord(
-            pair=pair,
-            success=steps is not None,
-            steps=steps,
-            first_hit=first_kept(pose, 1),
-            held=first_kept(pose, HOLD_STEPS),
-            strict=strict,
-            final_error=self._errors[-1],
-            best_error=min(self._errors),
-            reward=self._reward,
-            distance=self._distance,
-        )
+        first, held = first_kept(pose, 1), first_kept(pose, HOLD_STEPS)
+        errors = self._errors[-1], min(self._errors)
+        return EpisodeRecord(pair, steps is not None, steps, first, held, strict, *errors, self._reward, self._distance)
 
 
 def _num_blocks(agent: Agent, steps: int) -> int:

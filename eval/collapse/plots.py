@@ -54,27 +54,23 @@ def principal_plane(z: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def draw_before_after(path: Path, latents: dict[str, LatentsByStep]) -> None:
     """Draws rows: models; columns: before the first step and after the last; all on the same axes."""
-    planes = {name: [principal_plane(by_step[step]) for step in _ends(by_step)] for name, by_step in latents.items()}
-    limit = _limit([plane for pair in planes.values() for plane in pair])
-    figure = new_figure(7.2, 3.7 * len(planes))
-    panels = figure.subplots(len(planes), 2, squeeze=False, sharex=True, sharey=True)
-    for row, (name, pair) in zip(panels, planes.items(), strict=True):
-        for axes, plane, step in zip(row, pair, _ends(latents[name]), strict=True):
-            _paths(axes, plane, limit)
-            axes.set_title(f"{_TITLES[name]}, step {step}")
-    figure.supxlabel("first two principal components of the embeddings of six held-out episodes", fontsize=9)
-    save(figure, path)
+    ends = [(name, step) for name, by_step in latents.items() for step in (min(by_step), max(by_step))]
+    _draw_planes(path, {f"{_TITLES[name]}, step {step}": latents[name][step] for name, step in ends}, 2)
 
 
 def draw_grid(path: Path, latents: dict[str, LatentsByStep]) -> None:
     """Draws every remedy after its last step, on the same axes."""
-    planes = {name: principal_plane(by_step[_ends(by_step)[1]]) for name, by_step in latents.items()}
-    limit = _limit(list(planes.values()))
-    figure = new_figure(11, 5.8)
-    panels = figure.subplots(2, -(-len(planes) // 2), sharex=True, sharey=True, squeeze=False).flat
-    for axes, (name, plane) in zip(panels, planes.items(), strict=False):
+    _draw_planes(path, {_TITLES[name]: z[max(z)] for name, z in latents.items()}, -(-len(latents) // 2))
+
+
+def _draw_planes(path: Path, latents: dict[str, NDArray[np.float32]], columns: int) -> None:
+    planes = {title: principal_plane(z) for title, z in latents.items()}
+    limit, side, rows = _limit(list(planes.values())), min(3.6, 11 / columns), -(-len(planes) // columns)
+    figure = new_figure(side * columns, (side + 0.1) * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for axes, (title, plane) in zip(panels, planes.items(), strict=False):
         _paths(axes, plane, limit)
-        axes.set_title(_TITLES[name])
+        axes.set_title(title, fontsize=11)
     figure.supxlabel("first two principal components of the embeddings of six held-out episodes", fontsize=9)
     save(figure, path)
 
@@ -146,10 +142,6 @@ def animate(path: Path, latents: dict[str, LatentsByStep], seconds_per_frame: fl
         canvas.draw()
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3])
     write_gif(path, frames, [round(1000 * seconds_per_frame)] * (len(frames) - 1) + [2000])
-
-
-def _ends(by_step: LatentsByStep) -> tuple[int, int]:
-    return min(by_step), max(by_step)
 
 
 def _limit(planes: Sequence[NDArray[np.float32]]) -> float:

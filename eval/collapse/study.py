@@ -29,8 +29,6 @@ from jepa_mpc.cli import option_value, parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.book import Book
 from jepa_mpc.eval.collapse.report import StudyRow, Variant, write_results
-from jepa_mpc.eval.goal_tasks import goal_tasks
-from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.provenance import provenance
@@ -147,16 +145,15 @@ def _measure(study: StudyConfig, variant: Variant) -> StudyRow:
 
 def _plan(study: StudyConfig, checkpoint: Path | None) -> dict[str, list[bool]]:
     """Returns success on every pair by agent: the checkpoint's, or without one random and do-nothing."""
-    spec, protocol = envs.get_task(study.task), PROTOCOLS["standard"]
+    spec = envs.get_task(study.task)
     with contextlib.closing(envs.make(study.task)) as env:
-        pairs = goal_tasks(env, spec, study.pairs_seed, study.num_episodes, places.goal_pairs())
         space, block = env.action_space, spec.action_block
         agents: dict[str, Agent]
         if checkpoint is None:
             agents = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
         else:
             agents = {"planning": PlanningAgent(load_checkpoint(checkpoint)[0], space, block, PLANNING)}
-        trial = Trial(env, spec, pairs, protocol, study.pairs_seed, spec.budget)
+        trial = Trial.on_pairs(env, spec, "standard", study.pairs_seed, study.num_episodes)
         return {name: [each.success for each in trial.run(agent, name)[0]] for name, agent in agents.items()}
 
 

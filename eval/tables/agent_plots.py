@@ -1,15 +1,20 @@
 """What the agents' figures look like against what they cost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from jepa_mpc.envs import TaskSpec
 from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
 if TYPE_CHECKING:
     from jepa_mpc.eval.tables.agents import AgentRow, Point
+
+Cost = Callable[["Point"], float]
 
 # Mean return from pixels at 100 k, 500 k and 1 M control steps, trained on the reward of the very task. DreamerV3 and
 # DrQ-v2: scores/ of danijar/dreamerv3 at e3f0224, episodes within 50 k steps, 8 to 10 seeds; TD-MPC2: its own release.
@@ -37,8 +42,22 @@ def _points(rows: Sequence["AgentRow"]) -> list["Point"]:
     return [point for row in rows for point in (*row.curve[:-1], row)]
 
 
-def _style(index: int) -> dict:
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "alpha": 0.85}
+def _mean_return(task: str) -> Cost:
+    return lambda point: point.suite[task].mean
+
+
+def _plot(axes: Axes, rows: dict[str, list["AgentRow"]], x: Cost, y: Cost, levels: bool = False) -> None:
+    """Plots y over x of agents that learned, a curve where one was measured along its training; and of the others the
+    levels to compare with.
+    """
+    for index, (name, measured) in enumerate(rows.items()):
+        values = [(x(point), y(point)) for point in _points(measured)]
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "alpha": 0.85, "label": NAMES.get(name, name)}
+        if any(cost for cost, _ in values):
+            line = "-" if measured[0].curve else "none"
+            axes.plot(*zip(*values, strict=True), linestyle=line, marker=MARKERS[index % len(MARKERS)], **style)
+        elif levels:
+            axes.axhline(values[0][1], linestyle=LINES[1 + index % 3], linewidth=1.5, **style)
 
 
 def plot_success(path: Path, rows: dict[str, list["AgentRow"]]) -> None:
@@ -46,38 +65,31 @@ def plot_success(path: Path, rows: dict[str, list["AgentRow"]]) -> None:
     figure = new_figure(11, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
     labels = ("environment steps seen in learning", "learning time, minutes, on 2 cores or fewer")
-    for axes, label, fact, unit in zip(panels, labels, ("steps", "learning_seconds"), (1, 60), strict=True):
-        for index, (name, measured) in enumerate(rows.items()):
-            values = [(getattr(p.facts, fact) / unit, 100 * p.protocols["far"].success_rate) for p in _points(measured)]
-            style = {**_style(index), "label": NAMES.get(name, name)}
-            if any(x for x, _ in values):
-                axes.plot(*zip(*values, strict=True), linestyle="-" if measured[0].curve else "none", **style)
-            else:  # learned nothing: a level to compare with
-                axes.axhline(values[0][1], **{**style, "marker": ""}, linestyle=LINES[1 + index % 3], linewidth=1.5)
+    costs: tuple[Cost, ...] = (lambda point: point.facts.steps, lambda point: point.facts.learning_seconds / 60)
+    for axes, label, cost in zip(panels, labels, costs, strict=True):
         axes.set(xlabel=label, xscale="log", ylim=(-3, 103))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("goals of another episode reached, % of pairs")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    save(figure, path)
+        _plot(axes, rows, cost, lambda point: 100 * point.protocols["far"].success_rate, levels=True)
+    _finish(path, figure, "goals of another episode reached, % of pairs")
 
 
-def plot_returns(path: Path, rows: dict[str, list["AgentRow"]], suite: Sequence[str], action_repeat: int) -> None:
+def plot_returns(path: Path, rows: dict[str, list["AgentRow"]], spec: TaskSpec) -> None:
     """Plots return on the suite's own tasks against control steps, beside published curves of agents trained on it."""
     figure = new_figure(11, 4.2)
-    panels = figure.subplots(1, len(suite), sharey=True, squeeze=False)[0]
-    for axes, task in zip(panels, suite, strict=True):
-        for index, (name, measured) in enumerate(rows.items()):
-            values = [(action_repeat * point.facts.steps, point.suite[task].mean) for point in _points(measured)]
-            if any(x for x, _ in values):
-                style = {**_style(index), "label": NAMES.get(name, name)}
-                axes.plot(*zip(*values, strict=True), linestyle="-" if measured[0].curve else "none", **style)
+    panels = figure.subplots(1, len(spec.suite), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, (rewarded.name for rewarded in spec.suite), strict=True):
+        axes.set(title=task, xlabel="control steps seen in learning", xscale="log", ylim=(-20, 1020))
+        _plot(axes, rows, lambda point: spec.action_repeat * point.facts.steps, _mean_return(task))
         for marker, line, (name, curves) in zip("hpd", LINES[1:], PUBLISHED.items(), strict=True):
             if task in curves:
                 label = f"{name}, published, trained on this reward"
                 axes.plot(PUBLISHED_STEPS, curves[task], line, marker=marker, color=GREY, label=label)
-        axes.set(title=task, xlabel="control steps seen in learning", xscale="log", ylim=(-20, 1020))
+    _finish(path, figure, "return of an episode of 1,000 control steps")
+
+
+def _finish(path: Path, figure: Figure, label: str) -> None:
+    for axes in figure.axes:
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("return of an episode of 1,000 control steps")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.axes[0].set_ylabel(label)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     save(figure, path)

@@ -29,15 +29,12 @@ from jepa_mpc.agent.rivals import RIVALS, Facts
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book
-from jepa_mpc.eval.goal_tasks import goal_tasks, suite_tasks
+from jepa_mpc.eval.book import Book, TableConfig
 from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary, rate, summarise, summarise_returns
-from jepa_mpc.eval.protocols import PROTOCOLS, SUITE_CONTROL_STEPS
 from jepa_mpc.eval.results import Made
-from jepa_mpc.eval.tables.agent_plots import plot_returns, plot_success
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.provenance import provenance
-from jepa_mpc.settings import Count, Seed, checked
+from jepa_mpc.settings import Count, checked
 from jepa_mpc.world_model.checkpoint import weights_digest
 
 SUITE_EPISODES = 20
@@ -47,7 +44,7 @@ PROTOCOLS_OF_A_ROW = ("standard", "far")
 
 
 @dataclass(frozen=True)
-class AgentsConfig:
+class AgentsConfig(TableConfig):
     """Measure agents against each other on one task; what is not trained yet is trained first."""
 
     task: str = "reacher"
@@ -56,14 +53,6 @@ class AgentsConfig:
     """Agents separated by commas, or all."""
     max_seeds: Count = 3
     """How many seeds of an agent's learning to train and measure, at most."""
-    num_episodes: Count = 200
-    """Pairs in a row."""
-    seed: Seed = 0
-    """Decides the pairs and the search."""
-    output: Path | None = None
-    """Folder for the rows, the table and the plots; `runs/tables/agents-<task>-<pairs>-seed<seed>` unless given."""
-    publish: bool = False
-    """Write into docs/results instead."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +102,13 @@ def score(
     spec = envs.get_task(task)
     protocols, suite = {}, {}
     with contextlib.closing(envs.make(task)) as env:
-        for protocol in (PROTOCOLS[each] for each in PROTOCOLS_OF_A_ROW):
-            pairs = goal_tasks(env, spec, seed, num_pairs, places.goal_pairs(), protocol.far)
-            budget = protocol.budget(spec)
-            records, _ = Trial(env, spec, pairs, protocol, seed, budget).run(agent, f"{name}, {protocol.name}")
-            protocols[protocol.name] = Success(**vars(summarise(records, budget)), budget=budget)
+        for protocol in PROTOCOLS_OF_A_ROW:
+            trial = Trial.on_pairs(env, spec, protocol, seed, num_pairs)
+            ours = summarise(trial.run(agent, f"{name}, {protocol}")[0], trial.budget)
+            protocols[protocol] = Success(**vars(ours), budget=trial.budget)
     for rewarded in spec.suite:
         with contextlib.closing(rewarded.make(spec.image_size, True)) as env:
-            pairs, budget = suite_tasks(env, rewarded, seed, num_suite), SUITE_CONTROL_STEPS // spec.action_repeat
-            trial = Trial(env, spec, pairs, PROTOCOLS["far"], seed, budget)
+            trial = Trial.on_suite(env, spec, rewarded, seed, num_suite)
             suite[rewarded.name] = summarise_returns(trial.run(agent, f"{name}, {rewarded.name}")[0])
     return protocols, suite
 
@@ -150,14 +137,13 @@ def measure(name: str, learning_seed: int, config: AgentsConfig, book: Book[Agen
     """Trains the agent if need be, and measures it."""
     rival, task, spec = RIVALS[name], config.task, envs.get_task(config.task)
     if rival.venv is not None and rival.venv.resolve() != Path(sys.prefix).resolve():
-        return _measure_elsewhere(name, learning_seed, config, book)
+        return _measure_elsewhere(rival.venv, name, learning_seed, config, book)
     for command in rival.train(task, learning_seed):
         run_command(command)
     agent, facts = rival.make(task, learning_seed)
     protocols, suite = score(agent, task, config.seed, config.num_episodes, SUITE_EPISODES, f"{name} {learning_seed}")
     with contextlib.closing(envs.make(task)) as env:
-        pairs = goal_tasks(env, spec, config.seed, config.num_episodes, places.goal_pairs())
-        trial = Trial(env, spec, pairs, PROTOCOLS["standard"], config.seed, spec.budget)
+        trial = Trial.on_pairs(env, spec, "standard", config.seed, config.num_episodes)
         times, count = trial.time_decisions(agent, TIMED_DECISIONS), multiply_adds(agent, trial)
     curve = [
         Point(then, *score(earlier, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, f"{name} at {then.steps}"))
@@ -176,11 +162,12 @@ def measure(name: str, learning_seed: int, config: AgentsConfig, book: Book[Agen
     )
 
 
-def _measure_elsewhere(name: str, learning_seed: int, config: AgentsConfig, book: Book[AgentRow]) -> AgentRow:
+def _measure_elsewhere(
+    venv: Path, name: str, learning_seed: int, config: AgentsConfig, book: Book[AgentRow]
+) -> AgentRow:
     """Has the agent's rows measured by this very command in the environment that has its packages."""
-    venv = RIVALS[name].venv
-    assert venv is not None
-    if not (python := venv.absolute() / "bin/python").exists():
+    python = venv.absolute() / "bin/python"
+    if not python.exists():
         raise UserError(f"{name} needs {venv}; build it with `make {name}`")
     options = {"task": config.task, "agents": name, "max-seeds": config.max_seeds, "num-episodes": config.num_episodes}
     options |= {"seed": config.seed, "output": book.folder}
@@ -202,31 +189,30 @@ def run_command(command: Sequence[str]) -> None:
 
 def write_agent_table(config: AgentsConfig) -> Path:
     """Trains and measures what is missing, and writes table and plots; returns the table's path."""
+    from jepa_mpc.eval.tables import agent_plots
+
     config = checked(config)
-    task = places.slug(config.task)
     if config.task not in places.bundled_tasks():
         raise UserError(f"no checkpoint is bundled for {config.task!r}; `jepa-mpc tasks` shows which have one")
     chosen = list(RIVALS) if config.agents == "all" else [name.strip() for name in config.agents.split(",")]
     for name in chosen:
         RIVALS[name]  # raises if there is none
-    trial = f"agents-{task}-{config.num_episodes}-seed{config.seed}"
-    book = Book.open(AgentRow, trial, f"agents/{task}", config.output, config.publish)
-    rows: dict[str, list[tuple[int, AgentRow]]] = {}
+    book = Book.open(AgentRow, f"agents/{places.slug(config.task)}", config)
+    rows: dict[str, dict[int, AgentRow]] = {}
     for name in dict.fromkeys([*chosen, *RIVALS]):
         for index, seed in enumerate(tqdm(RIVALS[name].seeds, desc=name, leave=False)):
             what = row_name(name, seed), asked(name, seed, config)
             wanted = name in chosen and index < config.max_seeds
             go = partial(measure, name, seed, config, book)
             if row := book.once(*what, go) if wanted else book.find(*what):
-                rows.setdefault(name, []).append((seed, row))
+                rows.setdefault(name, {})[seed] = row
     rows = {name: rows[name] for name in RIVALS if name in rows}
     spec = envs.get_task(config.task)
-    suite = [rewarded.name for rewarded in spec.suite]
-    files.write_whole(book.folder / "agents.md", table(rows, suite, config))
-    measured = {name: [row for _, row in each] for name, each in rows.items()}
-    plot_success(book.folder / "success.png", measured)
-    if suite:
-        plot_returns(book.folder / "returns.png", measured, suite, spec.action_repeat)
+    files.write_whole(book.folder / "agents.md", table(rows, spec, config))
+    measured = {name: list(each.values()) for name, each in rows.items()}
+    agent_plots.plot_success(book.folder / "success.png", measured)
+    if spec.suite:
+        agent_plots.plot_returns(book.folder / "returns.png", measured, spec)
     return book.folder / "agents.md"
 
 
@@ -235,9 +221,10 @@ def row_name(name: str, learning_seed: int) -> str:
     return f"{name}-seed{learning_seed}"
 
 
-def table(rows: dict[str, list[tuple[int, AgentRow]]], suite: Sequence[str], config: AgentsConfig) -> str:
+def table(rows: dict[str, dict[int, AgentRow]], spec: envs.TaskSpec, config: AgentsConfig) -> str:
     """Returns what agents reach, and what they cost, as Markdown, with the command that makes it."""
-    reach = ("agent", "is given", "standard, % [95 %]", "far, % [95 %]", f"return, {' / '.join(suite)}", "runs")
+    suite = " / ".join(rewarded.name for rewarded in spec.suite)
+    reach = ("agent", "is given", "standard, % [95 %]", "far, % [95 %]", f"return, {suite}", "runs")
     cost = ("agent", "steps seen", "reward", "learned in", "decision, for steps", "multiply-adds", "parameters")
     lines = [
         f"# Agents on `{config.task}`",
@@ -249,16 +236,16 @@ def table(rows: dict[str, list[tuple[int, AgentRow]]], suite: Sequence[str], con
         "",
         *report.markdown_table(reach, (_reach(name, each) for name, each in rows.items())),
         "",
-        *report.markdown_table(cost, (_cost(name, [row for _, row in each]) for name, each in rows.items())),
+        *report.markdown_table(cost, (_cost(name, list(each.values())) for name, each in rows.items())),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _reach(name: str, rows: Sequence[tuple[int, AgentRow]]) -> list[str]:
-    measured = [row for _, row in rows]
-    returns = [f"{np.mean([row.suite[task].mean for row in measured]):.0f}" for task in measured[0].suite]
-    runs = [f"[{row.commit[:7]}]({row_name(name, seed)}.json)" for seed, row in rows]
-    shares = [share([row.protocols[protocol] for row in measured]) for protocol in PROTOCOLS_OF_A_ROW]
+def _reach(name: str, rows: dict[int, AgentRow]) -> list[str]:
+    suite = next(iter(rows.values())).suite
+    returns = [f"{np.mean([row.suite[task].mean for row in rows.values()]):.0f}" for task in suite]
+    runs = [f"[{row.commit[:7]}]({row_name(name, seed)}.json)" for seed, row in rows.items()]
+    shares = [share([row.protocols[protocol] for row in rows.values()]) for protocol in PROTOCOLS_OF_A_ROW]
     return [f"`{name}`", RIVALS[name].given, *shares, " / ".join(returns) or "–", ", ".join(runs)]
 
 
@@ -283,8 +270,7 @@ def share(summaries: Sequence[SuccessSummary]) -> str:
     """
     rates, n = [summary.success_rate for summary in summaries], summaries[0].num_episodes
     mean = float(np.mean(rates))
-    _, low, high = rate(round(mean * n), n)
-    text = f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    text = rate(round(mean * n), n)._replace(rate=mean).percent()
     return text + (f" ({', '.join(f'{100 * each:.1f}' for each in rates)})" if len(rates) > 1 else "")
 
 

@@ -26,22 +26,20 @@ from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.cli import parse
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book
-from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.eval.book import Book, TableConfig
 from jepa_mpc.eval.metrics import SuccessSummary, summarise
-from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.results import DecisionTime, Made
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance
-from jepa_mpc.settings import Count, Seed, checked
+from jepa_mpc.settings import Count, checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
 
 LEWM = "leworldmodel"
 
 
 @dataclass(frozen=True)
-class PlannersConfig:
+class PlannersConfig(TableConfig):
     """Measure every planner and objective at three sizes of the search, on far goals."""
 
     task: str = "reacher"
@@ -50,16 +48,10 @@ class PlannersConfig:
     """Checkpoint folder; the task's bundled one unless given."""
     num_episodes: Count = 100
     """Far pairs."""
-    seed: Seed = 0
-    """Decides the pairs and the search."""
     timed_decisions: Count = 60
     """Searches timed, of one episode planned alone."""
     budget: Count | None = None
     """Environment steps; the far protocol's unless given."""
-    output: Path | None = None
-    """Folder for rows, table and figure; `runs/tables/planners-<task>-<pairs>-seed<seed>` unless given."""
-    publish: bool = False
-    """Write into docs/results instead."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +78,16 @@ def write_planner_table(config: PlannersConfig) -> Path:
     """Measures what is missing, and writes table and figure; returns the table's path."""
     config, spec = checked(config), envs.get_task(config.task)
     budget, folder = config.budget or spec.far_budget, places.checkpoint(str(config.checkpoint or config.task))
-    place = places.slug(config.task)
-    trial = f"planners-{place}-{config.num_episodes}-seed{config.seed}"
-    book = Book.open(PlannerRow, trial, f"planners/{place}", config.output, config.publish)
+    book = Book.open(PlannerRow, f"planners/{places.slug(config.task)}", config)
     rest = {"task": config.task, "weights": weights_digest(folder), "num_episodes": config.num_episodes}
     rest |= {"seed": config.seed, "budget": budget}
     rows, ways = {}, settings()
     model, _ = load_checkpoint(folder, task=config.task)
     with contextlib.closing(envs.make(config.task)) as env:
-        pairs = goal_tasks(env, spec, config.seed, config.num_episodes, places.goal_pairs(), far=True)
-        trial_ = Trial(env, spec, pairs, PROTOCOLS["far"], config.seed, budget)
+        trial = Trial.on_pairs(env, spec, "far", config.seed, config.num_episodes, budget)
         for name, way in tqdm(ways.items(), desc="settings"):
             agent = PlanningAgent(model, env.action_space, spec.action_block, way)
-            go = partial(measure, trial_, agent, config.timed_decisions)
+            go = partial(measure, trial, agent, config.timed_decisions)
             rows[name] = book.once(name, {**rest, "planner": way}, go)
     files.write_whole(book.folder / "planners.md", table(rows, config))
     draw(rows, ways, book.folder / "planners.png")
@@ -130,9 +119,8 @@ def table(rows: dict[str, PlannerRow], config: PlannersConfig) -> str:
 
 
 def _line(name: str, row: PlannerRow) -> list[str]:
-    touched, held = (f"{100 * r:.0f} [{100 * low:.0f}, {100 * high:.0f}]" for r, low, high in (row.first_hit, row.held))
-    time = f"{row.decision_ms.median:.1f} ({row.decision_ms.p95:.1f})"
-    return [f"[{name}]({name}.json)", touched, held, f"{100 * row.strict.rate:.0f}", time]
+    time, strict = f"{row.decision_ms.median:.1f} ({row.decision_ms.p95:.1f})", f"{100 * row.strict.rate:.0f}"
+    return [f"[{name}]({name}.json)", row.first_hit.percent(0), row.held.percent(0), strict, time]
 
 
 def draw(rows: dict[str, PlannerRow], ways: dict[str, AgentConfig], path: Path) -> None:

@@ -24,11 +24,11 @@ from jepa_mpc.cli import parse
 from jepa_mpc.envs.task import TableRow
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book
+from jepa_mpc.eval.book import Book, TableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate
 from jepa_mpc.eval.results import PairResults
 from jepa_mpc.eval.run_planning import RunConfig, evaluate
-from jepa_mpc.settings import Count, Seed, checked
+from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import weights_digest
 
 CARD_HEADING = "## Planning"
@@ -36,19 +36,11 @@ FREE = 1 / 3  # a row whose baselines reach more than this is to be judged by wh
 
 
 @dataclass(frozen=True)
-class TasksConfig:
+class TasksConfig(TableConfig):
     """Measure bundled checkpoints, with random and do-nothing agents on the same pairs, and write the table."""
 
     tasks: tuple[str, ...] = ("all",)
     """Tasks with a checkpoint, or all."""
-    num_episodes: Count = 200
-    """Pairs in a row."""
-    seed: Seed = 0
-    """Decides the pairs and the search."""
-    output: Path | None = None
-    """Folder for the rows and the table; `runs/tables/tasks-<pairs>-seed<seed>` unless given."""
-    publish: bool = False
-    """Write into docs/results instead, and the figures under the checkpoints' cards."""
 
 
 def row_name(task: str, row: TableRow) -> str:
@@ -57,30 +49,25 @@ def row_name(task: str, row: TableRow) -> str:
     return f"{places.slug(task)}-{row.protocol}{offset}"
 
 
+def run_settings(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
+    """Returns how a row is run, in the words of `RunConfig`."""
+    where = {"task": task, "protocol": row.protocol, "goal_offset": row.goal_offset, "budget": row.budget}
+    return {**where, "num_episodes": config.num_episodes, "seed": config.seed}
+
+
 def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
     """Returns what decides a row's figures."""
     planner, folder = config_for(envs.get_task(task)), places.bundled_checkpoints() / task
     weights = {"weights": weights_digest(folder)}
     if planner.warm_start != "none":
         weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
-    what = {"task": task, "protocol": row.protocol, "goal_offset": row.goal_offset, "budget": row.budget}
-    return {**what, "num_episodes": config.num_episodes, "seed": config.seed, **weights, "planner": planner}
+    return {**run_settings(task, row, config), **weights, "planner": planner}
 
 
 def measure(task: str, row: TableRow, config: TasksConfig) -> PairResults:
     """Runs a row."""
-    results = evaluate(
-        RunConfig(
-            task=task,
-            protocol=row.protocol,  # type: ignore[arg-type]  # a name, held against the protocols
-            goal_offset=row.goal_offset,
-            budget=row.budget,
-            num_episodes=config.num_episodes,
-            seed=config.seed,
-            agent=config_for(envs.get_task(task)),
-        ),
-        write=False,
-    )
+    run = RunConfig(**run_settings(task, row, config), agent=config_for(envs.get_task(task)))
+    results = evaluate(run, write=False)
     assert isinstance(results, PairResults)
     return results
 
@@ -92,8 +79,7 @@ def write_task_table(config: TasksConfig) -> Path:
     for task in tasks:
         if task not in known:
             raise UserError(f"no checkpoint is bundled for {task!r}; there are: {', '.join(known)}")
-    trial = f"tasks-{config.num_episodes}-seed{config.seed}"
-    book = Book.open(PairResults, trial, "tasks", config.output, config.publish)
+    book = Book.open(PairResults, "tasks", config)
     rows: dict[tuple[str, TableRow], PairResults] = {}
     for task, row in tqdm([(name, row) for name in known for row in envs.get_task(name).rows], desc="rows"):
         what, go = (row_name(task, row), asked(task, row, config)), partial(measure, task, row, config)
@@ -132,7 +118,7 @@ def _line(task: str, row: TableRow, results: PairResults) -> list[str]:
     return [
         _goal(task, results),
         f"{100 * random.success_rate:.1f} / {100 * nothing.success_rate:.1f}{free}",
-        percent(Rate(results.success_rate, *results.success_interval)),
+        Rate(results.success_rate, *results.success_interval).percent(),
         f"{steps} of {results.protocol.budget}",
         _held_and_strict(results),
         _held_and_strict(random),
@@ -149,7 +135,7 @@ def _strata(task: str, row: TableRow, results: PairResults) -> list[str]:
     for part in np.array_split(np.arange(len(episodes)), 3):
         third = [episodes[index] for index in part]
         if third:
-            share = percent(rate(sum(each.success for each in third), len(third)))
+            share = rate(sum(each.success for each in third), len(third)).percent()
             cells.append(f"{share}, {third[0].distance:.2g}–{third[-1].distance:.2g} {unit}")
     return [_goal(task, results), *cells, *["–"] * (3 - len(cells))]
 
@@ -160,11 +146,6 @@ def _goal(task: str, results: PairResults) -> str:
     return f"`{task}`, {rule.name}: {goal}"
 
 
-def percent(share: Rate) -> str:
-    """Returns a rate and its interval in percent."""
-    return f"{100 * share.rate:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
-
-
 def _held_and_strict(summary: SuccessSummary) -> str:
     return f"{100 * summary.held.rate:.1f} / {100 * summary.strict.rate:.1f}"
 
@@ -173,19 +154,17 @@ def write_card(task: str, rows: Sequence[PairResults]) -> None:
     """Puts the figures under the card, in place of those that it had."""
     path = places.bundled_checkpoints() / task / "card.md"
     text = path.read_text().split(CARD_HEADING)[0].rstrip()
-    command = f"`jepa-mpc benchmark tasks --tasks {task}`, commit {rows[0].commit}"
-    files.write_whole(
-        path, f"{text}\n\n{CARD_HEADING}\n\n{command}; Wilson's 95 % intervals:\n\n{chr(10).join(map(_item, rows))}\n"
-    )
+    command = f"`jepa-mpc benchmark tasks --tasks {task}`, commit {rows[0].commit}; Wilson's 95 % intervals:"
+    files.write_whole(path, "\n".join([text, "", CARD_HEADING, "", command, "", *map(card_item, rows), ""]))
 
 
-def _item(results: PairResults) -> str:
-    """One row's figures as an item of a list."""
-    rule, baselines = results.protocol, results.baselines
+def card_item(results: PairResults) -> str:
+    """Returns one row's figures as an item of a list."""
+    rule = results.protocol
     goal = f"{rule.goal_offset} steps ahead" if rule.goal_offset else "of another episode"
-    ours = report.rate(results.success_rate, results.success_interval, results.num_episodes)
-    random, nothing = (f"{baselines[name].success_rate:.1%}" for name in ("random", "do_nothing"))
-    return f"- {rule.name}, goal {goal}, {rule.budget} steps: {ours}; random {random}, do nothing {nothing}"
+    random, nothing = (results.baselines[name].success_rate for name in ("random", "do_nothing"))
+    figures = f"{report.rate(results)}; random {random:.1%}, do nothing {nothing:.1%}"
+    return f"- {rule.name}, goal {goal}, {rule.budget} steps: {figures}"
 
 
 def main(args: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import book as books
-from jepa_mpc.eval.book import Book
+from jepa_mpc.eval.book import Book, TableConfig
 
 ASKED = {"task": "reacher", "num_episodes": 2, "weights": "abc"}
 
@@ -88,11 +88,12 @@ def test_rows_elsewhere_count_are_copied_and_never_written_to(book, tmp_path):
 
 def test_a_trial_goes_under_runs_and_only_what_is_published_into_the_checkout(tmp_path, monkeypatch, home):
     monkeypatch.setattr(books.places, "checkout", lambda: tmp_path)
-    docs = tmp_path / "docs/results/tasks"
-    assert Book.open(Row, "trial", "tasks", None, publish=False) == Book(Row, home / "runs/tables/trial", [docs])
-    assert Book.open(Row, "trial", "tasks", None, publish=True) == Book(Row, docs, [home / "runs/tables/trial"])
+    docs, trial = tmp_path / "docs/results/tasks", home / "runs/tables/tasks-200-seed0"
+    assert Book.open(Row, "tasks", TableConfig()) == Book(Row, trial, [docs])
+    assert Book.open(Row, "tasks", TableConfig(publish=True)) == Book(Row, docs, [trial])
+    assert Book.open(Row, "tasks", TableConfig(output=tmp_path / "x")) == Book(Row, tmp_path / "x", [docs])
     with pytest.raises(UserError, match="leave --output out"):
-        Book.open(Row, "trial", "tasks", tmp_path / "x", publish=True)
+        Book.open(Row, "tasks", TableConfig(output=tmp_path / "x", publish=True))
     monkeypatch.setattr(books.places, "checkout", lambda: None)
     with pytest.raises(UserError, match="--publish writes into docs/results of a checkout"):
-        Book.open(Row, "trial", "tasks", None, publish=True)
+        Book.open(Row, "tasks", TableConfig(publish=True))

@@ -115,7 +115,7 @@ def test_the_committed_table_is_drawn_from_the_committed_rows(monkeypatch, tmp_p
         card = (ROOT / "checkpoints" / task / "card.md").read_text()
         for row in envs.get_task(task).rows:
             results = book.find(row_name(task, row), asked(task, row, TasksConfig()))
-            assert task_table._item(results) in card
+            assert task_table.card_item(results) in card
 
 
 def test_bad_input_is_one_line(run_command):

@@ -12,7 +12,6 @@ from jepa_mpc.eval import video
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
 from jepa_mpc.eval.measure import Run, to_picture
 from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
-from jepa_mpc.eval.results import LatentDistance
 from jepa_mpc.eval.run_planning import RunConfig
 from jepa_mpc.eval.trial import Trial
 
@@ -201,7 +200,7 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     goal = env.render()
     run = Run(RunConfig(seed=3, budget=10, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
     found = to_picture(run, goal).keywords
-    assert found["latent_distance"] == LatentDistance(start=4, nearest=0, final=6)
+    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 6}
     assert found["nearest_step"] == 4
     assert "success_rate" not in found
     ((goals, seeds),) = agent.resets
