@@ -119,6 +119,8 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
     save_latent_policy(path, policy, info)
     again, stored = load_latent_policy(path, tmp_path)
     assert stored == info
+    assert not again.training
+    assert not any(parameter.requires_grad for parameter in again.parameters())
     z = torch.randn(3, 5, 4)
     torch.testing.assert_close(again(*z), policy(*z), atol=2e-3, rtol=2e-3)
     (tmp_path / "model.safetensors").write_bytes(b"others")
