@@ -195,6 +195,23 @@ def test_what_does_not_fit_is_said_before_a_folder_is_claimed(dataset_path, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
+    """The disk is one that takes no file beyond 40 kB, which settings are and states are not."""
+    data, options = tmp_path / "data.h5", ["--preset", "debug", "--task", "two_room", "--precision", "float32"]
+    write_dataset(data, synthetic_episodes(20, 12), dataclasses.replace(INFO, task="two_room"))
+    command = [sys.executable, "-m", "jepa_mpc", "train", *options, "--device", "cpu", "--data", data, "--output"]
+    folder = tmp_path / "run"
+    small = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *map(str, command), str(folder)]
+    full = subprocess.run(small, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("error: File too large")
+    assert "Traceback" not in full.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "settings.json", "tensorboard"]
+    assert subprocess.run([*map(str, command), str(folder)]).returncode == 0
+    (tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in folder.glob("*.*")} - {(tmp_path / "plain").stat().st_mode} == set()
+
+
 @pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"[]", bytes(100)])
 def test_damaged_settings_do_not_end_a_training(dataset_path, tmp_path, monkeypatch, content, trained):
     config = debug_config(tmp_path / "run", dataset_path)
@@ -534,10 +551,11 @@ def leaves(settings, prefix=""):
 @pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json")), ids=str)
 def test_the_command_that_makes_a_bundled_checkpoint_again_asks_for_its_settings(folder):
     training = json.loads((folder / "config.json").read_text())["training"]
-    options = shlex.split(train_options(training))
-    asked = leaves(to_json(parse_config(["--output", "again", "--task", training["task"], *options])))
-    stored = {name: value for name, value in leaves(training).items() if name != "device"}
-    assert {name: asked[name] for name in stored} == stored  # options that came later are at their defaults
+    said = re.search(r"`jepa-mpc train (.*?)`", (folder / "card.md").read_text())[1].split()
+    for options in (said, ["--task", training["task"], "--output", "again", *shlex.split(train_options(training))]):
+        asked = leaves(to_json(parse_config(options)))
+        stored = {name: value for name, value in leaves(training).items() if name != "device"}
+        assert {name: asked[name] for name in stored} == stored  # options that came later are at their defaults
 
 
 def test_presets_yield_to_options():

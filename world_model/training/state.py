@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
@@ -48,7 +48,7 @@ def save_state(folder: Path, weights: nn.Module, optimizers: Sequence[torch.opti
     newest, previous = (folder / name for name in _STATES)
     with whole(newest) as scratch:
         said = json.dumps(vars(progress))
-        save_file(tensors, scratch, {"progress": said, "sum": _sum(tensors, said)})
+        scratch.write_bytes(save(tensors, {"progress": said, "sum": _sum(tensors, said)}))
         if newest.exists():
             os.replace(newest, previous)
 
