@@ -56,8 +56,8 @@ class PlanningAgent:
         self, model: JEPA, bounds: Bounds, action_block: int, config: AgentConfig, proposer: LatentPolicy | None = None
     ):
         config = checked(config)
-        self._low, self._high = checked_bounds(bounds, "the agent")
-        if (numbers := action_block * len(self._low)) != model.config.action_dim:
+        least, most = checked_bounds(bounds, "the agent")
+        if (numbers := action_block * len(least)) != model.config.action_dim:
             raise UserError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
         if config.receding_horizon > config.horizon:
             raise UserError(f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}")
@@ -77,9 +77,7 @@ class PlanningAgent:
             model = copy.deepcopy(model)
             model.predictor.bfloat16()
         self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
-        low, high = (
-            torch.from_numpy(each).to(self._device) for each in block_bounds(self._low, self._high, action_block)
-        )
+        low, high = (torch.from_numpy(each).to(self._device) for each in block_bounds(least, most, action_block))
         self._planner = config.planner.make(low, high, action_block)
         self._reduce = REDUCTIONS[config.reduction]
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
@@ -141,12 +139,13 @@ class PlanningAgent:
             block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
             self._blocks_done += 1
             self._past_actions = [*self._past_actions, block][-self.config.history_len :]
-        return np.clip(as_actions(block.cpu().numpy(), self.action_block), self._low, self._high)
+        return as_actions(block.cpu().numpy().copy(), self.action_block)
 
     def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
-        """Returns the block (B, A) with the middle of the bounds where no plan has a cost (B,) that is a number, or the
-        plan is none itself.
+        """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,
+        or the plan is none itself.
         """
+        block = torch.clamp(block, self._planner.low, self._planner.high)
         lost = ~(torch.isfinite(cost) & torch.isfinite(block).all(1))
         if not lost.any():
             return block

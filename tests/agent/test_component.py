@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -19,26 +19,46 @@ from jepa_mpc.agent import planning_agent
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
-from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig
+from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig, Plan, PlannerConfig
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 HERE, THERE = picture_of((4, 4))[None], picture_of((6, 6))[None]
 
 
-def agent_in(bounds, planner="icem", model=None, effort_weight=0.3, **search):
+def agent_in(bounds, planner=None, model=None, search=SEARCH, **settings):
     """A planner's agent in a world of points, within bounds."""
-    config = AgentConfig(replace(SEARCH, **search), "latent", effort_weight=effort_weight)
-    return PlanningAgent(model or PointModel(), bounds, BLOCK, config.searched_by(PLANNERS[planner]))
+    config = AgentConfig(search, "latent", **settings)
+    config = config.searched_by(PLANNERS[planner]) if planner else config
+    return PlanningAgent(model or PointModel(), bounds, BLOCK, config)
 
 
 def test_what_it_returns_is_the_callers_own():
-    agents = [agent_with(horizon=3, receding_horizon=2)[0] for _ in range(2)]
-    for agent in agents:
-        agent.reset(THERE, [0])
-    for _ in range(4):
-        block, other = (agent.act(HERE) for agent in agents)
-        np.testing.assert_array_equal(block, other)
+    agent, model = agent_with(horizon=3, receding_horizon=2)
+    agent.reset(THERE, [0])
+    blocks = [agent.act(HERE) for _ in range(2)]
+    sent = np.concatenate(blocks)
+    for block in blocks:
         block *= 0.5
+    agent.act(HERE)
+    np.testing.assert_array_equal(model.histories[-1][1][0].reshape(-1, BLOCK, 2), sent)
+
+
+def test_the_model_is_told_what_was_sent_the_safe_action_too():
+    model = Broken()
+    model.broken = slice(0)
+    agent = agent_in(SPACE, model=model, horizon=3, receding_horizon=2)
+    agent.reset(THERE, [0])
+    sent = [agent.act(HERE)[0] for _ in range(2)]
+    model.broken = slice(1)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="the middle of the bounds"):
+            sent.append(agent.act(HERE)[0])
+    model.broken = slice(0)
+    agent.act(HERE)
+    told = model.histories[-1][1][0].reshape(-1, BLOCK, 2)  # of a history of three frames
+    np.testing.assert_array_equal(told, sent[-2:])
+    first_searches = [past for _, past in model.histories if past is not None]
+    np.testing.assert_array_equal(first_searches[0][0].reshape(-1, BLOCK, 2), sent[:2])
 
 
 @pytest.mark.parametrize(
@@ -108,11 +128,30 @@ def test_a_fixed_joint_stays_and_the_others_do_the_work(planner):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_action_is_within_the_bounds_to_the_last_digit(planner, dtype):
     space = gym.spaces.Box(np.array([-0.4, 0.1], dtype), np.array([0.4, 0.7], dtype), dtype=dtype)
-    agent = agent_in(space, planner, init_std=20.0)
+    agent = agent_in(space, planner, search=replace(SEARCH, init_std=20.0))
     agent.reset(np.repeat(picture_of((24, 24))[None], 40, 0), range(40))
     for _ in range(3):
         actions = agent.act(np.repeat(HERE, 40, 0)).reshape(-1, 2)
         assert ((actions >= space.low) & (actions <= space.high)).all()
+
+
+@dataclass(frozen=True)
+class WildConfig(PlannerConfig):
+    """A stranger's search, which heeds no bounds and is not always a number."""
+
+    def make(self, low, high, steps_per_block=1):
+        planner = ICEMConfig().make(low, high, steps_per_block)
+        wild = torch.tensor([[[100.0, -100.0] * BLOCK], [[0.5, torch.nan] * BLOCK]])
+        planner.plan = lambda *args: Plan(wild, torch.zeros(2), wild[:, None], 1)
+        return planner
+
+
+def test_whatever_a_strangers_planner_says_an_action_is_safe():
+    agent = agent_in(SPACE, search=WildConfig())
+    agent.reset(np.repeat(THERE, 2, 0), [0, 1])
+    with pytest.warns(UserWarning, match="no finite cost in 1 of 2"):
+        blocks = agent.act(np.repeat(HERE, 2, 0))
+    np.testing.assert_array_equal(blocks, [[[1, -2]] * BLOCK, [[0, -0.75]] * BLOCK])
 
 
 class Broken(PointModel):
@@ -276,3 +315,15 @@ def test_a_checkpoint_that_does_not_say_what_actions_it_takes_needs_bounds(tmp_p
         agent.reset(pictures, [0])
         blocks.append(agent.act(pictures))
     np.testing.assert_array_equal(*blocks)
+
+
+def test_bounds_and_block_are_the_checkpoints(tmp_path):
+    shutil.copytree(CHECKPOINT, tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    config["interface"] |= {"action_block": 10, "action_low": [0.25], "action_high": [0.5]}
+    (tmp_path / "other/config.json").write_text(json.dumps(config))
+    agent, pictures = PlanningAgent.load(tmp_path / "other"), np.zeros((1, 64, 64, 3), np.uint8)
+    agent.reset(pictures, [0])
+    block = agent.act(pictures)
+    assert (agent.action_block, block.shape) == (10, (1, 10, 1))
+    assert ((block >= 0.25) & (block <= 0.5)).all()
