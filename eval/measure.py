@@ -16,6 +16,7 @@ from jepa_mpc import envs
 from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.distributed import gather_lists, rank
+from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.eval import report, video
 from jepa_mpc.eval.metrics import summarise, summarise_returns
 from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, SuiteResults, SuiteReturns
@@ -99,8 +100,7 @@ def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResult
     agent.reset(goal[None], [config.seed])
     while (left := budget - steps[-1]) > 0:
         block = agent.act(pictures[-1][None])[0][:left]
-        for action in block:
-            env.advance(action)
+        run_block(env, block)
         pictures.append(env.render())
         steps.append(steps[-1] + len(block))
     distances = agent.latent_distance(np.stack(pictures), goal).tolist()

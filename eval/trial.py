@@ -12,6 +12,7 @@ from jepa_mpc import places
 from jepa_mpc.agent.base import Agent, PrivilegedAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import PixelEnv, SuiteTask, TaskSpec
+from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
 from jepa_mpc.eval.protocols import HOLD_STEPS, PROTOCOLS, SUITE_CONTROL_STEPS, Protocol, first_kept
@@ -137,8 +138,7 @@ class Trial:
                 milliseconds.append(1e3 * (time.perf_counter() - begin))
                 if len(milliseconds) == num_decisions + 1:
                     return milliseconds[1:]  # the first one warms up
-                for action in block:
-                    self.env.advance(action)
+                run_block(self.env, block)
                 picture = self.env.render()
 
     def _picture(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:

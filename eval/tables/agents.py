@@ -27,6 +27,7 @@ from jepa_mpc import envs, files, places
 from jepa_mpc.agent.base import Agent, PrivilegedAgent
 from jepa_mpc.agent.rivals import RIVALS, Facts
 from jepa_mpc.cli import parse
+from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, TableConfig
@@ -128,8 +129,7 @@ def multiply_adds(agent: Agent, trial: Trial) -> float:
             if isinstance(agent, PrivilegedAgent):
                 agent.look(env.get_state()[None], pair.goal_state)
             (block,) = agent.act(env.render()[None])
-            for action in block:
-                env.advance(action)
+            run_block(env, block)
     return counter.get_total_flops() / 2 / 5
 
 
