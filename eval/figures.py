@@ -8,7 +8,7 @@ from matplotlib.patches import FancyBboxPatch
 
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PINK = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#7F7F7F"
+GREY = "#5C5C5C"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY)
 MARKERS = "osD^vPX*<>"  # as many kinds as there are lines in any of our figures, for colour alone is not enough
 LINES = ("-", "--", "-.", ":")

@@ -13,7 +13,7 @@ from jepa_mpc.eval.trial import EpisodeRecord, EpisodeTrace
 
 PANEL = 192  # pixels; people see more than the agent's 64
 _MARGIN, _HEAD, _END = 8, 20, 15  # pixels round a panel and above it; frames to look at the end
-_FRAME_MS = 80
+_GIF_SECONDS = 0.08  # a frame, at least: browsers show none faster
 # A frame is read by its tone as well as by its colour.
 _REACHED, _UNDER_WAY, _INK = (0, 158, 115), (210, 210, 210), (40, 40, 40)
 Picture = NDArray[np.uint8]  # (H, W, 3)
@@ -26,7 +26,8 @@ def write_videos(
     traces: Sequence[EpisodeTrace],
     records: Sequence[EpisodeRecord],
 ) -> None:
-    """Writes `episodes.mp4` and `episodes.gif`: goals above, the live view below, framed once the goal is met.
+    """Writes `episodes.mp4`, slow, and `episodes.gif`, in real time: goals above, the live view below, framed once one
+    is met.
 
     `env` draws the pictures, so it may show more pixels than the agent's.
     """
@@ -43,9 +44,11 @@ def write_videos(
             shown = _panel(pictures[min(step, len(pictures) - 1)], caption, reached)
             columns.append(np.concatenate([_panel(goal, "goal"), shown]))
         frames.append(np.concatenate(columns, axis=1))
+    every = max(1, round(_GIF_SECONDS / env.step_seconds))
+    shown_ms = [round(1000 * every * env.step_seconds)] * len(frames[::every])
+    write_gif(folder / "episodes.gif", [*frames[::every], frames[-1]], [*shown_ms, 1500])
     frames += [frames[-1]] * _END
     iio.imwrite(folder / "episodes.mp4", np.stack(frames), fps=12, codec="libx264", macro_block_size=1)
-    write_gif(folder / "episodes.gif", frames, [_FRAME_MS] * len(frames))
 
 
 def write_goal_reached(

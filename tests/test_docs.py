@@ -119,9 +119,8 @@ def of_distance(row):
     low, high = figures if len(figures) == 2 else (*figures, 9.0)
     cells = [row["the cube must go"]]
     for protocol in ("standard", "far"):
-        distance = stored("results/tasks/cube-distance.json")[protocol]
         episodes = stored(f"results/tasks/cube-{protocol}.json")["episodes"]
-        reached = [episode["success"] for episode in episodes if low <= distance[episode["pair"]] < high]
+        reached = [episode["success"] for episode in episodes if low <= episode["distance"] < high]
         cells.append(f"{interval(*metrics.rate(sum(reached), len(reached)))}, n = {len(reached)}")
     return dict(zip(row, cells, strict=True))
 
