@@ -1,6 +1,7 @@
 """Runs an agent on goal tasks. Success is judged here, from simulator state, and never reaches the agent."""
 
 import itertools
+import logging
 import time
 from dataclasses import dataclass
 
@@ -11,12 +12,14 @@ from tqdm import tqdm
 from jepa_mpc import places
 from jepa_mpc.agent.base import Agent, PrivilegedAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
-from jepa_mpc.envs import PixelEnv, SuiteTask, TaskSpec
+from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
 from jepa_mpc.eval.protocols import HOLD_STEPS, PROTOCOLS, SUITE_CONTROL_STEPS, Protocol, first_kept
 from jepa_mpc.seeds import search_seed
+
+log = logging.getLogger(__name__)
 
 State = NDArray[np.float64]
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
@@ -105,6 +108,7 @@ class Trial:
         pictures = [[self._picture(state)] for state in batch.start_state]
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
+        lost: set[int] = set()  # episodes whose simulation has diverged
         agent.reset(batch.goal_picture, [search_seed(self.seed, pair) for pair in numbers])
         for index in range(_num_blocks(agent, self.budget)):
             if isinstance(agent, PrivilegedAgent):
@@ -112,11 +116,17 @@ class Trial:
             blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
             for i, block in enumerate(blocks):
                 self.env.set_state(states[i][-1])
-                for action in block[: self.budget - index * agent.action_block]:
-                    judges[i].see(self.env.advance(action))
-                    states[i].append(self.env.get_state())
+                try:
+                    for action in block[: self.budget - index * agent.action_block] if i not in lost else ():
+                        judges[i].see(self.env.advance(action))
+                        states[i].append(self.env.get_state())
+                except Diverged:  # such an episode stays where it was last well
+                    lost.add(i)
+                    self.env.set_state(states[i][-1])
                 pictures[i].append(self.env.render())
             bar.update(len(blocks))
+        if lost:
+            log.warning("the simulation of %d of %d episodes diverged; they end there", len(lost), len(states))
         records = [judge.record(pair, self.protocol) for pair, judge in zip(numbers, judges, strict=True)]
         traces = [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
         return list(zip(records, traces, strict=True))
@@ -173,7 +183,8 @@ class _Judge:
         strict = first_kept(np.array(self._strict), self._spec.strict_steps)
         steps = strict if protocol.strict else first_kept(pose, protocol.steps)
         first, held = first_kept(pose, 1), first_kept(pose, HOLD_STEPS)
-        errors = self._errors[-1], min(self._errors)
+        seen = self._errors or [self._distance]  # nothing was seen where the first step diverged
+        errors = seen[-1], min(seen)
         return EpisodeRecord(pair, steps is not None, steps, first, held, strict, *errors, self._reward, self._distance)
 
 

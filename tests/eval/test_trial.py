@@ -8,6 +8,7 @@ import pytest
 from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.base import RandomAgent
+from jepa_mpc.envs import Diverged
 from jepa_mpc.eval import video
 from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
 from jepa_mpc.eval.measure import Run, to_picture
@@ -58,6 +59,25 @@ def go(agent, tasks, protocol="standard", **changes):
     batch = {"batch_size": changes.pop("batch_size")} if "batch_size" in changes else {}
     settings = {"env": Line(), "spec": LINE, "seed": 0, "budget": LINE.budget, **changes}
     return Trial(pairs=tasks, protocol=protocol, **settings).run(agent, **batch)
+
+
+class Cliff(Line):
+    """A line on which the simulation diverges beyond 2."""
+
+    def advance(self, action):
+        if self.qpos[0] + action[0] > 2:
+            raise Diverged("beyond the cliff")
+        return super().advance(action)
+
+
+def test_a_diverging_episode_ends_alone_where_it_was_last_well(caplog):
+    agent = Script([[1, 1, 1, 1, 1, 1], [0.5] * 6, [9] * 6])
+    records, traces = go(agent, pairs_of([0, -2, 0], [2, 0, 2]), env=Cliff())
+    assert [record.success for record in records] == [True, True, False]
+    assert [record.final_error for record in records] == [0, 1, 2]
+    assert [trace.states[:, 0].tolist()[-1] for trace in traces] == [2, 1, 0]
+    assert len({len(trace.pictures) for trace in traces}) == 1
+    assert "the simulation of 2 of 3 episodes diverged" in caplog.text
 
 
 def test_a_record_by_hand():
