@@ -1,6 +1,8 @@
 """What a run came to, for people: rows of a table in the terminal or in Markdown, and a plot."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,12 @@ def print_table(title: str, rows: Rows) -> None:
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Returns the lines of a table."""
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+def page(*parts: str | list[str]) -> str:
+    """Returns Markdown, a paragraph or a table a part: prose is wrapped at 100, the lines of a table stay."""
+    wrap = partial(textwrap.fill, width=100, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(wrap(part) if isinstance(part, str) else "\n".join(part) for part in parts) + "\n"
 
 
 def rate(summary: SuccessSummary) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import files
 from jepa_mpc.eval.metrics import rate
-from jepa_mpc.eval.report import markdown_table
+from jepa_mpc.eval.report import markdown_table, page
 from jepa_mpc.eval.results import Made
 from jepa_mpc.provenance import command_line
 from jepa_mpc.settings import to_json
@@ -111,28 +111,21 @@ def tables(rows: list[StudyRow], baselines: Baselines) -> str:
     for name in dict.fromkeys(name for name, _ in swept):
         tried = sorted((row for row in rows if row.regularizer == name), key=lambda row: -sum(row.hits))
         ends.append([f"`{name}`", *(f"{_percent(row.hits)}: {_setting(row)}" for row in (tried[0], tried[-1]))])
-    lines = [
+    return page(
         f"Made by `jepa-mpc benchmark collapse`. Success on {len(rows[0].hits)} standard pairs a training; intervals "
         f"are Wilson's at 95 %. On the same pairs: {agents}. All else is read off held-out episodes, on average over "
         "the seeds.",
-        "",
-        *markdown_table(success, ([row[column] for column in success] for row in defaults)),
-        "",
+        markdown_table(success, ([row[column] for column in success] for row in defaults)),
         "Effective rank ignores scale: what is left of a collapsed space is noise in every direction, and has the "
         "highest. Read it beside the std.",
-        "",
-        *markdown_table(embedding, ([row[column] for column in embedding] for row in defaults)),
-        "",
+        markdown_table(embedding, ([row[column] for column in embedding] for row in defaults)),
         "One option at a time, seed 0. A dagger: the guard reports collapse.",
-        "",
-        *markdown_table(
+        markdown_table(
             ["remedy", "option, default", *(f"× {factor:g}" for factor in factors)],
             (_sweep(*what, each, factors) for what, each in swept.items()),
         ),
-        "",
-        *markdown_table(["remedy", "best", "worst"], ends),
-    ]
-    return "\n".join(lines) + "\n"
+        markdown_table(["remedy", "best", "worst"], ends),
+    )
 
 
 def _at_defaults(name: str, seeds: list[StudyRow]) -> dict[str, str]:

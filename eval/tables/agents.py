@@ -226,19 +226,15 @@ def table(rows: dict[str, dict[int, AgentRow]], spec: envs.TaskSpec, config: Age
     suite = " / ".join(rewarded.name for rewarded in spec.suite)
     reach = ("agent", "is given", "standard, % [95 %]", "far, % [95 %]", f"return, {suite}", "runs")
     cost = ("agent", "steps seen", "reward", "learned in", "decision, for steps", "multiply-adds", "parameters")
-    lines = [
+    return report.page(
         f"# Agents on `{config.task}`",
-        "",
         f"Made by `jepa-mpc benchmark agents --task {config.task}` on {config.num_episodes} pairs of seed "
         f"{config.seed}, the same for everyone: the mean over seeds of learning, Wilson's 95 % interval for the pairs, "
         "and the seeds' own rates. Runs are named by their commits. What is equal, what is not, and what would change "
         "the verdict: [docs/benchmark.md](../../../benchmark.md).",
-        "",
-        *report.markdown_table(reach, (_reach(name, each) for name, each in rows.items())),
-        "",
-        *report.markdown_table(cost, (_cost(name, list(each.values())) for name, each in rows.items())),
-    ]
-    return "\n".join(lines) + "\n"
+        report.markdown_table(reach, (_reach(name, each) for name, each in rows.items())),
+        report.markdown_table(cost, (_cost(name, list(each.values())) for name, each in rows.items())),
+    )
 
 
 def _reach(name: str, rows: dict[int, AgentRow]) -> list[str]:

@@ -109,13 +109,11 @@ def table(rows: dict[str, PlannerRow], config: PlannersConfig) -> str:
     """Returns the table as Markdown, by rate of holding."""
     header = ("planner, objective, size", "touched, % [95 %]", "held, % [95 %]", "strict, %", "decision, ms (p95)")
     order = sorted(rows, key=lambda name: (-rows[name].held.rate, rows[name].decision_ms.median))
-    lines = [
+    return report.page(
         f"Made by `jepa-mpc benchmark planners --task {config.task}` on {config.num_episodes} far pairs of seed "
         f"{config.seed}; intervals are Wilson's at 95 %.",
-        "",
-        *report.markdown_table(header, (_line(name, rows[name]) for name in order)),
-    ]
-    return "\n".join(lines) + "\n"
+        report.markdown_table(header, (_line(name, rows[name]) for name in order)),
+    )
 
 
 def _line(name: str, row: PlannerRow) -> list[str]:

@@ -99,16 +99,15 @@ def table(rows: dict[tuple[str, TableRow], PairResults], config: TasksConfig) ->
         *("random, held / strict, %", "published, %", "decision", "run"),
     ]
     far = {each: results for each, results in rows.items() if results.episodes[0].distance is not None}
-    lines = [
+    parts: list[str | list[str]] = [
         f"Made by `jepa-mpc benchmark tasks`, {config.num_episodes} pairs of seed {config.seed}; intervals are "
         "Wilson's at 95 %. † A baseline reaches more than a third of these goals: judge such a row by what is held.",
-        "",
-        *report.markdown_table(header, (_line(*each, results) for each, results in rows.items())),
+        report.markdown_table(header, (_line(*each, results) for each, results in rows.items())),
     ]
     if far:
         header = ["success, % [95 %], by how far the goal is", "nearest third", "middle third", "farthest third"]
-        lines += ["", *report.markdown_table(header, (_strata(*each, results) for each, results in far.items()))]
-    return "\n".join(lines) + "\n"
+        parts.append(report.markdown_table(header, (_strata(*each, results) for each, results in far.items())))
+    return report.page(*parts)
 
 
 def _line(task: str, row: TableRow, results: PairResults) -> list[str]:
