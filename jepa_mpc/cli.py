@@ -67,7 +67,7 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 def main() -> NoReturn:
     """Runs `jepa-mpc`."""
-    words = sys.argv[1:]
+    words = _take_home(sys.argv[1:])
     if not words or words[0] in ("-h", "--help"):
         print(overview())  # noqa: T201
         sys.exit(0)
@@ -136,7 +136,13 @@ def parse(kind: type[T], args: Sequence[str], default: T | None = None) -> T:
 
     from jepa_mpc.settings import checked
 
-    return checked(tyro.cli(kind, args=args, default=default))  # type: ignore[return-value]
+    config = tyro.cli(kind, args=args, default=default, prog=_program(kind.__module__))
+    return checked(config)  # type: ignore[return-value]
+
+
+def _program(module: str) -> str:
+    """Returns what one types to run the command of a module."""
+    return " ".join(["jepa-mpc", *(name for name, each in COMMANDS.items() if module == f"jepa_mpc.{each.module}")])
 
 
 def option_value(args: Sequence[str], option: str) -> str | None:
@@ -157,18 +163,23 @@ def choose(args: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str], 
     """
     words, chosen = list(args), {}
     for option, registry in options.items():
-        if (name := option_value(words, option)) is not None:
+        if (name := _take(words, option)) is not None:
             chosen[option] = registry[name]
-            at = next(i for i, word in enumerate(words) if word == option or word.startswith(f"{option}="))
-            del words[at : at + (1 if "=" in words[at] else 2)]
     return words, chosen
 
 
+def _take(words: list[str], option: str) -> str | None:
+    """Removes an option from the words, each time that it is given, and returns what it is set to."""
+    value = option_value(words, option)
+    for at in reversed([i for i, word in enumerate(words) if word == option or word.startswith(f"{option}=")]):
+        if words[at + 1 : at + 2] or "=" in words[at]:  # one without a value is left for the parser to refuse
+            del words[at : at + (1 if "=" in words[at] else 2)]
+    return value
+
+
 def _take_home(words: list[str]) -> list[str]:
-    if (place := option_value(words, "--home")) is not None:
+    if (place := _take(words, "--home")) is not None:
         os.environ[HOME_VARIABLE] = place
-        at = next(i for i, word in enumerate(words) if word == "--home" or word.startswith("--home="))
-        del words[at : at + (1 if "=" in words[at] else 2)]
     return words
 
 

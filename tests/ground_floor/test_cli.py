@@ -97,6 +97,8 @@ def test_choices_are_taken_out_of_the_words():
     rest, chosen = cli.choose(["--steps", "1", "--planner", "x", "--last"], {"--planner": {"x": 7}, "--other": {}})
     assert (rest, chosen) == (["--steps", "1", "--last"], {"--planner": 7})
     assert cli.choose(["--planner=x"], {"--planner": {"x": 7}}) == ([], {"--planner": 7})
+    assert cli.choose(["--planner", "y", "--planner=x"], {"--planner": {"x": 7}}) == ([], {"--planner": 7})
+    assert cli.choose(["--steps", "1", "--planner"], {"--planner": {"x": 7}}) == (["--steps", "1", "--planner"], {})
 
 
 def run(*words):
@@ -118,6 +120,8 @@ def run(*words):
         (["plann"], 2, "error: unknown command 'plann'; did you mean plan"),
         (["speed", "renderin"], 2, "did you mean speed rendering"),
         (["speed"], 2, "speed planning"),
+        (["--home", "/a", "tasks"], 0, "reacher"),
+        (["tasks", "--help"], 0, "usage: jepa-mpc tasks "),
         (["plan", "--task", "reachr"], 1, "error: unknown task 'reachr'; did you mean reacher"),
         (["train", "--task=reachr"], 1, "error: unknown task 'reachr'; did you mean reacher"),
         (["tasks"], 0, "reacher"),

@@ -297,6 +297,6 @@ def export_release(config: Export) -> Path:
 def main(args: Sequence[str]) -> None:
     from tyro.extras import subcommand_cli_from_dict
 
-    config = subcommand_cli_from_dict({"import": Import, "export": Export}, args=args)
+    config = subcommand_cli_from_dict({"import": Import, "export": Export}, args=args, prog="jepa-mpc convert lewm")
     done = import_release(config) if isinstance(config, Import) else export_release(config)
     print(f"wrote {done}")  # noqa: T201
