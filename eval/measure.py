@@ -43,7 +43,7 @@ class Run:
 
     @property
     def batch_size(self) -> int:
-        """Episodes planned at once: a deadline is for one."""
+        """Returns how many episodes are planned at once: a deadline is for one."""
         return BATCH_SIZE if self.config.agent.deadline_ms is None else 1
 
     def baselines(self) -> dict[str, Agent]:

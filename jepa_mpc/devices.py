@@ -8,7 +8,7 @@ from jepa_mpc.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" the best there is; `UserError` if it is not there.
+    """Returns the device of that name, or for "auto" the best there is; `UserError` if it is not there.
 
     Of several processes on a machine each gets a GPU of its own.
     """
@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 natively."""
+    """Returns whether the hardware multiplies bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

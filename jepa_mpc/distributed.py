@@ -52,7 +52,7 @@ def num_ranks() -> int:
 
 
 def gather_lists(mine: list[T]) -> list[T]:
-    """The ranks' lists one after another."""
+    """Returns the ranks' lists one after another."""
     lists: list[list[T]] = [mine] * num_ranks()
     if num_ranks() > 1:
         dist.all_gather_object(lists, mine)
@@ -80,7 +80,7 @@ def wait_for_all() -> None:
 
 
 def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """This rank's part of the rows (B, ...): equal parts, in order."""
+    """Returns this rank's part of the rows (B, ...): equal parts, in order."""
     size, rest = divmod(len(rows), num_ranks())
     if rest:
         raise ValueError(
@@ -90,7 +90,7 @@ def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum of the ranks' tensors, the same on all of them."""
+    """Returns the sum of the ranks' tensors, the same on all of them."""
     return _Sum.apply(x) if num_ranks() > 1 else x
 
 
@@ -99,7 +99,7 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The ranks' tensors (n, ...) one after another (N, ...)."""
+    """Returns the ranks' tensors (n, ...) one after another (N, ...)."""
     others = x.new_zeros(num_ranks(), *x.shape)
     return sum_over_ranks(torch.cat([others[: rank()], x[None], others[rank() + 1 :]])).flatten(0, 1)
 
@@ -126,7 +126,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Step(nn.Module):
-    """A function of some parameters as a module, which is what DistributedDataParallel takes."""
+    """Returns a function of some parameters as a module, which is what DistributedDataParallel takes."""
 
     def __init__(self, function, trained: nn.Module):
         super().__init__()
@@ -137,7 +137,7 @@ class _Step(nn.Module):
 
 
 def average_gradients(function, trained: nn.Module):
-    """The function, whose result's gradients for the parameters of `trained` are means over the ranks."""
+    """Returns the function, whose result's gradients for the parameters of `trained` are means over the ranks."""
     if num_ranks() == 1:
         return function
     # Buffers are statistics of the whole batch, so they agree already. A phase always trains the same parameters.

@@ -52,7 +52,7 @@ class ICEM(CEM):
 
 @functools.lru_cache
 def colouring(num_steps: int, exponent: float) -> torch.Tensor:
-    """The filter (T, T) that turns T steps of white noise into noise whose power falls as 1/frequency^exponent.
+    """Returns the filter (T, T) that turns T steps of white noise into noise whose power falls as 1/frequency^exponent.
 
     Its result has unit variance by the spectrum itself: scaling every sequence by its own std would make all equally
     vigorous, and by the batch's would tie episodes to each other (cf. Timmer & König, 1995).

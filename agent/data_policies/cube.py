@@ -60,7 +60,7 @@ def controller(env: PixelEnv, block: int, rng: np.random.Generator) -> Callable[
 
 
 def _new_target(rng: np.random.Generator) -> dict[str, Any]:
-    """A place on the floor, and a rotation."""
+    """Returns a place on the floor, and a rotation."""
     return {
         "privileged/target_block_pos": np.array([*rng.uniform(*OBJECT_BOUNDS), REST_HEIGHT]),
         "privileged/target_block_yaw": np.array([rng.uniform(-np.pi, np.pi)]),
@@ -68,7 +68,7 @@ def _new_target(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _placed(seen: dict[str, Any], target: dict[str, Any]) -> bool:
-    """Whether the cube is where it was to go, and the hand has let go of it."""
+    """Returns whether the cube is where it was to go, and the hand has let go of it."""
     cube, hand = seen["privileged/block_0_pos"], seen["proprio/effector_pos"]
     there = np.linalg.norm(target["privileged/target_block_pos"] - cube) < ARRIVED
     return bool(there and hand[2] - cube[2] > CLEARANCE)

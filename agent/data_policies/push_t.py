@@ -42,7 +42,7 @@ def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy
 
 
 def _wander(env: PixelEnv, rng: np.random.Generator) -> Steps:
-    """Random actions, each held for some steps."""
+    """Yields random actions, each held for some steps."""
     for _ in range(rng.integers(1, 4)):
         action = rng.uniform(-1, 1, 2)
         for _ in range(rng.integers(4, 14)):
@@ -78,7 +78,7 @@ def _read(env: PixelEnv) -> tuple[NDArray[np.float64], NDArray[np.float64], floa
 
 
 def _choose(env: PixelEnv, rng: np.random.Generator) -> tuple[NDArray[np.float64], ...]:
-    """A point of the outline, the outward normal there, and a point of the block to push toward, in its frame.
+    """Returns a point of the outline, the outward normal there, and a point of the block to push toward, in its frame.
 
     Of random ones that the agent can get to and that lead away from walls near by, the nearest of a few: a demonstrator
     does not walk round the block without need.
@@ -104,7 +104,7 @@ def _choose(env: PixelEnv, rng: np.random.Generator) -> tuple[NDArray[np.float64
 
 
 def _leads_inward(way: NDArray[np.floating], block: NDArray[np.floating], angle: float) -> bool:
-    """Whether a push that way takes the block away from every wall that is near."""
+    """Returns whether a push that way takes the block away from every wall that is near."""
     centre = push_t.to_world(push_t.CENTRE_OF_MASS, block, angle)
     too_low, too_high = centre < MARGIN, centre > push_t.SIDE - MARGIN
     return not (way[too_low] < 0).any() and not (way[too_high] > 0).any()
@@ -113,7 +113,7 @@ def _leads_inward(way: NDArray[np.floating], block: NDArray[np.floating], angle:
 def _walk(
     agent: NDArray[np.floating], goal: NDArray[np.floating], block: NDArray[np.floating], angle: float, side: int
 ) -> NDArray[np.floating]:
-    """The action toward a goal, round the block where it is in the way, on the side that is given."""
+    """Returns the action toward a goal, round the block where it is in the way, on the side that is given."""
     way = goal - agent
     path = push_t.to_block(agent + np.linspace(0, 1, 9)[1:, None] * way, block, angle)
     if (push_t.distance_to_block(path) < push_t.RADIUS).any():
@@ -126,6 +126,6 @@ def _walk(
 
 
 def _nearest(point: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The nearest point of the block, in its frame."""
+    """Returns the nearest point of the block, in its frame."""
     candidates = np.clip(point, push_t.BOXES[:, :2], push_t.BOXES[:, 2:])
     return candidates[np.linalg.norm(candidates - point, axis=1).argmin()]

@@ -66,7 +66,7 @@ def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
 
 
 def _wander(env: MujocoEnv, rng: np.random.Generator) -> Steps:
-    """Random torques, each held for some steps."""
+    """Yields random torques, each held for some steps."""
     for _ in range(rng.integers(2, 6)):
         action = rng.uniform(env.action_space.low, env.action_space.high)
         for _ in range(rng.integers(2, 9)):
@@ -74,7 +74,7 @@ def _wander(env: MujocoEnv, rng: np.random.Generator) -> Steps:
 
 
 def _approach_and_push(env: MujocoEnv, push: Push, rng: np.random.Generator) -> Steps:
-    """To the object, and one way; from between the fingers, it can go on in others."""
+    """Goes to the object, and pushes it one way; from between the fingers, it can go on in others."""
     way, within, model, data = push.way, push.within, env.model, env.data
     for step in range(_PATIENCE + 1):
         aim = _aim(data, read_object(env), way, within, depth=0.0)
@@ -101,7 +101,7 @@ def _approach_and_push(env: MujocoEnv, push: Push, rng: np.random.Generator) -> 
 
 
 def _choose(env: MujocoEnv, rng: np.random.Generator) -> Push | None:
-    """A push for which the arm can get into place, by inverse kinematics; of random ones the first, if there is any."""
+    """Returns a push for which the arm can get into place, by inverse kinematics, or None."""
     model, thing = env.model, read_object(env)
     scratch = mujoco.MjData(model)
     for _ in range(_ATTEMPTS):
@@ -125,7 +125,7 @@ def _choose(env: MujocoEnv, rng: np.random.Generator) -> Push | None:
 
 
 def _choose_way(thing: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random direction on the table (2,), inward if the object is far out."""
+    """Returns a random direction on the table (2,), inward if the object is far out."""
     while True:
         angle = rng.uniform(-np.pi, np.pi)
         way = np.array([np.cos(angle), np.sin(angle)])
@@ -134,21 +134,21 @@ def _choose_way(thing: NDArray[np.floating], rng: np.random.Generator) -> NDArra
 
 
 def leads_inward(way: NDArray[np.floating], thing: NDArray[np.floating]) -> bool:
-    """Whether a push that way takes the object back to the disc, if it has left it."""
+    """Returns whether a push that way takes the object back to the disc, if it has left it."""
     offset = thing - CENTRE
     distance = float(np.linalg.norm(offset))
     return distance < RADIUS or way @ offset < -0.3 * distance
 
 
 def _fits(way: NDArray[np.floating], within: bool) -> bool:
-    """Whether the fork can push that way of its frame: not back from within, nor forward from outside."""
+    """Returns whether the fork can push that way of its frame: not back from within, nor forward from outside."""
     return bool(way[0] > -0.2 if within else way[0] < 0.7)
 
 
 def _aim(
     data: mujoco.MjData, thing: NDArray[np.floating], way: NDArray[np.floating], within: bool, depth: float
 ) -> NDArray[np.float64]:
-    """Where the hand is to be (3,), turned as it is, for the object to be pushed that way at that depth."""
+    """Returns where the hand is to be (3,), turned as it is, for the object to be pushed that way at that depth."""
     _, turn = read_hand(data)
     way = way @ turn
     ahead, left = np.clip(3 * way, -1, 1)  # a corner of the fork, but for ways that are nearly straight
@@ -160,12 +160,12 @@ def _aim(
 
 
 def read_object(env: MujocoEnv) -> NDArray[np.float64]:
-    """The object's place on the table (2,)."""
+    """Returns the object's place on the table (2,)."""
     return _OBJECT + env.qpos[[8, 7]]
 
 
 def read_hand(data: mujoco.MjData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The hand's place (3,), and the rotation (2, 2) to the table from the fork's frame: ahead, left."""
+    """Returns the hand's place (3,), and the rotation (2, 2) to the table from the fork's frame: ahead, left."""
     hand = data.body("tips_arm")
     ahead = hand.xmat[[0, 3]]
     ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-9)
@@ -175,7 +175,7 @@ def read_hand(data: mujoco.MjData) -> tuple[NDArray[np.float64], NDArray[np.floa
 def _change(
     model: mujoco.MjModel, data: mujoco.MjData, aim: NDArray[np.floating], posture: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The change of the joints (7,) that takes the hand to a place (3,) and levels the fork, to first order.
+    """Returns the change of the joints (7,) that takes the hand to a place (3,) and levels the fork, to first order.
 
     A joint that would leave its range goes to the end of it, and the others do the rest. What freedom is left they use
     to near a posture (7,).
@@ -200,13 +200,13 @@ def _change(
 def _least_squares(
     jacobian: NDArray[np.floating], error: NDArray[np.floating], preferred: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    """The change of the joints nearest to the preferred one that takes the error away, damped near singular poses."""
+    """Returns the joints' change nearest to the preferred one that takes the error away, damped near singularities."""
     weights = jacobian @ jacobian.T + _DAMPING**2 * np.eye(len(error))
     return preferred + jacobian.T @ np.linalg.solve(weights, error - jacobian @ preferred)
 
 
 def _drive(env: MujocoEnv, change: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Torques (7,) of a spring to joints that differ from the present ones by so much, through the arm's inertia."""
+    """Returns torques (7,) of a spring to joints that differ by so much from the present ones, through the inertia."""
     model, data = env.model, env.data
     acceleration, torque = np.zeros((2, model.nv))
     acceleration[:NUM_JOINTS] = _STIFFNESS**2 * change - 2 * _STIFFNESS * data.qvel[:NUM_JOINTS]

@@ -268,7 +268,7 @@ def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, episode_len: int, fo
 
 
 def _seed_all(sac: "SAC", rng: np.random.Generator) -> None:
-    """Every generator that stable-baselines3 draws from: random actions, batches and the actor's noise."""
+    """Seeds every generator that stable-baselines3 draws from: random actions, batches and the actor's noise."""
     sac.action_space.seed(int(rng.integers(2**31)))
     np.random.seed(int(rng.integers(2**31)))
     torch.manual_seed(int(rng.integers(2**31)))

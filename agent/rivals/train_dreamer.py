@@ -101,7 +101,7 @@ def speed_up_convolutions() -> None:
 
 @contextlib.contextmanager
 def quiet_sheeprl() -> Iterator[None]:
-    """Its import warns of much that is none of ours."""
+    """Silences the warnings of its import, which are none of ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
