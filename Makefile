@@ -14,8 +14,9 @@ PYTORCH_CPU := https://download.pytorch.org/whl/cpu
 reacher: $(READY)
 	$(VENV)/bin/python eval/run_planning.py --task reacher
 
+# Two files at a time, each on one thread: threads that wait for each other would take most of the time.
 test: $(READY)
-	$(VENV)/bin/pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(VENV)/bin/pytest -m slow
