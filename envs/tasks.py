@@ -63,7 +63,8 @@ OWN_TASKS = [
             TableRow(published="88.7 (RP1)"),
             TableRow("hold"),
             TableRow("strict", published="43.0, 25 ahead (LeWM, by CLEAR-LeWM)"),
-            TableRow("far", published="65.6 in 200 steps (Graph-Guided)"),
+            TableRow("far"),
+            TableRow("far", budget=200, published="65.6 (Graph-Guided)"),
         ),
     ),
     # Two-Room of the same paper: within 16 of 224 pixels.
@@ -99,7 +100,8 @@ OWN_TASKS = [
         },
         rows=(
             TableRow(published="91–96 (LeWM)"),
-            TableRow("far", published="30.4; 42.4 in 250 steps (Graph-Guided)"),
+            TableRow("far", published="30.4 (Graph-Guided)"),
+            TableRow("far", budget=250, published="42.4 (Graph-Guided)"),
         ),
     ),
     # OGBench's cube-single: the cube within 4 cm, wherever the arm is. Pairs whose cube does not move are left out
@@ -119,7 +121,8 @@ OWN_TASKS = [
         planning={"planner": _THOROUGH, "effort_weight": 0.0},  # effort would hold the gripper half open
         rows=(
             TableRow(published="87.3 over doing nothing (RP1)"),
-            TableRow("far", published="48.0 in 200 steps (Graph-Guided)"),
+            TableRow("far"),
+            TableRow("far", budget=200, published="48.0 (Graph-Guided)"),
         ),
     ),
     # Within the radius of the suite's own target.

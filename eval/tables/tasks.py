@@ -46,7 +46,8 @@ class TasksConfig(TableConfig):
 def row_name(task: str, row: TableRow) -> str:
     """Returns the name of a row's file."""
     offset = f"-offset{row.goal_offset}" if row.goal_offset else ""
-    return f"{places.slug(task)}-{row.protocol}{offset}"
+    budget = f"-budget{row.budget}" if row.budget else ""
+    return f"{places.slug(task)}-{row.protocol}{offset}{budget}"
 
 
 def run_settings(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_success_stands_by_how_far_the_goal_was(place):
 def test_rows_have_names_of_their_own():
     names = [row_name(task, row) for task in envs.task_names() for row in envs.get_task(task).rows]
     assert len(set(names)) == len(names)
-    assert row_name("gym/Pusher-v5", TableRow("standard", 100, 150)) == "gym-Pusher-v5-standard-offset100"
+    assert row_name("gym/Pusher-v5", TableRow("standard", 100, 150)) == "gym-Pusher-v5-standard-offset100-budget150"
 
 
 def test_the_committed_table_is_drawn_from_the_committed_rows(monkeypatch, tmp_path):
