@@ -4,6 +4,7 @@ Pair i depends on the seed and i alone: 50 pairs are the first 50 of 200. Their 
 from data collection's by construction (`seeds.episode_rng`), so no pair was ever trained on.
 """
 
+import functools
 import hashlib
 import io
 import logging
@@ -23,6 +24,8 @@ from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
 
 log = logging.getLogger(__name__)
+
+MOST_DIVERGED = 20  # episodes in a row, before it is given up
 
 
 @dataclass(frozen=True)
@@ -46,40 +49,55 @@ def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, 
 
     The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest.
     """
-    rng = episode_rng("goal", seed, index)
-    while True:
+    rng, unsolved = episode_rng("goal", seed, index), None
+    while unsolved is None:
         states, poses = _sample_episode(env, spec, rng)
         if far:
             others = _sample_episode(env, spec, rng)[1]
             candidates = zip(rng.permutation(len(poses)), rng.permutation(len(others)), strict=True)
-            goals = ((start, others[goal]) for start, goal in candidates)
         else:
-            starts = rng.permutation(len(states) - spec.goal_offset)
-            goals = ((start, poses[start + spec.goal_offset]) for start in starts)
-        unsolved = next((pair for pair in goals if not spec.pose.success(poses[pair[0]], pair[1])), None)
-        if unsolved is not None:
-            start, goal_qpos = unsolved
-            break
+            others, starts = poses, rng.permutation(len(states) - spec.goal_offset)
+            candidates = zip(starts, starts + spec.goal_offset, strict=True)
+        unsolved = next((each for each in candidates if not spec.pose.success(poses[each[0]], others[each[1]])), None)
+    start, goal = unsolved
     if far:
-        env.set_pose(goal_qpos)
+        env.set_pose(others[goal])
     else:
-        env.set_state(states[start + spec.goal_offset])
-    return GoalTasks(states[start][None], env.get_state()[None], goal_qpos[None], env.render()[None])
+        env.set_state(states[goal])
+    return _pair(env, states[start], others[goal])
 
 
 def _sample_episode(
     env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """Simulates an episode; returns states and poses at every step."""
-    policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
-    env.reset(seed=int(rng.integers(2**31)))
-    states, poses = [env.get_state()], [env.qpos]
-    for _ in range(spec.episode_len // spec.action_block):
-        for action in policy(None):
-            env.advance(action)
-            states.append(env.get_state())
-            poses.append(env.qpos)
+    """Simulates an episode; returns states and poses at every step. One that diverges gives way to the next."""
+    for remaining in reversed(range(MOST_DIVERGED)):
+        policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
+        env.reset(seed=int(rng.integers(2**31)))
+        states, poses = [env.get_state()], [env.qpos]
+        try:
+            for _ in range(spec.episode_len // spec.action_block):
+                for action in policy(None):
+                    env.advance(action)
+                    states.append(env.get_state())
+                    poses.append(env.qpos)
+            break
+        except envs.Diverged:
+            if not remaining:
+                raise
+            _say_diverged(spec.name)
     return states, poses
+
+
+@functools.cache
+def _say_diverged(task: str) -> None:
+    """Warns, once."""
+    log.warning("simulations of %s diverge at times; their pairs are drawn anew", task)
+
+
+def _pair(env: envs.PixelEnv, start: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> GoalTasks:
+    """Returns one pair (N = 1), whose goal is what the simulator shows now."""
+    return GoalTasks(start[None], env.get_state()[None], goal_qpos[None], env.render()[None])
 
 
 def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> GoalTasks:
@@ -89,7 +107,7 @@ def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episode
         env.reset(seed=int(episode_rng(task.name, seed, index).integers(2**31)))
         start, goal_qpos = env.get_state(), task.goal_pose(env)
         env.set_pose(goal_qpos)
-        episodes.append(GoalTasks(start[None], env.get_state()[None], goal_qpos[None], env.render()[None]))
+        episodes.append(_pair(env, start, goal_qpos))
     return _concatenate(episodes)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from watching import KINDS, assert_asked_the_pairs, watch_agents
 
 from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import measure, run_planning
 from jepa_mpc.eval.picture_goal import load_goal_image
@@ -22,6 +23,7 @@ from jepa_mpc.eval.results import PairResults, PictureResults, SuiteResults
 from jepa_mpc.eval.results import read_results as read_back
 from jepa_mpc.eval.run_planning import RunConfig, evaluate
 from jepa_mpc.places import HOME_VARIABLE
+from jepa_mpc.planners import CEMConfig
 from jepa_mpc.settings import to_json
 
 
@@ -357,39 +359,41 @@ def test_a_preset_and_a_planner_are_where_options_begin(command, read_results, t
     assert (planner["planner"], planner["num_samples"], "num_elites" in planner) == ("mppi", 4, False)
 
 
-def test_processes_share_the_episodes_evenly(tmp_path):
+def test_processes_share_the_episodes_evenly(tmp_path, monkeypatch):
     """Three processes have two of six episodes each, and the first one reports what one process does."""
+    agent = AgentConfig(CEMConfig(num_samples=16, num_elites=4, num_iterations=2))
+    config = RunConfig("two_room", num_episodes=6, budget=10, video=False, output=tmp_path / "out", agent=agent)
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys, numpy as np, torch\n"
+        "import pathlib\n"
+        "from pathlib import PosixPath\n"
         "from jepa_mpc.agent import planning_agent\n"
+        "from jepa_mpc.agent.agent_config import AgentConfig\n"
         "from jepa_mpc.distributed import rank\n"
         "from jepa_mpc.eval import measure\n"
         "from jepa_mpc.eval.run_planning import RunConfig, evaluate\n"
-        "torch.set_num_threads(1)\n"
+        "from jepa_mpc.planners import CEMConfig\n"
         "measure.NUM_TIMED_DECISIONS = 1\n"
-        "reset, batches = planning_agent.PlanningAgent.reset, []\n"
+        "reset = planning_agent.PlanningAgent.reset\n"
         "def watched(self, goals, seeds):\n"
-        "    batches.append(len(goals))\n"
+        "    with open(f'batches-{rank()}', 'a') as file: file.write(f'{len(goals)} ')\n"
         "    reset(self, goals, seeds)\n"
         "planning_agent.PlanningAgent.reset = watched\n"
-        "evaluate(RunConfig(num_episodes=6, budget=10, video=False, output=sys.argv[1]))\n"
-        "print('batch', batches[0])\n"
+        f"evaluate({config!r})\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    episodes, batches = [], []
-    for name, start in (("one", [sys.executable]), ("three", launcher)):
-        command = [*start, script, tmp_path / name]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
-        batches.append([line for line in done.stdout.splitlines() if line.startswith("batch")])
-        episodes.append(json.loads((tmp_path / name / "results.json").read_text())["episodes"])
-    assert batches == [["batch 6"], ["batch 2"] * 3]
-    assert [each["pair"] for each in episodes[1]] == list(range(6))
+    done = subprocess.run([*launcher, script], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.read_text().split()[0] for path in sorted(tmp_path.glob("batches-*"))] == ["2"] * 3
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
+    seen = watch_agents(monkeypatch)
+    episodes = evaluate(config, write=False).episodes, read_back(tmp_path / "out/results.json").episodes
+    assert len(seen["PlanningAgent"][0][1]) == 6
+    assert [each.pair for each in episodes[1]] == list(range(6))
     for one, three in zip(*episodes, strict=True):
-        assert (one["success"], one["steps"], one["distance"]) == (three["success"], three["steps"], three["distance"])
-        assert one["final_error"] == pytest.approx(three["final_error"], abs=1e-4)
+        assert (one.success, one.steps, one.distance) == (three.success, three.steps, three.distance)
+        assert one.final_error == pytest.approx(three.final_error, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,10 @@ class Cliff(Line):
     """A line on which the simulation diverges beyond 2."""
 
     def advance(self, action):
-        if self.qpos[0] + action[0] > 2:
-            raise Diverged("beyond the cliff")
-        return super().advance(action)
+        return self.diverge(action) if self.qpos[0] + action[0] > 2 else super().advance(action)
+
+    def diverge(self, action):
+        raise Diverged("beyond the cliff")
 
 
 def test_a_diverging_episode_ends_alone_where_it_was_last_well(caplog):
@@ -203,6 +204,19 @@ def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch)
     assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
     monkeypatch.setattr(Line, "get_state", lambda self: np.array([self.x, 0.0]))  # a simulator whose state has grown
     assert goal_tasks(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
+
+
+def test_pairs_whose_simulation_diverges_are_drawn_anew_which_is_said_once(tmp_path, monkeypatch, caplog):
+    spec = register(monkeypatch, replace(LINE, name="line-with-a-cliff"))
+    pairs = goal_tasks(Cliff(), spec, 1, 30, tmp_path)
+    assert len(pairs) == 30
+    assert max(pairs.start_state.max(), pairs.goal_state.max()) <= 5  # where episodes begin
+    assert [record.getMessage() for record in caplog.records] == [
+        "simulations of line-with-a-cliff diverge at times; their pairs are drawn anew"
+    ]
+    monkeypatch.setattr(Cliff, "advance", Cliff.diverge)
+    with pytest.raises(Diverged, match="beyond the cliff"):
+        goal_tasks(Cliff(), spec, 2, 1, tmp_path)
 
 
 class Measured(Script):
