@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jepa_mpc.agent.data_policies.base import MakePolicy, Policy, Trained, scripted
 from jepa_mpc.agent.data_policies.coloured import pink
 from jepa_mpc.envs import PixelEnv
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.settings import read, to_json
+from jepa_mpc.world_model.weights import read_tensors
 
 FORMAT_VERSION = 1
 STATE_LIMIT = 10.0  # a normalised coordinate beyond it says no more than that it is large
@@ -37,6 +38,9 @@ class Return:
     low: float
     high: float
     n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
 
 @dataclass(frozen=True)
@@ -115,23 +119,19 @@ def load_policy(folder: Path, task: str, command: str = "train-sac") -> tuple[Ac
 
 def _read_weights(path: Path, hidden_sizes: tuple[int, ...], num_actions: int) -> dict[str, NDArray[np.float32]]:
     """Returns an actor's weights. Raises `UserError`, which names the first that does not fit, or is not finite."""
-    try:
-        with safe_open(path, "np") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({reason(error)}); train the policy again") from error
-    sizes = [weights["state_mean"].size if "state_mean" in weights else 0, *hidden_sizes]
+    weights = read_tensors(path)[0]
+    sizes = [weights["state_mean"].numel() if "state_mean" in weights else 0, *hidden_sizes]
     shapes: dict[str, tuple[int, ...]] = {"state_mean": (sizes[0],), "state_std": (sizes[0],)}
     layers = [(f"hidden.{layer}", *size) for layer, size in enumerate(zip(sizes[1:], sizes[:-1], strict=True))]
     for name, outputs, inputs in (*layers, *((head, num_actions, sizes[-1]) for head in ("mean", "log_std"))):
         shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
     for name in {**shapes, **weights}:
-        found = weights[name].shape if name in weights else "missing"
+        found = tuple(weights[name].shape) if name in weights else "missing"
         if found != (expected := shapes.get(name, "unknown")):
             raise UserError(f"{path} does not fit its config.json: {name} is {found}, expected {expected}")
-        if weights[name].dtype != np.float32 or not np.isfinite(weights[name]).all():
+        if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
             raise UserError(f"{path} is damaged: {name} must be finite float32 numbers; train the policy again")
-    return weights
+    return {name: value.numpy() for name, value in weights.items()}
 
 
 def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -16,8 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
-from jepa_mpc.agent.data_policies.sac import load_policy
-from jepa_mpc.agent.data_policies.train_sac import StateEnv
+from jepa_mpc.agent.data_policies.sac import load_policy, normalise, read_state
+from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
 from jepa_mpc.agent.rivals import RIVALS, Rival, dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.goals import draw_pose
@@ -100,9 +101,13 @@ def test_the_oracle_reaches_far_goals(env, far):
     assert all(record.success for record in records)
 
 
+def features_of(qpos, angles=ANGLES):
+    return read_state(SimpleNamespace(qpos=qpos, qvel=np.zeros(0)), angles)
+
+
 @given(st.lists(st.floats(-20, 20), min_size=3, max_size=3))
 def test_a_pose_survives_its_features(qpos):
-    back = her.pose_of(her.pose_features(np.array(qpos), ANGLES), ANGLES)
+    back = her.pose_of(features_of(np.array(qpos)), ANGLES)
     difference = back - np.array(qpos)
     wrapped = np.where(ANGLES, (difference + np.pi) % (2 * np.pi) - np.pi, difference)
     np.testing.assert_allclose(wrapped, 0, atol=1e-5)
@@ -110,12 +115,12 @@ def test_a_pose_survives_its_features(qpos):
 
 def test_hindsight_rewards_what_the_task_calls_success(env):
     state_env = her.GoalStateEnv(env, SPEC, 0, 200)
+    mean, std = state_env.mean[:4], state_env.std[:4]
     rng = np.random.default_rng(0)
     goals = rng.uniform(-2, 2, (200, 2))
     poses = goals + rng.uniform(-0.08, 0.08, (200, 2)) + 2 * np.pi * rng.integers(-1, 2, (200, 1)) * [1, 0]
     rewards = state_env.compute_reward(
-        np.stack([her.pose_features(pose, SPEC.angles) for pose in poses]),
-        np.stack([her.pose_features(goal, SPEC.angles) for goal in goals]),
+        *(np.stack([(features_of(pose, SPEC.angles) - mean) / std for pose in each]) for each in (poses, goals)),
         None,
     )
     wanted = [SPEC.pose.success(pose, goal) - 1.0 for pose, goal in zip(poses, goals, strict=True)]
@@ -129,7 +134,7 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     learn = sac.learn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
-        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=90, hidden_sizes=(16, 16)))
     actor, info = load_policy(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
@@ -140,23 +145,44 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     state_env = learners[0].get_env().envs[0].unwrapped
     for i in range(3):
         state_env._env.set_state(far.start_state[i])
-        state_env._goal = her.pose_features(far.goal_qpos[i], SPEC.angles)
+        goal = features_of(far.goal_qpos[i], SPEC.angles)
+        state_env._goal = normalise(goal, state_env.mean[:4], state_env.std[:4])
         wanted, _ = learners[0].predict(state_env._observe(), deterministic=True)
         np.testing.assert_allclose(actions[i, 0], wanted, atol=1e-5)
-    assert info.num_steps == 130
+    assert info.num_steps == 200  # whole episodes
 
 
 def test_hindsight_learns_by_the_settings(env, far, tmp_path):
-    sac = pytest.importorskip("stable_baselines3").SAC
-    learners = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sac, "learn", lambda self, *args, **kw: learners.append(self))
-        config = her.HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
-        her.train(config)
-    (learner,) = learners
+    pytest.importorskip("stable_baselines3")
+    config = her.HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
+    learner = build_sac(config, her.GoalStateEnv(env, SPEC, 0, 20), config.num_hindsight)
     assert (learner.gamma, learner.batch_size, learner.learning_rate) == (0.9, 256, 1e-3)
     assert (learner.learning_starts, learner.buffer_size) == (20, 300)
     assert learner.replay_buffer.her_ratio == pytest.approx(3 / 4)  # three put in, for each that was asked for
+
+
+def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_path, monkeypatch):
+    pytest.importorskip("stable_baselines3")
+    small = {"task": "line", "num_steps": 4 * LINE.far_budget, "random_steps": 50, "hidden_sizes": (8,)}
+    whole = her.train(her.HerConfig(**small, output=tmp_path / "whole", save_every=1))
+    begin, begun = her.GoalStateEnv._begin, []
+
+    def begin_until_killed(self):
+        begun.append(self.episode)
+        if begun[-1] == 4:
+            raise KeyboardInterrupt
+        begin(self)
+
+    killed = her.HerConfig(**small, output=tmp_path / "killed", save_every=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(her.GoalStateEnv, "_begin", begin_until_killed)
+        her.train(killed)
+    assert begun == [1, 2, 3, 4]
+    assert (tmp_path / "killed/state.safetensors").exists()
+    her.train(killed)
+    expected, found = (load_file(folder / "actor.safetensors") for folder in (whole, tmp_path / "killed"))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_hindsights_task_lasts_as_long_as_far_goals_do_and_asks_for_another_each_time(line):
@@ -166,12 +192,12 @@ def test_hindsights_task_lasts_as_long_as_far_goals_do_and_asks_for_another_each
         seen = env.reset()[0]
         np.testing.assert_equal(seen, again.reset()[0])
         goals.append((float(seen["desired_goal"][0]), float(other.reset()[0]["desired_goal"][0])))
-        env._env.set_pose(seen["desired_goal"])
+        env._env.set_pose(seen["desired_goal"] * env.std[:1] + env.mean[:1])
         for step in range(LINE.far_budget):
             seen, reward, terminated, truncated, _ = env.step(np.array([0.4 if step == 0 else 0.2]))
             assert reward == (0 if step == 0 else -1)  # 0.4 and 0.6 away, or farther
             assert (terminated, truncated) == (False, step == LINE.far_budget - 1)
-        np.testing.assert_allclose(seen["achieved_goal"] - seen["desired_goal"], 1.8, rtol=1e-5)
+        np.testing.assert_allclose((seen["achieved_goal"] - seen["desired_goal"]) * env.std[:1], 1.8, rtol=1e-5)
     assert len({goal for pair in goals for goal in pair}) > 10
 
 
