@@ -13,7 +13,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
@@ -97,6 +97,18 @@ class Choice:
     """Settings of which there are several classes, told apart by the names of a registry."""
 
     choices: ClassVar[Registry[Any]]
+    made: ClassVar[Any]  # what they are the settings of
+
+    @classmethod
+    def makes(cls, name: str) -> Callable[[T], T]:
+        """Registers these settings by name, as those of the class that is decorated so."""
+
+        def register(made: T) -> T:
+            cls.made = made
+            cls.choices.register(name, cls)
+            return made
+
+        return register
 
 
 def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:

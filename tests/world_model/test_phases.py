@@ -19,11 +19,14 @@ from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
-from jepa_mpc.world_model.regularizers.kl import kl_to_standard_normal
-from jepa_mpc.world_model.regularizers.moco import info_nce
+from jepa_mpc.world_model.regularizers.rivals import (
+    covariance,
+    info_nce,
+    kl_to_standard_normal,
+    nt_xent,
+    variance_hinge,
+)
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
-from jepa_mpc.world_model.regularizers.simclr import nt_xent
-from jepa_mpc.world_model.regularizers.vicreg import covariance, variance_hinge
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase

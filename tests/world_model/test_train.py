@@ -27,10 +27,9 @@ from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.ema import EMAConfig
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
+from jepa_mpc.world_model.regularizers.rivals import EMAConfig, SimCLRConfig
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
-from jepa_mpc.world_model.regularizers.simclr import SimCLRConfig
 from jepa_mpc.world_model.train import main, parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.build import build, require_shares

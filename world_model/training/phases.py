@@ -86,7 +86,7 @@ def joint_phase(
         if config.rollout_weight:  # otherwise nothing need flow back through the rollout
             loss = loss + config.rollout_weight * scores.rollout
         for name, penalty in penalties.items():
-            loss = loss + regularizer.weights[name] * penalty
+            loss = loss + regularizer.weight(name) * penalty
         return loss, {"prediction": scores.one_step, "rollout": scores.rollout, **penalties}
 
     def begin() -> StepLoss:
