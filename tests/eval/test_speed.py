@@ -15,12 +15,12 @@ from line import LINE, Line, register
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.speed import data, planning, rendering, training
-from jepa_mpc.eval.speed.planning import PlanningSpeedConfig, Stopwatch, Subject, count_multiply_adds, paper_model
-from jepa_mpc.eval.speed.rounds import measurement, rates_in_turn
+from jepa_mpc.eval.speed.harness import measurement, rates_in_turn
+from jepa_mpc.eval.speed.planning import PlanningSpeedConfig, Subject, count_multiply_adds, paper_model, stopwatch
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.settings import Count
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
+from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.train import parse_config
 from jepa_mpc.world_model.training.config import PRESETS
@@ -99,7 +99,7 @@ def test_a_rounds_rate_is_its_windows_by_its_seconds(clock):
 
 def test_every_way_to_read_draws_the_same_windows(tmp_path):
     path = tmp_path / "noise.h5"
-    write_dataset(path, data.noise(3), data.INFO)
+    data.write_noise(path, 3)
     config = data.DataSpeedConfig(batch_size=2, num_frames=4, num_batches=3, num_workers=2)
     read = {name: list(way()) for name, way in data.ways(path, config).items()}
     assert list(read) == ["memory", "memory, 2 workers", "files, 2 workers"]
@@ -149,7 +149,7 @@ def test_a_variant_is_the_training_command_of_its_precision_and_processes(tmp_pa
 
 def test_a_training_is_rated_and_one_that_fails_says_why(tmp_path):
     path = tmp_path / "noise.h5"
-    write_dataset(path, data.noise(8), data.INFO)
+    data.write_noise(path, 8)
     config = training.TrainingSpeedConfig(preset="debug", num_steps=1)
     rate = training.windows_per_second(config, path, 1, 1, [])
     assert rate > 0
@@ -237,11 +237,11 @@ def test_a_stopwatch_adds_up_what_is_spent_inside(clock):
             clock.seconds += seconds
             return seconds + 1
 
-    worker, watch = Worker(), Stopwatch()
-    watch.watch(worker, "work", "working")
+    worker, seconds = Worker(), {"working": 0.0}
+    stopwatch(worker, "work", seconds, "working")
     clock.seconds += 100.0  # outside
     assert [worker.work(1), worker.work(2)] == [2, 3]
-    assert watch.seconds == {"working": 3.0}
+    assert seconds == {"working": 3.0}
 
 
 def test_the_planning_benchmark_splits_and_compares(tmp_path, capsys, clock):
@@ -270,9 +270,10 @@ def test_every_part_of_a_decision_is_timed_in_either_precision(precision, clock)
     model, _ = load_checkpoint(CHECKPOINT)
     config = AgentConfig(CEMConfig(num_samples=7, num_elites=2, num_iterations=2), precision=precision)
     decision = Subject(model, config, batch_size=1, history=1).time()
-    assert decision.parts["encode"] == pytest.approx(1e-3)
-    assert decision.parts["rollout"] == decision.parts["sampling"] == pytest.approx(2e-3)
-    assert sum(decision.parts.values()) == pytest.approx(decision.seconds)
+    assert decision["encode"] == pytest.approx(1e-3)
+    assert decision["rollout"] == decision["sampling"] == pytest.approx(2e-3)
+    parts = [decision[part] for part in ("encode", "rollout", "sampling", "rest")]
+    assert sum(parts) == pytest.approx(decision["seconds"])
 
 
 def test_a_checkout_that_is_not_there_is_said_in_one_line(tmp_path):
