@@ -10,7 +10,7 @@ import numpy as np
 
 from jepa_mpc import places
 from jepa_mpc.agent.data_policies.base import DATA_POLICIES, MakePolicy, MisfitError, Policy, Trained
-from jepa_mpc.envs import PixelEnv
+from jepa_mpc.envs import EnvError, PixelEnv
 from jepa_mpc.errors import UserError
 
 __all__ = ["DATA_POLICIES", "MakePolicy", "Policy", "Trained", "find_policy", "fitting_policy"]
@@ -50,7 +50,7 @@ def require_fit(name: str, make_policy: MakePolicy, env: PixelEnv, block: int) -
     except MisfitError as error:
         fitting = []
         for other in DATA_POLICIES:
-            with contextlib.suppress(MisfitError, ImportError):
+            with contextlib.suppress(MisfitError, ImportError, EnvError):
                 if not isinstance(make := DATA_POLICIES[other], Trained):
                     make(env, block, np.random.default_rng(0))
                     fitting.append(other)

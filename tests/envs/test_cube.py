@@ -6,9 +6,10 @@ import pytest
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies.cube import controller, cube_oracle
 from jepa_mpc.envs import rendering
-from jepa_mpc.envs.suites.ogbench_cube import CUBE, OGBenchCubeEnv, mujoco
+from jepa_mpc.envs.suites.ogbench_cube import OGBenchCubeEnv, mujoco
 
 NOTHING = np.zeros(5, np.float32)
+CUBE = (14, 15, 16)  # coordinates of qpos: where the cube's middle is, in metres
 LIFTED = 0.06  # metres, of the cube's middle
 
 

@@ -150,14 +150,15 @@ def test_the_strict_rule_goes_by_the_effector_where_there_is_one():
 def test_protocols_say_what_they_ask():
     names = ("standard", "far", "hold", "strict")
     assert [PROTOCOLS[name].budget(LINE) for name in names] == [6, 8, 6, 8]
-    assert [PROTOCOLS[name].tolerance(LINE) for name in names] == [0.5, 0.5, 0.5, 0.25]
-    assert [PROTOCOLS[name].steps_kept(LINE) for name in names] == [1, 1, 5, 2]
-    assert PROTOCOLS["hold"].describe(LINE) == "goal 4 steps ahead, within 0.5 m for 5 steps"
-    assert PROTOCOLS["far"].describe(LINE) == "goal in another episode, within 0.5 m"
-    effector = replace(LINE, effector="point", effector_tolerance=0.02)
-    assert PROTOCOLS["strict"].tolerance(effector) == 0.02
-    assert PROTOCOLS["strict"].describe(effector) == "goal in another episode, point within 0.02 m for 2 steps"
-    assert Protocol("mine", far=False, steps=3).steps_kept(LINE) == 3
+    rules = {name: PROTOCOLS[name].rule(LINE, 6) for name in names}
+    assert [rules[name].tolerance for name in names] == [0.5, 0.5, 0.5, 0.25]
+    assert [rules[name].steps for name in names] == [1, 1, 5, 2]
+    assert rules["hold"].rule == "goal 4 steps ahead, within 0.5 m for 5 steps"
+    assert rules["far"].rule == "goal in another episode, within 0.5 m"
+    by_effector = PROTOCOLS["strict"].rule(replace(LINE, effector="point", effector_tolerance=0.02), 6)
+    assert by_effector.tolerance == 0.02
+    assert by_effector.rule == "goal in another episode, point within 0.02 m for 2 steps"
+    assert Protocol("mine", far=False, steps=3).rule(LINE, 6).steps == 3
 
 
 def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(clock):
