@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.uniform import uniform_actions
+from jepa_mpc.agent.data_policies.noise import uniform_actions
 from jepa_mpc.envs.blocks import Bounds
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.base import MisfitError, Policy, scripted
+from jepa_mpc.agent.data_policies import MisfitError, Policy, one_by_one
+from jepa_mpc.agent.data_policies.noise import hold
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 
@@ -59,18 +60,15 @@ def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     def actions() -> Steps:
         while True:
             push = None if rng.random() < WANDER else _choose(arm, rng)
-            yield from _wander(arm, rng) if push is None else _approach_and_push(arm, push, rng)
+            for action in _wander(arm, rng) if push is None else _approach_and_push(arm, push, rng):
+                yield action + rng.normal(0, noise, NUM_JOINTS)
 
-    steps = actions()
-    return scripted(env, block, lambda: next(steps) + rng.normal(0, noise, NUM_JOINTS))
+    return one_by_one(env, block, actions())
 
 
 def _wander(env: MujocoEnv, rng: np.random.Generator) -> Steps:
-    """Yields random torques, each held for some steps."""
     for _ in range(rng.integers(2, 6)):
-        action = rng.uniform(env.action_space.low, env.action_space.high)
-        for _ in range(rng.integers(2, 9)):
-            yield action
+        yield from hold(env.action_space, 2, 8, rng)
 
 
 def _approach_and_push(env: MujocoEnv, push: Push, rng: np.random.Generator) -> Steps:

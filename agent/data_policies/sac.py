@@ -7,6 +7,7 @@ config.json         format version, task, sizes, bounds of the actions, where it
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from jepa_mpc.agent.data_policies.base import MakePolicy, Policy, Trained, scripted
-from jepa_mpc.agent.data_policies.coloured import pink
+from jepa_mpc.agent.data_policies import MakePolicy, Policy, Trained, one_by_one
+from jepa_mpc.agent.data_policies.noise import hold, pink
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
@@ -139,20 +140,17 @@ def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: 
 
     Now and then a random action is held for up to two blocks, so that data leave the ways that earn reward.
     """
-    space, noise = env.action_space, pink(env, 1, rng)
+    noise = pink(env, 1, rng)
     share = rng.uniform() ** 3  # an eighth for the median episode; an arm seldom pushes anything under much more
-    action, left = np.zeros(space.shape), 0
 
-    def controller() -> NDArray[np.floating]:
-        nonlocal action, left
-        if not left and rng.uniform() < _HOLD_CHANCE:
-            action, left = rng.uniform(space.low, space.high), int(rng.integers(1, 2 * block + 1))
-        if left:
-            left -= 1
-            return action
-        return (1 - share) * actor.act(read_state(env, angles), rng) + share * next(iter(noise(None)))
+    def actions() -> Iterator[NDArray[np.floating]]:
+        while True:
+            if rng.uniform() < _HOLD_CHANCE:
+                yield from hold(env.action_space, 1, 2 * block, rng)
+            else:
+                yield (1 - share) * actor.act(read_state(env, angles), rng) + share * next(iter(noise(None)))
 
-    return scripted(env, block, controller)
+    return one_by_one(env, block, actions())
 
 
 def _load(folder: Path, task: str) -> MakePolicy:

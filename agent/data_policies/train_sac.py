@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jepa_mpc import envs, files, places
+from jepa_mpc.agent.data_policies.noise import uniform_actions
 from jepa_mpc.agent.data_policies.sac import (
     STATE_LIMIT,
     Actor,
@@ -36,7 +37,6 @@ from jepa_mpc.agent.data_policies.sac import (
     read_state,
     save_policy,
 )
-from jepa_mpc.agent.data_policies.uniform import uniform_actions
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.provenance import git_commit, simulator_version

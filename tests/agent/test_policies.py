@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_mpc import envs
-from jepa_mpc.agent.data_policies import DATA_POLICIES
-from jepa_mpc.agent.data_policies.base import scripted
-from jepa_mpc.agent.data_policies.coloured import coloured_noise
+from jepa_mpc.agent.data_policies import DATA_POLICIES, one_by_one
+from jepa_mpc.agent.data_policies.noise import coloured_noise
 from jepa_mpc.envs.suites import two_room
 
 
@@ -73,13 +72,14 @@ def test_held_actions_last_up_to_two_blocks():
 def test_scripted_policies_see_each_action_done_before_they_choose_the_next():
     env, seen = envs.make("two_room"), []
 
-    def controller():
-        seen.append(env.qpos)
-        return np.array([3.0, 0.0])  # beyond the bounds
+    def actions():
+        while True:
+            seen.append(env.qpos)
+            yield np.array([3.0, 0.0])  # beyond the bounds
 
     env.reset(seed=0)
     env.set_pose([30.0, 150.0])
-    for action in scripted(env, 3, controller)(None):
+    for action in one_by_one(env, 3, actions())(None):
         env.advance(action)
         assert action.tolist() == [1, 0]
     np.testing.assert_array_equal(np.array(seen)[:, 0], [30, 35, 40])
