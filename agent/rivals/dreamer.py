@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from jepa_mpc import envs
+from jepa_mpc import envs, places
 from jepa_mpc.agent.base import Agent
-from jepa_mpc.agent.rivals.base import Command, Facts, Rival, command, folder_of
+from jepa_mpc.agent.rivals import Command, Facts, Rival, command, folder_of
 from jepa_mpc.agent.rivals.train_dreamer import quiet_sheeprl
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import read_json
@@ -112,4 +112,12 @@ def _returns(task: str, seed: int) -> dict[str, Any]:
 
 
 # sheeprl's packages clash with others of ours. One seed: it takes more than an hour.
-DREAMER = Rival("pictures, reward", _make, train=_train, venv=Path(".venv-dreamer"), stages=_stages, returns=_returns)
+DREAMER = Rival(
+    "pictures, reward",
+    _make,
+    train=_train,
+    venv=(places.checkout() or places.home()) / ".venv-dreamer",
+    stages=_stages,
+    returns=_returns,
+    label="DreamerV3",
+)

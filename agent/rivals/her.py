@@ -22,8 +22,7 @@ from jepa_mpc import envs, places
 from jepa_mpc.agent.base import Agent
 from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, load_policy, read_state
 from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, train_on
-from jepa_mpc.agent.rivals.base import THREE_SEEDS, Command, Facts, Rival, command, folder_of
-from jepa_mpc.agent.rivals.goals import draw_pose
+from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, command, draw_pose, folder_of
 from jepa_mpc.cli import parse
 from jepa_mpc.settings import Count, Fraction, Positive, Range
 
@@ -139,7 +138,7 @@ def _make(task: str, seed: int) -> tuple[Agent, Facts]:
     return HerAgent(task, actor), Facts(info.num_steps, 0, True, info.learning_seconds, parameters)
 
 
-SAC = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _commands)
+SAC = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _commands, label="SAC with hindsight, from state")
 
 
 def main(args: Sequence[str]) -> None:

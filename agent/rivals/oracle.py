@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.agent.rivals.base import NOTHING, Rival, own_way
+from jepa_mpc.agent.rivals import NOTHING, Rival, own_way
 from jepa_mpc.envs.blocks import as_actions, block_bounds, run_block
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 
@@ -68,4 +68,5 @@ ORACLE = Rival(
     "the simulator and the goal's state",
     lambda task, seed: (OracleAgent(task, own_way(task)), NOTHING),
     planner=own_way,
+    label="planning with the simulator",
 )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from jepa_mpc.agent.rivals import RIVALS
 from jepa_mpc.envs import TaskSpec
 from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
@@ -23,17 +24,6 @@ PUBLISHED = {
     "DreamerV3": {"reacher-easy": (432, 856, 953), "reacher-hard": (38, 322, 855)},
     "TD-MPC2": {"reacher-easy": (360, 918, 982), "reacher-hard": (130, 723, 910)},
     "DrQ-v2": {"reacher-easy": (242, 745, 944), "reacher-hard": (47, 308, 670)},
-}
-NAMES = {
-    "jepa": "planning, ours",
-    "jepa_short": "planning, ours, fewer steps",
-    "dreamer": "DreamerV3",
-    "sac": "SAC with hindsight, from state",
-    "inverse": "inverse model on our embeddings",
-    "gcbc": "behaviour cloning on our embeddings",
-    "random": "random actions",
-    "do_nothing": "no actions",
-    "oracle": "planning with the simulator",
 }
 
 
@@ -52,7 +42,8 @@ def _plot(axes: Axes, rows: dict[str, list["AgentRow"]], x: Cost, y: Cost, level
     """
     for index, (name, measured) in enumerate(rows.items()):
         values = [(x(point), y(point)) for point in _points(measured)]
-        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "alpha": 0.85, "label": NAMES.get(name, name)}
+        label = RIVALS[name].label or name
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "alpha": 0.85, "label": label}
         if any(cost for cost, _ in values):
             line = "-" if measured[0].curve else "none"
             axes.plot(*zip(*values, strict=True), linestyle=line, marker=MARKERS[index % len(MARKERS)], **style)

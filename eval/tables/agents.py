@@ -166,7 +166,7 @@ def _measure_elsewhere(
     venv: Path, name: str, learning_seed: int, config: AgentsConfig, book: Book[AgentRow]
 ) -> AgentRow:
     """Has the agent's rows measured by this very command in the environment that has its packages."""
-    python = venv.absolute() / "bin/python"
+    python = venv / "bin/python"
     if not python.exists():
         raise UserError(f"{name} needs {venv}; build it with `make {name}`")
     options = {"task": config.task, "agents": name, "max-seeds": config.max_seeds, "num-episodes": config.num_episodes}

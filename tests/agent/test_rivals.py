@@ -19,9 +19,8 @@ from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.agent.data_policies.sac import load_policy, normalise, read_state
 from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
-from jepa_mpc.agent.rivals import RIVALS, Rival, dreamer_env, her, train_dreamer
+from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer_env, her, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
-from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UserError
@@ -363,6 +362,8 @@ def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp
     monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
     assert list(RIVALS) == ["jepa", "jepa_short", "dreamer", "sac", "inverse", "gcbc", "random", "do_nothing", "oracle"]
     assert all(isinstance(RIVALS[name], Rival) for name in RIVALS)
+    assert all(RIVALS[name].label for name in RIVALS)
+    assert RIVALS["dreamer"].venv.is_absolute()  # so that it is found from any folder
     commands = [command for name in RIVALS for command in RIVALS[name].train("reacher", 1)]
     assert all(command[:3] == [sys.executable, "-m", "jepa_mpc"] for command in commands)
     assert {command[3] for command in commands} == COMMANDS.keys() & {
