@@ -12,6 +12,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
 import copy
 import dataclasses
+import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             log.info("%s is finished already", config.output)
             return config.output
         model, regularizer = build(config, data, device)
-        guard, frozen = CollapseGuard(), phases.FrozenEmbeddings(model, data)
+        guard, frozen = CollapseGuard(), functools.cache(lambda: phases.encode_all(model, data))
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
         todo = [joint, phases.predictor_phase(config, model, data, frozen)]

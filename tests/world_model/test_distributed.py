@@ -5,6 +5,7 @@ What one does is asserted by hand, its steps in `test_phases.py` and their succe
 
 import copy
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
-from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
+from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
 
 def torchrun(*command, num_processes=2):
@@ -53,7 +54,7 @@ def one_step_each(dataset_path, folder):
         torch.manual_seed(1)  # of which no ReLU stands so near its kink that rounding decides
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        frozen = FrozenEmbeddings(model, data)
+        frozen = functools.cache(functools.partial(encode_all, model, data))
         phases = [joint_phase(config, model, remedy, CollapseGuard(), data)]
         if name == "sigreg":
             phases.append(predictor_phase(config, model, data, frozen))

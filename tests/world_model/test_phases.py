@@ -29,7 +29,7 @@ from jepa_mpc.world_model.regularizers.rivals import (
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding
-from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
+from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
 
 class Recording(Dataset):
@@ -351,7 +351,11 @@ def alone(data, **changes):
     model = model_for(config).eval()
     with torch.no_grad():
         z = model.encode(torch.from_numpy(data.pixels[:]))
-    frozen = SimpleNamespace(z=z, action=torch.from_numpy(data.action), prepare=model.train)
+
+    def frozen():
+        model.train()
+        return z
+
     return predictor_phase(config, model, data, frozen), model
 
 
@@ -382,9 +386,9 @@ def reaching(data, **changes):
     config = settings(reachability_batch_size=200, discount=0.6, expectile=0.8, target_rate=0.25, **changes)
     torch.manual_seed(0)
     metric, target = (Reachability(ReachabilityConfig(hidden=16, metric_dim=4, velocity=True), 6) for _ in range(2))
-    frozen = SimpleNamespace(z=torch.randn(len(data.action), 6), prepare=lambda: None)
-    phase = reachability_phase(config, SimpleNamespace(reachability=metric), target, data, frozen)
-    return phase, metric, target, frozen.z
+    z = torch.randn(len(data.action), 6)
+    phase = reachability_phase(config, SimpleNamespace(reachability=metric), target, data, lambda: z)
+    return phase, metric, target, z
 
 
 def test_a_step_of_the_metric_by_hand(data):
@@ -429,16 +433,9 @@ def test_frozen_embeddings_are_the_encoders_own_after_recalibration(data):
     model = model_for(settings())
     before = model.encoder.layers[0][1].running_mean.clone()
     momenta = [module.momentum for module in model.modules() if hasattr(module, "momentum")]
-    frozen = FrozenEmbeddings(model.train(), data)
-    frozen.prepare()
+    z = encode_all(model.train(), data)
     assert momenta == [module.momentum for module in model.modules() if hasattr(module, "momentum")] == [0.1] * 3
     assert not model.training
     assert not torch.equal(model.encoder.layers[0][1].running_mean, before)
     with torch.no_grad():
-        torch.testing.assert_close(frozen.z, model.encode(torch.from_numpy(data.pixels[:])), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(frozen.action, data.action)
-    z = frozen.z.clone()
-    with torch.no_grad():
-        next(model.encoder.parameters()).add_(1)
-    frozen.prepare()  # once is enough, for the encoder has come to rest
-    torch.testing.assert_close(frozen.z, z, rtol=0, atol=0)
+        torch.testing.assert_close(z, model.encode(torch.from_numpy(data.pixels[:])), rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.encoder import EncoderConfig
-from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
@@ -38,7 +39,7 @@ from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.training.loop import TrainError
 from jepa_mpc.world_model.training.phases import (
-    FrozenEmbeddings,
+    encode_all,
     joint_phase,
     predictor_phase,
     reachability_phase,
@@ -85,7 +86,7 @@ def test_a_training_is_its_phases_one_after_another(trained, dataset_path):
     """Written out: what resumed, shared and read-ahead trainings are compared with is itself what it should be."""
     config, data = debug_config(None, dataset_path), Dataset(dataset_path)
     model, regularizer = build(config, data, torch.device("cpu"))
-    target, frozen = copy.deepcopy(model.reachability), FrozenEmbeddings(model, data)
+    target, frozen = copy.deepcopy(model.reachability), functools.cache(lambda: encode_all(model, data))
     phases = [
         joint_phase(config, model, regularizer, CollapseGuard(), data),
         predictor_phase(config, model, data, frozen),
@@ -377,6 +378,17 @@ def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
     recalibrate_batchnorm(model, data, num_batches=2)  # plain averages, so few batches are enough
     torch.testing.assert_close(first[1].running_mean, activations, atol=0.03, rtol=0.05)
     assert not model.training
+
+
+def test_recalibration_leaves_the_predictors_own_batchnorm(dataset_path):
+    data, encoder = Dataset(dataset_path), EncoderConfig(image_size=32, channels=(4, 4))
+    width = {"width": 16, "depth": 1, "num_heads": 2}
+    model = JEPA(JEPAConfig(data.action.shape[1], 16, 16, encoder, PredictorConfig("lewm", **width))).train()
+    model.predict(torch.randn(8, 3, 16), torch.randn(8, 3, data.action.shape[1]))
+    before = copy.deepcopy(model.predictor.output.state_dict())
+    recalibrate_batchnorm(model, data, num_batches=2)
+    assert before["1.running_mean"].abs().max() > 1e-3
+    torch.testing.assert_close(model.predictor.output.state_dict(), before, rtol=0, atol=0)
 
 
 def test_half_precision_weights_encode_as_the_trained_ones(trained, dataset_path):
