@@ -31,7 +31,7 @@ from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError, reason
-from jepa_mpc.files import give_up, refuse_existing, refuse_foreign, require_writable, write_whole
+from jepa_mpc.files import give_up, refuse_foreign, require_new, write_whole
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
 from jepa_mpc.settings import Count, Seed, checked, to_json
@@ -135,8 +135,7 @@ def collect(config: CollectConfig) -> Path:
     config = checked(config)
     spec = envs.get_task(config.task)
     output = config.output or places.dataset(config.task)
-    refuse_existing(output)
-    require_writable(output)
+    require_new(output)
     name = config.policy or spec.data_policy
     make_policy = find_policy(name, config.task, config.policy_path)
     env = spec.make(spec.image_size, True)

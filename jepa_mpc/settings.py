@@ -8,6 +8,7 @@ nested dataclasses, and settings that are chosen by name: a base class with a re
 which one under "name".
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -142,23 +143,21 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
         return float(value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value).expanduser()
-    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is int):
-        return value
-    if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers
+    if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers too
         return int(value)
+    if kind is not int and isinstance(kind, type) and isinstance(value, kind):
+        return value
     raise Refused(path, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
 
 
 def _convert_union(kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
     if value is None and type(None) in kinds:
         return None
-    refusals = []
-    for kind in (kind for kind in kinds if kind is not type(None)):
-        try:
+    *others, last = (kind for kind in kinds if kind is not type(None))
+    for kind in others:
+        with contextlib.suppress(Refused):
             return convert(kind, value, path)
-        except Refused as error:
-            refusals.append(error)
-    raise refusals[-1]
+    return convert(last, value, path)
 
 
 def _convert_sequence(origin: type, kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
@@ -177,29 +176,21 @@ def _convert_dataclass(kind: Any, value: Any, path: tuple[str, ...]) -> Any:
     elif isinstance(value, dict):
         given = dict(value)
         if issubclass(kind, Choice):
-            kind = _chosen(kind, given.pop("name", None), path)
+            try:
+                kind = kind.choices[str(given.pop("name", None))]
+            except UserError as error:
+                raise Refused((*path, "name"), f"is no {kind.choices.kind}: {error}") from error
     else:
         raise Refused(path, f"must be {kind.__name__}, not {value!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unknown := given.keys() - fields.keys():
+    fields = dataclasses.fields(kind)
+    if unknown := given.keys() - {field.name for field in fields}:
         raise Refused((*path, min(unknown)), "is unknown")
-    needed = {name for name, field in fields.items() if _has_no_default(field)}
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
     if missing := needed - given.keys():
         raise Refused((*path, min(missing)), "is missing")
     hints = _hints(kind)
     inside = {name: path if getattr(hints[name], "inline", False) else (*path, name) for name in given}
     return kind(**{name: convert(hints[name], each, inside[name]) for name, each in given.items()})
-
-
-def _chosen(kind: type[Choice], name: Any, path: tuple[str, ...]) -> Any:
-    try:
-        return kind.choices[str(name)]
-    except UserError as error:
-        raise Refused((*path, "name"), f"is no {kind.choices.kind}: {error}") from error
-
-
-def _has_no_default(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @functools.cache

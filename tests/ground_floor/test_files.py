@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.files import claimed, read_json, refuse_existing, require_writable, whole, write_json, write_whole
+from jepa_mpc.files import claimed, read_json, refuse_existing, require_new, whole, write_json, write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path):
@@ -56,8 +56,8 @@ def test_what_exists_or_cannot_be_written_is_refused(tmp_path):
         refuse_existing(tmp_path / "a")
     for path in (tmp_path, tmp_path / "a" / "b.json"):
         with pytest.raises(UserError, match=r"--output .*"):
-            require_writable(path)
-    require_writable(tmp_path / "new" / "b.json")
+            require_new(path)
+    require_new(tmp_path / "new" / "b.json")
 
 
 def test_other_settings_are_named_with_both_values(tmp_path):
