@@ -5,8 +5,6 @@ from data collection's by construction (`seeds.episode_rng`), so no pair was eve
 """
 
 import functools
-import hashlib
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +16,7 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import find_policy
-from jepa_mpc.files import write_whole
+from jepa_mpc.files import read_arrays, write_arrays
 from jepa_mpc.places import slug
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
@@ -124,7 +122,7 @@ def goal_tasks(
     sampled = [sample_pair(env, spec, seed, i, far) for i in tqdm(missing, desc="sampling goals", leave=False)]
     pairs = _concatenate([*stored, *sampled])
     if sampled:
-        _store(path, pairs)
+        write_arrays(path, vars(pairs), compress=True)
     return pairs[:num_pairs]
 
 
@@ -133,21 +131,11 @@ def _concatenate(pairs: Sequence[GoalTasks]) -> GoalTasks:
     return GoalTasks(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
 
 
-def _store(path: Path, pairs: GoalTasks) -> None:
-    """Writes the pairs, and behind them a digest, so that a damaged file is known before it is looked into."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **vars(pairs))
-    write_whole(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
-
-
 def _load(path: Path, env: envs.PixelEnv) -> list[GoalTasks]:
     """Returns the stored pairs; nothing if there are none or they are of no use, since they can be simulated again."""
-    stored = path.read_bytes() if path.is_file() else b""
-    content, digest = stored[:-32], stored[-32:]
-    if hashlib.sha256(content).digest() != digest:
-        if stored:
+    if (stored := read_arrays(path)) is None:
+        if path.exists():
             log.warning("%s is damaged or of an older version; its pairs are simulated again", path)
         return []
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        pairs = GoalTasks(**{field.name: file[field.name] for field in fields(GoalTasks)})
+    pairs = GoalTasks(**{field.name: stored[field.name] for field in fields(GoalTasks)})
     return [pairs] if pairs.start_state.shape[1:] == env.get_state().shape else []

@@ -5,6 +5,8 @@ when the folder is claimed again.
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import logging
 import os
@@ -12,6 +14,9 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError, reason
 
@@ -48,6 +53,23 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
+    """Writes arrays by name, and behind them a digest, so that a damaged file is known before it is looked into."""
+    stream = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(stream, **arrays)
+    write_whole(path, stream.getvalue() + hashlib.sha256(stream.getvalue()).digest())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Returns the arrays that `write_arrays` has written, or None if they are missing or not as they were written."""
+    stored = path.read_bytes() if path.is_file() else b""
+    content, digest = stored[:-32], stored[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return dict(file)
 
 
 def read_json(path: Path, fix: str) -> Any:
