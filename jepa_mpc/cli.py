@@ -119,9 +119,10 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:
-        message = str(error) if isinstance(error, UserError) else _describe(error)
-        sys.exit(f"error: {message}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.strerror or reason(error)}" + (f" ({error.filename})" if error.filename else ""))
     except KeyboardInterrupt:
         hint = "; the same command goes on from here" if command.resumes else ""
         print(f"interrupted{hint}", file=sys.stderr)  # noqa: T201
@@ -180,8 +181,3 @@ def _take_home(words: list[str]) -> list[str]:
     if (place := _take(words, "--home")) is not None:
         os.environ[HOME_VARIABLE] = place
     return words
-
-
-def _describe(error: OSError) -> str:
-    path = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or reason(error)}{path}"

@@ -8,14 +8,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from jepa_mpc import envs, places
 from jepa_mpc.agent.base import Agent
 from jepa_mpc.agent.rivals import Command, Facts, Rival, command, folder_of
-from jepa_mpc.agent.rivals.train_dreamer import quiet_sheeprl
+from jepa_mpc.agent.rivals.train_dreamer import PARTS, quiet_sheeprl
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import read_json
+from jepa_mpc.world_model.weights import read_tensors
 
 CURVE_POINTS = 4  # of a training that is measured along the way
 _FIX = "train Dreamer with `jepa-mpc train-dreamer`"
@@ -35,24 +35,23 @@ class DreamerAgent:
             from sheeprl.algos.dreamer_v3_5.agent import build_agent
             from sheeprl.utils.utils import dotdict
 
-        stored = read_json(weights.parent / "config.json", _FIX)
-        parts: dict[str, dict[str, torch.Tensor]] = {"world_model": {}, "actor": {}}
+        stored, tensors = read_json(weights.parent / "config.json", _FIX), read_tensors(weights)[0]
         try:
-            with safe_open(weights, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 (no mapping)
-                    part, _, rest = name.partition("/")
-                    parts[part][rest] = file.get_tensor(name)
             config, self.action_block = dotdict(stored["sheeprl"]), int(stored["settings"]["action_repeat"])
-        except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"{weights} is damaged ({reason(error)}); delete it and {_FIX}") from error
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{weights.parent}/config.json is damaged ({reason(error)}); {_FIX}") from error
+        parts = [
+            {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+            for part in (f"{part}/" for part in PARTS)
+        ]
         env = envs.make(stored["settings"]["task"])
         self._space = env.action_space
         self._keys: list[str] = list(config.algo.cnn_keys.encoder)
         side = config.env.screen_size
         pictures = gym.spaces.Dict(dict.fromkeys(self._keys, gym.spaces.Box(0, 255, (3, side, side), np.uint8)))
         fabric = Fabric(accelerator="cpu", devices=1)
-        *_, self._player = build_agent(fabric, self._space.shape, True, config, pictures, *parts.values())
-        self.num_parameters = sum(value.numel() for part in parts.values() for value in part.values())
+        *_, self._player = build_agent(fabric, self._space.shape, True, config, pictures, *parts)
+        self.num_parameters = sum(value.numel() for value in tensors.values())
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         self._goals = goals
