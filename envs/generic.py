@@ -9,10 +9,13 @@ import functools
 import math
 import warnings
 
+import gymnasium as gym
 import numpy as np
 
 from jepa_mpc.envs.base import EnvError
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
+from jepa_mpc.envs.suites.dmc import DMControlEnv
+from jepa_mpc.envs.suites.gymnasium_mujoco import GymnasiumEnv
 from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, TaskSpec
 from jepa_mpc.registry import import_module
 
@@ -55,14 +58,8 @@ def make_env(
     library, _, rest = name.partition("/")
     options |= {"action_repeat": action_repeat, "image_size": image_size, "fast_rendering": fast_rendering}
     if library == "dmc":
-        from jepa_mpc.envs.suites.dmc import DMControlEnv
-
         domain, _, task = rest.partition("-")
         return DMControlEnv(domain, task, **options)
-    import gymnasium as gym
-
-    from jepa_mpc.envs.suites.gymnasium_mujoco import GymnasiumEnv
-
     module_name, _, identifier = rest.rpartition(":")
     if module_name:  # which registers it
         import_module(module_name, name)
