@@ -3,14 +3,16 @@
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import places
-from jepa_mpc.agent.base import Agent, PrivilegedAgent
+from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
@@ -21,6 +23,7 @@ from jepa_mpc.seeds import search_seed
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S")
 State = NDArray[np.float64]
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 
@@ -130,6 +133,12 @@ class Trial:
         records = [judge.record(pair, self.protocol) for pair, judge in zip(numbers, judges, strict=True)]
         traces = [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
         return list(zip(records, traces, strict=True))
+
+    def baselines(self, summarise: Callable[[list[EpisodeRecord]], S]) -> dict[str, S]:
+        """Returns what agents come to, on the same episodes, that show what a figure is worth."""
+        space, block = self.env.action_space, self.spec.action_block
+        agents: dict[str, Agent] = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
+        return {name: summarise(self.run(agent, name)[0]) for name, agent in agents.items()}
 
     def time_decisions(self, agent: Agent, num_decisions: int) -> list[float]:
         """Returns milliseconds of each decision, from picture to actions, of one episode planned alone."""

@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.cli import option_value, parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.book import Book
 from jepa_mpc.eval.collapse.report import StudyRow, Variant, write_results
-from jepa_mpc.eval.trial import Trial
+from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.provenance import provenance
 from jepa_mpc.settings import Count, Seed, checked, to_json
@@ -147,14 +146,15 @@ def _plan(study: StudyConfig, checkpoint: Path | None) -> dict[str, list[bool]]:
     """Returns success on every pair by agent: the checkpoint's, or without one random and do-nothing."""
     spec = envs.get_task(study.task)
     with contextlib.closing(envs.make(study.task)) as env:
-        space, block = env.action_space, spec.action_block
-        agents: dict[str, Agent]
-        if checkpoint is None:
-            agents = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
-        else:
-            agents = {"planning": PlanningAgent(load_checkpoint(checkpoint)[0], space, block, PLANNING)}
         trial = Trial.on_pairs(env, spec, "standard", study.pairs_seed, study.num_episodes)
-        return {name: [each.success for each in trial.run(agent, name)[0]] for name, agent in agents.items()}
+        if checkpoint is None:
+            return trial.baselines(_hits)
+        agent = PlanningAgent(load_checkpoint(checkpoint)[0], env.action_space, spec.action_block, PLANNING)
+        return {"planning": _hits(trial.run(agent, "planning")[0])}
+
+
+def _hits(records: Sequence[EpisodeRecord]) -> list[bool]:
+    return [record.success for record in records]
 
 
 def _shared(study: StudyConfig) -> dict[str, Any]:

@@ -96,10 +96,8 @@ def asked(name: str, learning_seed: int, config: AgentsConfig) -> dict[str, Any]
     return row
 
 
-def score(
-    agent: Agent, task: str, seed: int, num_pairs: int, num_suite: int, name: str
-) -> tuple[dict[str, Success], dict[str, ReturnSummary]]:
-    """Returns success by protocol and return by suite task."""
+def score(agent: Agent, facts: Facts, task: str, seed: int, num_pairs: int, num_suite: int, name: str) -> Point:
+    """Measures success by protocol and return by suite task."""
     spec = envs.get_task(task)
     protocols, suite = {}, {}
     with contextlib.closing(envs.make(task)) as env:
@@ -111,7 +109,7 @@ def score(
         with contextlib.closing(rewarded.make(spec.image_size, True)) as env:
             trial = Trial.on_suite(env, spec, rewarded, seed, num_suite)
             suite[rewarded.name] = summarise_returns(trial.run(agent, f"{name}, {rewarded.name}")[0])
-    return protocols, suite
+    return Point(facts, protocols, suite)
 
 
 def multiply_adds(agent: Agent, trial: Trial) -> float:
@@ -141,18 +139,17 @@ def measure(name: str, learning_seed: int, config: AgentsConfig, book: Book[Agen
     for command in rival.train(task, learning_seed):
         run_command(command)
     agent, facts = rival.make(task, learning_seed)
-    protocols, suite = score(agent, task, config.seed, config.num_episodes, SUITE_EPISODES, f"{name} {learning_seed}")
+    called = f"{name} {learning_seed}"
+    trained = score(agent, facts, task, config.seed, config.num_episodes, SUITE_EPISODES, called)
     with contextlib.closing(envs.make(task)) as env:
         trial = Trial.on_pairs(env, spec, "standard", config.seed, config.num_episodes)
         times, count = trial.time_decisions(agent, TIMED_DECISIONS), multiply_adds(agent, trial)
     curve = [
-        Point(then, *score(earlier, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, f"{name} at {then.steps}"))
+        score(earlier, then, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, f"{name} at {then.steps}")
         for earlier, then in rival.stages(task, learning_seed)
     ]
     return AgentRow(
-        facts=facts,
-        protocols=protocols,
-        suite=suite,
+        **vars(trained),
         decision_ms=float(np.median(times)),
         decision_steps=agent.action_block,
         multiply_adds=count,

@@ -13,6 +13,7 @@ from line import LINE, Line, register, x_of
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.rivals import RIVALS
+from jepa_mpc.agent.rivals.base import NOTHING
 from jepa_mpc.envs import SuiteTask
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import Rate, summarise
@@ -55,7 +56,8 @@ class Homing:
 
 
 def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
-    protocols, suite = score(Homing(), "line", 3, 5, 4, "homing")
+    point = score(Homing(), NOTHING, "line", 3, 5, 4, "homing")
+    protocols, suite = point.protocols, point.suite
     for name, far, budget in (("standard", False, 6), ("far", True, 8)):
         pairs = goal_tasks(Line(), line, 3, 5, tmp_path / "others", far)
         records, _ = Trial(Line(), line, pairs, PROTOCOLS[name], seed=3, budget=budget).run(Homing())
@@ -68,7 +70,7 @@ def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
     possible = {2500 - sum(range(5 - start)) for start in starts}
     assert returns.minimum in possible
     assert returns.minimum <= returns.mean <= 2500
-    _, still = score(DoNothingAgent(Line().action_space, 2), "line", 3, 5, 4, "still")
+    still = score(DoNothingAgent(Line().action_space, 2), NOTHING, "line", 3, 5, 4, "still").suite
     assert still["line-right"].mean % 125 == 0  # whole numbers, 500 steps each, over four episodes
     assert still["line-right"].mean < returns.mean
 
