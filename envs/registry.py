@@ -56,8 +56,11 @@ def get_task(name: str) -> TaskSpec:
 
     Raises `UserError`, which suggests the nearest names, if there is none.
     """
-    if name.startswith("gym/") and name not in TASKS and _is_registered(name):
-        return _from_suite(name)
+    if name.startswith("gym/") and name not in TASKS:
+        import gymnasium as gym
+
+        if ":" in name or name.removeprefix("gym/") in gym.registry:
+            return _from_suite(name)
     found = TASKS[name]
     spec = found() if callable(found) else found
     if not isinstance(spec, TaskSpec):
@@ -71,12 +74,6 @@ def make(name: str, image_size: int | None = None, fast_rendering: bool = True) 
     """Makes an environment of the task, with pictures of its own size unless another is asked for."""
     spec = get_task(name)
     return spec.make(image_size or spec.image_size, fast_rendering)
-
-
-def _is_registered(name: str) -> bool:
-    import gymnasium as gym
-
-    return ":" in name or name.removeprefix("gym/") in gym.registry
 
 
 def _from_suite(name: str) -> TaskSpec:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +23,6 @@ from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, Sui
 from jepa_mpc.eval.trial import BATCH_SIZE, Trial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jepa_mpc.eval.run_planning import RunConfig
 
 NUM_VIDEO_EPISODES = 4
@@ -38,7 +37,7 @@ class Run:
     spec: envs.TaskSpec
     env: envs.PixelEnv
     agent: PlanningAgent
-    folder: "Path | None"  # for pictures
+    folder: Path | None  # for pictures
 
     @property
     def batch_size(self) -> int:

@@ -74,15 +74,12 @@ class RunConfig:
     """How to plan; the defaults are the task's."""
 
 
-def evaluate(config: RunConfig, write: bool = True) -> Results:
+def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Results:
     """Plans as the settings say, writes the run folder unless told not to, and returns what came of it.
 
-    Of the processes that torchrun starts each does its share, all return the results, and the first one writes.
+    Of the processes that torchrun starts each does its share, all return the results, and the first one writes, and
+    shows them if told to.
     """
-    return _evaluate(config, write)[0]
-
-
-def _evaluate(config: RunConfig, write: bool) -> tuple[Results, Path | None]:
     config = checked(config)
     device = str(choose_device(config.device))
     with process_group(torch.device(device)), contextlib.ExitStack() as stack:
@@ -115,7 +112,9 @@ def _evaluate(config: RunConfig, write: bool) -> tuple[Results, Path | None]:
         )
         if folder is not None:
             files.write_json(folder / "results.json", to_json(results))
-        return results, folder
+        if show and rank() == 0:
+            report.print_table(results.task, report.describe(results, folder))
+        return results
 
 
 def _spec(config: RunConfig) -> envs.TaskSpec:
@@ -165,6 +164,4 @@ def parse_config(args: Sequence[str]) -> RunConfig:
 
 
 def main(args: Sequence[str]) -> None:
-    results, folder = _evaluate(parse_config(args), write=True)
-    if folder is not None:  # in the first process
-        report.print_table(results.task, report.describe(results, folder))
+    evaluate(parse_config(args), show=True)

@@ -108,7 +108,7 @@ class Trial:
     def _run_batch(self, agent: Agent, numbers: range, bar: tqdm) -> list[tuple[EpisodeRecord, EpisodeTrace]]:
         batch = self.pairs[numbers.start : numbers.stop]
         states = [[state] for state in batch.start_state]
-        pictures = [[self._picture(state)] for state in batch.start_state]
+        pictures = [[self.env.picture_of(state)] for state in batch.start_state]
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
@@ -148,7 +148,7 @@ class Trial:
         while True:
             i = next(numbers)
             agent.reset(self.pairs.goal_picture[i : i + 1], [search_seed(self.seed, i)])
-            picture = self._picture(self.pairs.start_state[i])
+            picture = self.env.picture_of(self.pairs.start_state[i])
             for _ in range(num_blocks):
                 if isinstance(agent, PrivilegedAgent):
                     agent.look(self.env.get_state()[None], self.pairs.goal_state[i : i + 1])
@@ -159,10 +159,6 @@ class Trial:
                     return milliseconds[1:]  # the first one warms up
                 run_block(self.env, block)
                 picture = self.env.render()
-
-    def _picture(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
-        self.env.set_state(state)
-        return self.env.render()
 
 
 class _Judge:
