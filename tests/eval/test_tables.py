@@ -12,8 +12,7 @@ from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
-from jepa_mpc.agent.rivals import RIVALS
-from jepa_mpc.agent.rivals.base import NOTHING
+from jepa_mpc.agent.rivals import NOTHING, RIVALS
 from jepa_mpc.envs import SuiteTask
 from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import Rate, summarise
