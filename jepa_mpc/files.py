@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,9 @@ _LOCK, _HOLDER = ".lock", ".holder"
 def whole(path: Path) -> Iterator[Path]:
     """Gives a scratch path to write to, which becomes `path` once the block ends well: flushed, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=_SCRATCH, prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    scratch = Path(name)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SCRATCH}")
+    scratch.touch(exist_ok=False)
     try:
-        os.chmod(scratch, 0o666 & ~_umask())  # mkstemp's own is for secrets
         yield scratch
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
@@ -165,9 +163,3 @@ def _hold_settings(path: Path, settings: Mapping[str, Any], free: Collection[str
             f"{path.parent} holds work with other settings: {name} is {stored.get(name)} there and {wanted.get(name)} "
             f"now{rest}; choose another --output"
         )
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

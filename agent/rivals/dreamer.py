@@ -74,23 +74,19 @@ class DreamerAgent:
         return np.clip(scaled, low, high).astype(np.float32).repeat(self.action_block, axis=1)
 
 
-def _folder(task: str, seed: int) -> Path:
-    return folder_of("dreamer", task, seed)
-
-
 def _train(task: str, seed: int) -> list[Command]:
-    folder = _folder(task, seed)
+    folder = folder_of("dreamer", task, seed)
     done = (folder / "actors/config.json").exists()
     return [] if done else [command("train-dreamer", task=task, seed=seed, output=folder)]
 
 
 def _actors(task: str, seed: int) -> list[Path]:
     """Returns the actors' files, the youngest last."""
-    return sorted(_folder(task, seed).glob("actors/*.safetensors"), key=lambda path: int(path.stem))
+    return sorted(folder_of("dreamer", task, seed).glob("actors/*.safetensors"), key=lambda path: int(path.stem))
 
 
 def _info(task: str, seed: int) -> dict[str, Any]:
-    return read_json(_folder(task, seed) / "actors/config.json", _FIX)
+    return read_json(folder_of("dreamer", task, seed) / "actors/config.json", _FIX)
 
 
 def _make(task: str, seed: int, actor: Path | None = None) -> tuple[Agent, Facts]:
