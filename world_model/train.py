@@ -34,7 +34,7 @@ from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
-from jepa_mpc.world_model.training.card import card, print_facts
+from jepa_mpc.world_model.training.card import card
 from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import report_embedding
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
@@ -118,9 +118,12 @@ def parse_config(args: Sequence[str]) -> TrainConfig:
 
 
 def main(args: Sequence[str]) -> None:
+    import rich
+    from rich.markdown import Markdown
+
     config = parse_config(args)
     with process_group(choose_device(config.device)):
         folder = train(config)
         if rank() == 0:
-            print_facts(load_info(folder))
+            rich.print(Markdown(card(load_info(folder))))
             print(f"wrote {folder}")  # noqa: T201
