@@ -202,9 +202,12 @@ class Dataset:
         """Returns at rows (B, T) pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
         return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
 
-    def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draws for each row (B,) one some whole blocks later in the same episode, or itself, uniformly."""
-        return rows + self.stride * rng.integers(0, self.blocks_left(rows) + 1)
+    def sample_future(
+        self, rows: NDArray[np.int64], rng: np.random.Generator, least: int = 0, most: int | None = None
+    ) -> NDArray[np.int64]:
+        """Draws for each row (B,) one `least` to `most` blocks later in the same episode, uniformly."""
+        left = self.blocks_left(rows)
+        return rows + self.stride * rng.integers(least, (left if most is None else np.minimum(most, left)) + 1)
 
     def blocks_left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Counts for each row (B,) the whole blocks that follow in its episode."""
@@ -213,8 +216,7 @@ class Dataset:
 
     def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the rows (N,) of whole episodes."""
-        spans = [np.arange(self.ep_offset[e], self.ep_offset[e] + self.ep_len[e]) for e in episodes]
-        return np.concatenate(spans)
+        return np.concatenate([self.ep_offset[episode] + np.arange(self.ep_len[episode]) for episode in episodes])
 
     def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
         """Returns state to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
