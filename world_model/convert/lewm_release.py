@@ -182,19 +182,14 @@ def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
     size = next((name for name, (*_, heads) in _VITS.items() if heads == encoder.num_heads), "tiny")
     vit = {"size": size, "patch_size": encoder.patch_size, "image_size": encoder.image_size}
     mlp = {"_target_": f"{module}.MLP", "norm_fn": {"_target_": "torch.nn.BatchNorm1d", "_partial_": True}}
-    transformer: dict[str, Any] = {
-        "num_frames": predictor.window,
-        "depth": predictor.depth,
-        "heads": predictor.num_heads,
-    }
-    transformer |= {"input_dim": D, "hidden_dim": predictor.width, "output_dim": D}
-    transformer |= {"dim_head": predictor.inner // predictor.num_heads, "dropout": predictor.dropout}
-    transformer |= {"mlp_dim": len(state["predictor.blocks.0.mlp.1.bias"]), "emb_dropout": 0.0}
-    hidden = len(state["predictor.output.0.bias"])
+    transformer = {"num_frames": predictor.window, "depth": predictor.depth, "heads": predictor.num_heads}
+    transformer |= {"dim_head": predictor.inner // predictor.num_heads, "input_dim": D, "hidden_dim": predictor.width}
+    transformer |= {"output_dim": D, "mlp_dim": len(state["predictor.blocks.0.mlp.1.bias"])}
+    dropout, hidden = {"dropout": predictor.dropout, "emb_dropout": 0.0}, len(state["predictor.output.0.bias"])
     return {
         "_target_": "stable_worldmodel.wm.lewm.LeWM",
         "encoder": {"_target_": _VIT, **vit, "pretrained": False, "use_mask_token": False},
-        "predictor": {"_target_": f"{module}.Predictor", **transformer},
+        "predictor": {"_target_": f"{module}.Predictor", **transformer, **dropout},
         "action_encoder": {"_target_": f"{module}.Embedder", "input_dim": config.action_dim, "emb_dim": D},
         "projector": {**mlp, "input_dim": encoder.width, "hidden_dim": config.projector_hidden, "output_dim": D},
         "pred_proj": {**mlp, "input_dim": D, "hidden_dim": hidden, "output_dim": D},
@@ -262,15 +257,8 @@ def import_release(config: Import) -> Path:
         )
     for buffer, values in ((model.action_mean, mean), (model.action_std, std)):
         buffer.copy_(values.repeat(config.frameskip))
-    info = CheckpointInfo(
-        task=config.task,
-        model=model.config,
-        data={"source": str(config.release), "simulator": "unknown", "action_block": config.frameskip},
-        training={},
-        commit=git_commit(),
-        learning_seconds=0.0,
-        metrics={},
-    )
+    source = {"source": str(config.release), "simulator": "unknown", "action_block": config.frameskip}
+    info = CheckpointInfo(config.task, model.config, source, {}, git_commit(), learning_seconds=0.0, metrics={})
     save_checkpoint(config.output, model, info, f"# {config.task}\n\nMade of {config.release}.\n", half=False)
     return config.output
 

@@ -214,7 +214,7 @@ class Dataset:
         last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
         return (last - rows) // self.stride
 
-    def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows_of(self, episodes: Iterable[int]) -> NDArray[np.int64]:
         """Returns the rows (N,) of whole episodes."""
         return np.concatenate([self.ep_offset[episode] + np.arange(self.ep_len[episode]) for episode in episodes])
 
