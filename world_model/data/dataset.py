@@ -111,8 +111,7 @@ def write_dataset(
             lengths.append(rows)
         file["ep_len"] = np.array(lengths, np.int64)
         file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
-        for name, value in vars(info).items():
-            file.attrs[name] = value
+        file.attrs.update(vars(info))
 
 
 class Dataset:
@@ -154,11 +153,9 @@ class Dataset:
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
         frames = Frames([Path(each) for each in paths])
-        fits = math.prod(frames.shape) < _memory() / 2
-        self.pixels = frames
-        if in_memory == "yes" or (in_memory == "auto" and fits):
-            self.pixels = frames[:]
-            frames.close()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        fits = in_memory == "yes" or (in_memory == "auto" and math.prod(frames.shape) < memory / 2)
+        self.pixels = frames[:] if fits else frames
         num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
         if num_held_out >= len(self.ep_len):
             raise DatasetError(f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s); at least 2 are needed")
@@ -246,12 +243,6 @@ def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int)
     return blocks
 
 
-def _memory() -> int:
-    """Returns bytes of memory for each of the processes that torchrun starts on this machine."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
 def is_unused(actions: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Returns which dimensions (A,) of actions (N, A) never vary, but for rounding."""
     return actions.std(0) <= 1e-5 * np.abs(actions).max(0)
@@ -273,9 +264,8 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     fix = f"collect it again with `jepa-mpc collect --task {task or 'TASK'}`"
     with guarded(path, fix), open_file(path, fix.replace("it again", "one")) as file:
         attributes = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in file.attrs.items()}
-        names = {name: file.id.links.exists(name.encode()) for name in _STATES}
         if "format_version" not in attributes:  # of le-wm or stable-worldmodel, which does not say what task it is of
-            columns = _columns(file, next((name for name in _STATES if names[name]), None))
+            columns = _columns(file, next((name for name in _STATES if file.id.links.exists(name.encode())), None))
             no_angles = (False,) * columns["qpos"].shape[1]
             return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, no_angles)
         if (version := attributes["format_version"]) != FORMAT_VERSION:
