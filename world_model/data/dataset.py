@@ -217,16 +217,11 @@ class Dataset:
 
     def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
         """Returns state to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
-        targets, names = [], []
+        targets = {}
         for coordinate, is_angle in enumerate(self.info.angles):
-            value = self.qpos[rows, coordinate]
-            if is_angle:
-                targets += [np.cos(value), np.sin(value)]
-                names += [f"cos_qpos{coordinate}", f"sin_qpos{coordinate}"]
-            else:
-                targets.append(value)
-                names.append(f"qpos{coordinate}")
-        return np.stack(targets, axis=1) if targets else np.empty((len(rows), 0)), names
+            value, name = self.qpos[rows, coordinate], f"qpos{coordinate}"
+            targets |= {f"cos_{name}": np.cos(value), f"sin_{name}": np.sin(value)} if is_angle else {name: value}
+        return np.stack([*targets.values()], axis=1) if targets else np.empty((len(rows), 0)), [*targets]
 
 
 def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int) -> NDArray[np.float32]:
