@@ -217,7 +217,7 @@ class Dataset:
 
     def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
         """Returns state to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
-        targets = {}
+        targets: dict[str, NDArray] = {}
         for coordinate, is_angle in enumerate(self.info.angles):
             value, name = self.qpos[rows, coordinate], f"qpos{coordinate}"
             targets |= {f"cos_{name}": np.cos(value), f"sin_{name}": np.sin(value)} if is_angle else {name: value}
