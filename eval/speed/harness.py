@@ -67,7 +67,7 @@ def show_rates(results: Results) -> None:
 
 def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints a table of rows by name, each with its figures by column."""
-    table = Table("", *next(iter(rows.values())))
+    table, forms = Table("", *next(iter(rows.values()))), {float: "{:,.2f}", int: "{:,}"}
     for name, row in rows.items():
-        table.add_row(name, *(f"{each:,.2f}" if isinstance(each, float) else f"{each}" for each in row.values()))
+        table.add_row(name, *(forms.get(type(each), "{}").format(each) for each in row.values()))
     rich.print(table)

@@ -92,4 +92,6 @@ def main(args: Sequence[str]) -> None:
     config = parse(RenderingSpeedConfig, args)
     if hasattr(os, "sched_setaffinity"):  # software OpenGL would take every core
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    show({task: row for task, row in measure(config).items() if "ratio" in row})
+    columns = ("frames/s", "default", "ratio", "difference of 255")
+    rows = {task: row.values() for task, row in measure(config).items() if "ratio" in row}
+    show({task: dict(zip(columns, row, strict=True)) for task, row in rows.items()})
