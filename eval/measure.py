@@ -38,11 +38,7 @@ class Run:
     env: envs.PixelEnv
     agent: PlanningAgent
     folder: Path | None  # for pictures
-
-    @property
-    def batch_size(self) -> int:
-        """Returns how many episodes are planned at once: a deadline is for one."""
-        return BATCH_SIZE if self.config.agent.deadline_ms is None else 1
+    batch_size: int = BATCH_SIZE  # episodes planned at once
 
 
 def on_pairs(run: Run) -> Callable[..., PairResults]:

@@ -33,6 +33,7 @@ from jepa_mpc.eval.measure import Run, on_pairs, on_suite, to_picture
 from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
+from jepa_mpc.eval.trial import BATCH_SIZE
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance, simulator_version
 from jepa_mpc.settings import Count, Seed, checked, to_json
@@ -101,7 +102,8 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
             measure = partial(to_picture, goal=load_goal_image(config.goal_image, spec.image_size))
         folder = stack.enter_context(_run_folder(config)) if write and rank() == 0 else None
         started, made_by = time.monotonic(), provenance()
-        results = measure(Run(replace(config, device=device), spec, env, agent, folder))(
+        batch_size = BATCH_SIZE if config.agent.deadline_ms is None else 1  # a deadline is for one
+        results = measure(Run(replace(config, device=device), spec, env, agent, folder, batch_size))(
             task=config.task,
             seed=config.seed,
             parameters=sum(p.numel() for p in model.parameters()),
