@@ -32,6 +32,7 @@ class HerConfig(PolicyConfig):
     """Train SAC with hindsight relabelling to reach goal poses, from state and a sparse reward."""
 
     task: str = "reacher"
+    """Task in the registry."""
     output: Path | None = None
     """Folder for the policy and the state to resume from; `runs/her/<task>-seed<seed>` unless given."""
     num_steps: Count = 20_000
