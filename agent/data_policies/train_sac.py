@@ -146,8 +146,8 @@ class _Progress:
 def build_sac(config: PolicyConfig, env: StateEnv, num_hindsight: int = 0) -> "SAC":
     """Returns stable-baselines3's SAC, which alternates an episode of experience with its share of gradient steps.
 
-    With hindsight, each goal that was asked for comes with so many that were reached later in the episode. Networks
-    this small are slower on a GPU.
+    With hindsight, each goal that was asked for comes with so many that were reached later in the episode, and gradient
+    steps follow every step. Networks this small are slower on a GPU.
     """
     try:
         from stable_baselines3 import SAC, HerReplayBuffer
@@ -157,6 +157,7 @@ def build_sac(config: PolicyConfig, env: StateEnv, num_hindsight: int = 0) -> "S
             f"stable-baselines3 is missing; install it with `pip install 'jepa-mpc[rl]'` ({error})"
         ) from error
     options: dict[str, Any] = {}
+    turn = 1 if num_hindsight else env.length
     if num_hindsight:
         options["replay_buffer_class"] = HerReplayBuffer
         options["replay_buffer_kwargs"] = {"n_sampled_goal": num_hindsight, "goal_selection_strategy": "future"}
@@ -168,8 +169,8 @@ def build_sac(config: PolicyConfig, env: StateEnv, num_hindsight: int = 0) -> "S
         learning_starts=config.random_steps,
         batch_size=config.batch_size,
         gamma=config.discount,
-        train_freq=(1, "episode"),
-        gradient_steps=max(1, round(config.updates_per_step * env.length)),
+        train_freq=(turn, "step"),
+        gradient_steps=max(1, round(config.updates_per_step * turn)),
         policy_kwargs={"net_arch": list(config.hidden_sizes)},
         seed=config.seed,
         device="cpu",

@@ -24,7 +24,8 @@ from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, load_policy, re
 from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, train_on
 from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, command, draw_pose, folder_of
 from jepa_mpc.cli import parse
-from jepa_mpc.settings import Count, Fraction, Positive, Range
+from jepa_mpc.errors import UserError
+from jepa_mpc.settings import Count, Fraction, Range
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class HerConfig(PolicyConfig):
     """Folder for the policy and the state to resume from; `runs/her/<task>-seed<seed>` unless given."""
     num_steps: Count = 20_000
     random_steps: Count = 1000
-    updates_per_step: Positive = 1.0
+    updates_per_step: Count = 1
     batch_size: Annotated[int, Range(2, 10**6)] = 256
     hidden_sizes: tuple[Count, ...] = (256, 256)
     discount: Fraction = 0.95
@@ -123,6 +124,8 @@ class HerAgent:
 
 def train(config: HerConfig) -> Path:
     """Trains, and returns the policy's folder. Goes on from a saved state; a finished folder is left alone."""
+    if config.random_steps < (least := envs.get_task(config.task).far_budget):
+        raise UserError(f"--random-steps must be at least {least}, an episode's length, not {config.random_steps}")
     folder = places.runs("her", f"{places.slug(config.task)}-seed{config.seed}")
     return train_on(GoalStateEnv, config, folder, config.num_hindsight)
 

@@ -133,7 +133,7 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     learn = sac.learn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
-        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=90, hidden_sizes=(16, 16)))
+        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
     actor, info = load_policy(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
@@ -162,7 +162,7 @@ def test_hindsight_learns_by_the_settings(env, far, tmp_path):
 
 def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_path, monkeypatch):
     pytest.importorskip("stable_baselines3")
-    small = {"task": "line", "num_steps": 4 * LINE.far_budget, "random_steps": 50, "hidden_sizes": (8,)}
+    small = {"task": "line", "num_steps": 4 * LINE.far_budget, "random_steps": LINE.far_budget, "hidden_sizes": (8,)}
     whole = her.train(her.HerConfig(**small, output=tmp_path / "whole", save_every=1))
     begin, begun = her.GoalStateEnv._begin, []
 
@@ -183,6 +183,12 @@ def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_
     expected, found = (load_file(folder / "actor.safetensors") for folder in (whole, tmp_path / "killed"))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_hindsight_needs_an_episode_before_it_learns(tmp_path):
+    with pytest.raises(UserError, match="--random-steps must be at least 100, an episode's length, not 99"):
+        her.train(her.HerConfig(output=tmp_path / "run", random_steps=99))
+    assert not (tmp_path / "run").exists()
 
 
 def test_hindsights_task_lasts_as_long_as_far_goals_do_and_asks_for_another_each_time(line):
