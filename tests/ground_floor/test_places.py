@@ -24,6 +24,7 @@ def test_everything_lies_under_one_home(home):
     assert places.dataset("my_robot:arm") == home / "data/my_robot/arm.h5"
     assert places.runs("her", "my_robot:arm-seed0") == home / "runs/her/my_robot/arm-seed0"
     assert places.goal_pairs().is_relative_to(home)
+    assert places.slug("my_robots:gym/arm") == "my_robots-gym-arm"  # beside others, in one folder
 
 
 def test_home_may_begin_with_a_tilde(monkeypatch):
@@ -40,7 +41,7 @@ def test_without_the_variable_home_is_the_checkout_from_any_folder(monkeypatch, 
 def test_a_read_only_checkout_gives_way_to_the_users_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(places.HOME_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert places.home().name == "jepa-mpc"
     assert not places.home().is_relative_to(ROOT)
 
@@ -55,6 +56,8 @@ def test_bundled_checkpoints_are_found_by_name_and_folders_by_path(monkeypatch, 
     (mine / "config.json").write_text("{}")
     assert places.checkpoint("reacher") == Path("reacher")
     assert places.checkpoint(tmp_path / "reacher") == mine
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert places.checkpoint("~/reacher") == mine
     with pytest.raises(UserError, match=r"no checkpoint at nothing; train one .* name a bundled one: .*reacher"):
         places.checkpoint("nothing")
 
