@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import jepa_mpc
+
 PAGE = (ROOT / "docs/extend.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 README = (ROOT / "README.md").read_text()
@@ -63,6 +65,11 @@ def run(project, *command):
     done = subprocess.run(list(map(str, command)), cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
     return done.stdout
+
+
+def test_every_public_name_is_there():
+    for name in jepa_mpc.__all__:
+        assert getattr(jepa_mpc, name) is not None
 
 
 def test_the_page_is_short():

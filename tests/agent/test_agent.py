@@ -196,6 +196,7 @@ def test_the_papers_search_is_the_papers():
     assert (paper.horizon, paper.receding_horizon, paper.effort_weight) == (5, 5, 0)
     search = paper.planner
     assert (search.num_samples, search.num_elites, search.num_iterations, search.init_std) == (300, 30, 30, 1)
+    assert search.min_std < 1e-6  # it has no floor
     assert paper.settings()["num_samples"] == 300
 
 
@@ -233,6 +234,8 @@ def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
     agent = PlanningAgent(model, SPACE, BLOCK, AgentConfig(horizon=3, planner=SEARCH))
     picture = picture_of((4, 6))[None]
     agent.reset(picture_of((14, 3))[None], seeds=[0])
+    agent.act(picture_of((2, 9))[None])
+    seen.clear()
     agent.act(picture)
     now = model.encode(torch.from_numpy(picture))
     for z, z_before in seen:
@@ -263,7 +266,8 @@ def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds
     agent.reset(picture_of((3, 0))[None], seeds=[0])
     np.testing.assert_allclose(agent.act(picture_of((1, 0))[None])[0], [[1, -2], [0.25, 0], [0, 0]])
     agent.act(picture_of((2, 0))[None])
-    assert asked == [[[[1, 0]], [[1, 0]], [[3, 0]]], [[[1, 0]], [[2, 0]], [[3, 0]]]]
+    agent.act(picture_of((4, 0))[None])
+    assert asked == [[[[before, 0]], [[now, 0]], [[3, 0]]] for before, now in ((1, 1), (1, 2), (2, 4))]
     assert not model.histories  # one pass of the policy: the world model foresees nothing
 
 
@@ -312,6 +316,12 @@ def test_latent_distance():
     agent, _ = agent_with()
     pictures, goals = np.stack([picture_of((0, 0)), picture_of((3, 4))]), np.stack([picture_of((3, 4))] * 2)
     np.testing.assert_allclose(agent.latent_distance(pictures, goals), [5, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["inverse", "gcbc"])
+def test_a_warm_start_is_the_checkpoints_file_of_its_name(kind):
+    with pytest.raises(UserError, match=rf"reacher/{kind}\.safetensors"):
+        PlanningAgent.load(CHECKPOINT, AgentConfig(warm_start=kind))
 
 
 @pytest.mark.parametrize(

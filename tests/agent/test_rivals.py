@@ -1,13 +1,17 @@
 """The agents that planning is compared with: each is given what it says it is given, and no more."""
 
 import json
+import os
+import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from line import LINE, Line, register
@@ -17,9 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
-from jepa_mpc.agent.data_policies.sac import load_policy, normalise, read_state
+from jepa_mpc.agent.data_policies.sac import Actor, load_policy, normalise, read_state
 from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
-from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer_env, her, train_dreamer
+from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, ours, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.cli import COMMANDS
@@ -28,6 +32,7 @@ from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig, ICEMConfig
+from jepa_mpc.world_model.checkpoint import load_info
 
 SPEC = envs.get_task("reacher")
 ANGLES = (True, False, True)
@@ -90,6 +95,26 @@ def test_the_oracle_weighs_effort_and_reduces_the_distance_as_the_planner_does(l
     assert abs(first_block(1.0, effort_weight=100.0)) < 0.2
     loose = [first_block(1.0, seed, reduction="terminal") for seed in range(4)]  # in the end, however it is got to
     assert np.ptp(loose) > 0.1
+
+
+def first_block(agent, goal):
+    pictures = np.zeros((1, 8, 8, 3), np.uint8)
+    agent.reset(pictures, [0])
+    agent.look(np.zeros((1, 1)), np.array([[goal]]))
+    return agent.act(pictures)
+
+
+def test_reset_forgets_goal_and_plan_of_the_trial_before(line):
+    used, fresh = (OracleAgent("line", AgentConfig()) for _ in range(2))
+    first_block(used, -4.0)
+    np.testing.assert_array_equal(first_block(used, 4.0), first_block(fresh, 4.0))
+    # An actor that goes where the goal is: of x, the goal, x and the velocity it reads the second.
+    zeros, layer = np.zeros(1, np.float32), np.array([[0, 1, 0, 0]], np.float32)
+    weights = {"state_mean": np.zeros(4), "state_std": np.ones(4), "mean.weight": layer, "mean.bias": zeros}
+    weights |= {"log_std.weight": 0 * layer, "log_std.bias": zeros}
+    agent = her.HerAgent("line", Actor(weights, np.array([-2.0]), np.array([1.0])))
+    for goal in (0.5, -0.25):
+        np.testing.assert_allclose(first_block(agent, goal), [[[1.5 * np.tanh(goal) - 0.5]]], rtol=1e-6)
 
 
 def test_the_oracle_reaches_far_goals(env, far):
@@ -316,13 +341,15 @@ def test_dreamers_impossible_settings_are_refused(settings, message):
 
 def test_sheeprl_is_told_decisions_where_we_count_steps(tmp_path):
     config = train_dreamer.DreamerConfig(
-        num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100
+        num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100, seed=2
     )
     said = dict(each.split("=", 1) for each in train_dreamer.overrides(config, tmp_path, None))
     assert int(said["algo.total_steps"]) == 250
     assert int(said["algo.learning_starts"]) == 50
     assert int(said["checkpoint.every"]) == 25
     assert float(said["algo.replay_ratio"]) * 250 == pytest.approx(0.1 * 1000)
+    assert int(said["seed"]) == 2000  # far from other seeds', on from which simulators are counted
+    assert float(said["algo.gamma"]) == config.discount
 
 
 def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypatch):
@@ -335,6 +362,8 @@ def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypat
         layer = torch.full((2, 3, 5, 5), float(decisions)).to(memory_format=torch.channels_last)
         state = {part: {"layer": layer.clone()} for part in train_dreamer.PARTS}
         torch.save(state, version / f"checkpoint/ckpt_{decisions}_0.ckpt")
+        for path, when in (("config.yaml", 1000), (f"checkpoint/ckpt_{decisions}_0.ckpt", 1060 + 30 * number)):
+            os.utime(version / path, (when, when))
         with SummaryWriter(str(version)) as writer:
             writer.add_scalar("Rewards/rew_avg", 0.5 * decisions, decisions)
     train_dreamer.export(tmp_path, {"task": "reacher", "reward": "dense", "action_repeat": 4})
@@ -342,7 +371,7 @@ def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypat
     assert kept["training_returns"] == [[100, 12.5], [200, 25.0]]
     assert {name: len(returns) for name, returns in kept["baseline_returns"].items()} == {"random": 3, "do_nothing": 3}
     assert all(0 < earned < SPEC.budget for returns in kept["baseline_returns"].values() for earned in returns)
-    assert list(kept["learning_seconds"]) == ["100", "200"]
+    assert kept["learning_seconds"] == {"100": 60, "200": 60 + 90}
     assert kept["sheeprl"] == {"number": 1}
     for steps, decisions in ((100, 25), (200, 50)):
         stored = load_file(tmp_path / f"actors/{steps}.safetensors")
@@ -380,3 +409,50 @@ def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp
     )
     monkeypatch.chdir(tmp_path)
     assert RIVALS["my_rivals:STATUE"].seeds == (7,)
+
+
+def options_of(command):
+    return dict(zip(command[4::2], command[5::2], strict=True))
+
+
+def test_trainings_are_of_the_seed_and_of_the_bundled_checkpoints_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    bundled = load_info("reacher")
+    bundled = replace(bundled, data={**bundled.data, "num_episodes": 70, "seed": 5})
+    monkeypatch.setattr(ours, "load_info", lambda name: bundled)
+    place = tmp_path / "runs/benchmark/reacher"
+    collect, train = map(options_of, RIVALS["jepa"].train("reacher", 2))
+    assert collect == {"--task": "reacher", "--num-episodes": "70", "--seed": "5"}
+    assert (train["--seed"], train["--output"]) == ("2", str(place / "jepa-seed2"))
+    collect, train = map(options_of, RIVALS["jepa_short"].train("reacher", 2))
+    assert (collect["--num-episodes"], collect["--seed"]) == ("150", "2")  # of 200 steps each
+    assert (train["--seed"], train["--data"]) == ("2", collect["--output"])
+    _, train = map(options_of, RIVALS["gcbc"].train("reacher", 2))
+    assert (train["--kind"], train["--seed"], train["--output"]) == ("gcbc", "2", str(place / "gcbc-seed2"))
+
+
+def test_an_agent_without_a_search_has_none_and_has_cost_its_encoder_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    task, bundled = "gym/Pusher-v5", ROOT / "checkpoints/gym/Pusher-v5"
+    place = tmp_path / "runs/benchmark" / task / "gcbc-seed1"
+    place.mkdir(parents=True)
+    shutil.copy(bundled / "gcbc.safetensors", place)
+    agent, facts = RIVALS["gcbc"].make(task, 1)
+    assert agent.config.planner.num_iterations == 0
+    assert facts.learning_seconds > load_info(task).learning_seconds
+    assert (facts.steps, facts.rewards) == (6400 * envs.get_task(task).episode_len, False)
+
+
+def test_dreamer_is_the_youngest_actor_and_its_stages_the_older_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    monkeypatch.setattr(dreamer, "DreamerAgent", lambda path: SimpleNamespace(action_block=5, num_parameters=7))
+    rival, actors = RIVALS["dreamer"], tmp_path / "runs/benchmark/reacher/dreamer-seed0/actors"
+    assert rival.train("reacher", 0)
+    actors.mkdir(parents=True)
+    for steps in (20_000, 90_000, 110_000):
+        (actors / f"{steps}.safetensors").touch()
+    (actors / "config.json").write_text(json.dumps({"learning_seconds": {"20000": 2, "90000": 9, "110000": 11}}))
+    assert not rival.train("reacher", 0)
+    _, facts = rival.make("reacher", 0)
+    assert (facts.steps, facts.pictures, facts.learning_seconds, facts.parameters) == (110_000, 22_000, 11, 7)
+    assert [facts.steps for _, facts in rival.stages("reacher", 0)] == [20_000, 90_000, 110_000]

@@ -1,5 +1,8 @@
+import itertools
 import json
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -11,8 +14,9 @@ from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
 from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.agent.data_policies import find_policy
+from jepa_mpc.agent.data_policies import sac as sac_module
 from jepa_mpc.agent.data_policies import train_sac as train_module
-from jepa_mpc.agent.data_policies.sac import load_policy, read_state, sac
+from jepa_mpc.agent.data_policies.sac import load_policy, normalise, read_state, sac, save_policy
 from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, build_sac, export_actor, train_policy
 from jepa_mpc.envs.registry import TASKS
 from jepa_mpc.errors import UserError
@@ -104,6 +108,7 @@ def test_training_learns_what_the_reward_asks_for(tmp_path, slider):
     assert info.greedy_return.low > best - 0.2 * (best - info.random_return.mean)
     assert info.greedy_return.n == info.random_return.n == 20
     assert (info.num_steps, info.task, info.angles) == (900, "slider", slider.angles)
+    assert (info.training["num_steps"], info.training["learning_rate"]) == (900, 3e-3)
 
 
 class Killed(BaseException):
@@ -113,6 +118,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(("killed_at", "goes_on_from"), [(3, 0), (14, 10)])
 def test_a_killed_training_goes_on_to_the_same_weights(trained, tmp_path, monkeypatch, killed_at, goes_on_from):
     config = debug_config(tmp_path / "killed")
+    seconds = itertools.count()  # one at the beginning, and one at each of four saved states
+    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     reset, begun = StateEnv.reset, []
 
     def reset_until_killed(self, **options):
@@ -137,6 +144,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, tmp_path, monkey
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    assert load_policy(config.output, "slider")[1].learning_seconds == 4
     assert load_policy(config.output, "slider")[1].greedy_return == load_policy(trained, "slider")[1].greedy_return
 
 
@@ -149,6 +157,37 @@ def assert_nothing_is_pickled(folder):
 def test_what_is_left_is_a_small_policy(trained):
     assert_nothing_is_pickled(trained)
     assert {path.name for path in trained.glob("[!.]*")} == {"actor.safetensors", "config.json", "settings.json"}
+
+
+def test_the_greedy_return_is_of_the_most_likely_actions(trained, slider):
+    actor, info = load_policy(trained, "slider")
+    env = StateEnv(Slider(), slider, seed=0, random_steps=100)
+
+    def act(seen):
+        return actor.act(read_state(env._env, slider.angles))
+
+    assert info.greedy_return.mean == pytest.approx(train_module.measure_return(env, debug_config(None), act).mean)
+
+
+def test_a_policy_says_last_that_it_is_finished(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sac_module, "write_whole", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        save_policy(tmp_path, *load_policy(trained, "slider"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_far_off_is_limited(trained):
+    np.testing.assert_array_equal(normalise(np.array([1e3, 5, -1e3]), np.ones(3), np.full(3, 2.0)), [10, 2, -10])
+    actor, _ = load_policy(trained, "slider")
+    for bias, log_std in ((50, 2), (-50, -20)):
+        sure = replace(actor, weights=actor.weights | {"log_std.bias": np.full(1, bias, np.float32)})
+        np.testing.assert_allclose(sure.distribution(np.zeros(4))[1], np.exp(log_std))
+
+
+def test_collection_finds_what_training_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    train_policy(debug_config(None, num_steps=20, random_steps=20))
+    assert callable(find_policy("sac", "slider"))
 
 
 def test_a_finished_training_is_left_alone(trained):
@@ -205,6 +244,8 @@ def test_the_learner_is_given_the_settings(slider, tmp_path):
     assert learner.learning_starts == config.random_steps
     assert learner.gradient_steps == 6  # 0.3 for each of 20 steps
     assert learner.buffer_size == 420  # whole episodes, of which none is lost
+    other = build_sac(replace(config, seed=1), StateEnv(Slider(), slider, seed=0, random_steps=100))
+    assert not torch.equal(learner.actor.mu.weight, other.actor.mu.weight)
     assert [layer.out_features for layer in learner.actor.latent_pi if hasattr(layer, "out_features")] == [32, 32]
 
 
@@ -244,6 +285,13 @@ def test_ways_to_act_are_compared_from_the_same_starts_which_training_never_saw(
         assert found.n == 4
         assert found.low < found.mean < found.high
         starts[name] = np.array(starts[name][:: slider.episode_len])
+        returns = []
+        for start in starts[name]:
+            simulator.set_state(start)
+            returns.append(sum(simulator.advance([action]) for _ in range(slider.episode_len)))
+        margin = 3.182446 * np.std(returns, ddof=1) / 2  # Student's t at 97.5 %, of 3 degrees of freedom
+        wanted = np.mean(returns) + margin * np.array([0, -1, 1])
+        np.testing.assert_allclose([found.mean, found.low, found.high], wanted, rtol=1e-6)
     np.testing.assert_array_equal(starts["low"], starts["high"])
     assert len(np.unique(starts["low"], axis=0)) == 4
     env, trained_from = StateEnv(Slider(), slider, seed=0, random_steps=100), set()

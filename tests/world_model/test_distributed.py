@@ -166,6 +166,30 @@ def test_two_processes_collect_the_data_that_one_does(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "two.h5"]
 
 
+REFUSED = """
+import sys
+from pathlib import Path
+import torch
+from jepa_mpc.distributed import claimed_by_first, process_group
+from jepa_mpc.errors import UserError
+
+with process_group(torch.device("cpu")):
+    try:
+        with claimed_by_first(Path(sys.argv[1]), {"seed": 1}):
+            print("at work", flush=True)
+    except UserError as error:
+        print(error, flush=True)
+"""
+
+
+def test_a_folder_that_the_first_process_is_refused_all_are(tmp_path):
+    (tmp_path / "settings.json").write_text('{"seed": 0}')
+    (tmp_path / "script.py").write_text(REFUSED)
+    said = torchrun(tmp_path / "script.py", tmp_path).stdout
+    assert said.count("seed is 0 there and 1 now; choose another --output") == 2
+    assert "at work" not in said
+
+
 def test_two_processes_measure_what_one_does(tmp_path, read_results):
     command = [ROOT / "eval/run_planning.py", "--task", "two_room", "--num-episodes", 60, "--no-video"]
     results = []
