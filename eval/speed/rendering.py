@@ -83,9 +83,9 @@ def compare(task: str, num_frames: int, num_rounds: int) -> dict[str, float]:
 
 @measurement
 def measure(config: RenderingSpeedConfig) -> Results:
-    """Returns what `compare` does, by task."""
+    """Returns what `compare` does, task by task."""
     tasks = envs.task_names() if config.tasks == ("all",) else [envs.get_task(name).name for name in config.tasks]
-    return {task: compare(task, config.num_frames, config.num_rounds) for task in tqdm(tasks, leave=False)}
+    return {"tasks": {task: compare(task, config.num_frames, config.num_rounds) for task in tqdm(tasks, leave=False)}}
 
 
 def main(args: Sequence[str]) -> None:
@@ -93,5 +93,5 @@ def main(args: Sequence[str]) -> None:
     if hasattr(os, "sched_setaffinity"):  # software OpenGL would take every core
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     columns = ("frames/s", "default", "ratio", "difference of 255")
-    rows = {task: row.values() for task, row in measure(config).items() if "ratio" in row}
-    show({task: dict(zip(columns, row, strict=True)) for task, row in rows.items()})
+    rows = measure(config)["tasks"]
+    show({task: dict(zip(columns, row.values(), strict=True)) for task, row in rows.items()})

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_a_training_is_rated_and_one_that_fails_says_why(tmp_path):
 # Rendering
 
 
-def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
+def test_pictures_are_timed_against_the_defaults(monkeypatch, clock, tmp_path, capsys):
     class Painter(Line):
         def render(self):
             clock.seconds += 1e-3 if self.fast_rendering else 4e-3
@@ -174,6 +175,12 @@ def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
     assert found["default_frames_per_second"] == pytest.approx(250)
     assert found["ratio"] == pytest.approx(4)
     assert found["mean_difference"] == pytest.approx(3)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)  # later tests need their cores
+    path = tmp_path / "out.json"
+    rendering.main(["--tasks", "line", "--num-frames", "25", "--num-rounds", "3", "--output", str(path)])
+    stored = json.loads(path.read_text())["tasks"]
+    assert stored == {"line": pytest.approx(found)}
+    assert "1,000.00" in capsys.readouterr().out
 
 
 def test_a_task_that_is_not_there_is_said_before_the_work():
