@@ -85,6 +85,15 @@ def test_the_projects_own_folders_stay_its_own(installed, project):
     assert Path(ours).is_relative_to(installed.parent)
 
 
+def test_a_benchmarks_commands_find_the_installed_package(installed, project):
+    child = "import os, jepa_mpc; print(os.environ['PYTHONPATH'], os.path.dirname(os.path.dirname(jepa_mpc.__file__)))"
+    ours = (
+        "import sys; from jepa_mpc.eval.tables.agents import run_command as go; go([sys.executable, '-c', sys.argv[1]])"
+    )
+    told, found = run(project, installed / "python", "-c", ours, child).split()
+    assert told == found
+
+
 def test_the_wheel_plans_with_its_own_checkpoint(installed, project):
     said = run(project, installed / "jepa-mpc", "plan", "--task", "reacher", "--num-episodes", "10", "--no-video")
     assert "n = 10" in said

@@ -176,9 +176,8 @@ def _measure_elsewhere(
 
 def run_command(command: Sequence[str]) -> None:
     """Runs one of our own commands, in this environment or another's."""
-    root = str(places.checkout() or Path(__file__).parents[2])
     try:
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": root})
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(places.SOURCE)})
     except subprocess.CalledProcessError as error:
         raise UserError(f"`{shlex.join(command)}` failed; what it said stands above") from error
 

@@ -35,7 +35,7 @@ def test_home_may_begin_with_a_tilde(monkeypatch):
 def test_without_the_variable_home_is_the_checkout_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(places.HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert places.home() == ROOT
+    assert places.home() == places.SOURCE == ROOT
 
 
 def test_a_read_only_checkout_gives_way_to_the_users_folder(monkeypatch, tmp_path):
