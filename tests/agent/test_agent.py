@@ -352,6 +352,7 @@ def test_baselines_act_within_bounds_and_by_their_seed():
         draws.append(random.act(pictures))
     np.testing.assert_array_equal(draws[0], draws[1][::-1])
     assert all(SPACE.contains(action) for action in draws[0].reshape(-1, 2))
+    assert (np.diff(draws[0], axis=1) != 0).all()  # anew at every step
     many = np.concatenate([random.act(pictures) for _ in range(300)]).reshape(-1, 2)
     np.testing.assert_allclose(many.min(0), SPACE.low, atol=0.05)  # all over the space
     np.testing.assert_allclose(many.max(0), SPACE.high, atol=0.05)

@@ -352,16 +352,16 @@ if __name__ != "stranger":
     DATA_POLICIES.register("still", still)
 if __name__ == "__main__":
     for task, policy in (("arm", "still"), ("stranger:arm", "stranger:still")):
-        collect(CollectConfig(task, policy, num_episodes=3, num_processes=2, output=f"{task[:3]}.h5"))
+        collect(CollectConfig(task, policy, num_episodes=3, num_processes=2))
 """
 
 
 def test_tasks_and_policies_of_a_strangers_file_and_of_the_running_script_reach_the_workers(tmp_path):
     (tmp_path / "stranger.py").write_text(STRANGER)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JEPA_MPC_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "stranger.py"], cwd=tmp_path, check=True, env=environment)
-    for path, task in (("arm.h5", "arm"), ("str.h5", "stranger:arm")):
-        data = Dataset(tmp_path / path, task=task)
+    for path, task in (("arm.h5", "arm"), ("stranger/arm.h5", "stranger:arm")):
+        data = Dataset(tmp_path / "data" / path, task=task)
         assert (data.action[~np.isnan(data.action)] == 0.25).all()
         assert data.ep_len.tolist() == [3] * 3
         assert data.info.action_low == (-1, -1)
