@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jepa_mpc import envs
-from jepa_mpc.agent.data_policies.cube import MAX_NOISE, cube_oracle, demonstrate
+from jepa_mpc.agent.data_policies import cube
+from jepa_mpc.agent.data_policies.cube import MAX_NOISE, _placed, cube_oracle, demonstrate
 from jepa_mpc.envs import rendering
 from jepa_mpc.envs.suites.ogbench_cube import OGBenchCubeEnv, mujoco
 
@@ -122,6 +123,29 @@ def test_the_oracle_moves_the_cube_in_most_of_the_time():
         travelled = np.linalg.norm(np.array(places[25:]) - places[:-25], axis=1)
         moved.append((travelled > 0.04).mean())
     assert np.mean(moved) > 0.6
+
+
+def test_a_cube_is_placed_once_it_lies_there_and_the_hand_has_risen():
+    target = {"privileged/target_block_pos": np.array([0.4, 0.1, 0.02])}
+    for x, height, placed in ((0.41, 0.1, True), (0.43, 0.1, False), (0.41, 0.05, False)):
+        seen = {"privileged/block_0_pos": np.array([x, 0.1, 0.02]), "proprio/effector_pos": np.array([x, 0.1, height])}
+        assert _placed(seen, target) == placed
+
+
+def test_an_attempt_has_its_own_speed_and_grips_firmly_and_an_episode_its_own_noise(env, monkeypatch):
+    oracle = "ogbench.manipspace.oracles.markov.cube_markov.CubeMarkovOracle.select_action"
+    monkeypatch.setattr(oracle, lambda *_: np.ones(5))
+    monkeypatch.setattr(cube, "RANDOM_SHARE", 0)
+    *speeds, grips = np.array([next(demonstrate(env, 5, 0.0, np.random.default_rng(seed))) for seed in range(40)]).T
+    assert (grips == 1).all()
+    assert all((speed == speeds[0]).all() for speed in speeds)
+    assert (0.5 < speeds[0].min() < 0.6) & (0.9 < speeds[0].max() < 1)
+    amounts = []
+    monkeypatch.setattr(cube, "demonstrate", lambda env, block, noise, rng: amounts.append(noise))
+    for seed in range(40):
+        cube_oracle(env, 5, np.random.default_rng(seed))
+    assert min(amounts) < 0.05
+    assert 0.45 < max(amounts) < 0.5
 
 
 def test_the_policy_is_decided_by_its_generator(env):
