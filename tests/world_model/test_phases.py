@@ -265,6 +265,14 @@ def test_the_guard_sees_the_batches_that_are_logged(data):
     assert guard.last_step == 20
 
 
+def test_noise_on_embeddings_does_not_hide_a_collapse(data):
+    phase, model, regularizer, guard = joint(data, "kl", log_every=1)
+    torch.nn.init.zeros_(model.projector[-1].weight)  # one embedding for all pictures, and a draw of std 1 around it
+    torch.nn.init.zeros_(regularizer.log_var.weight)
+    phase.begin()(0, phase.load(np.random.default_rng(0)))
+    assert guard.now[0] < 1e-6
+
+
 def test_products_of_half_precision_are_asked_for(data):
     losses = {}
     for precision in ("float32", "bfloat16"):
