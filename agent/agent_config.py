@@ -60,7 +60,7 @@ class AgentConfig:
 
 # Named ways to plan. "lewm" is LeWorldModel's (arXiv 2603.19312): CEM, the distance at the end of five blocks, all
 # rounds, all blocks executed.
-AGENT_PRESETS: Registry[AgentConfig] = Registry("preset")
+AGENT_PRESETS: Registry[AgentConfig] = Registry("planning preset")
 AGENT_PRESETS.register(
     "lewm",
     AgentConfig(

@@ -126,8 +126,8 @@ def test_a_strangers_files_work_by_every_command(installed, project):
 def test_a_strangers_files_work_from_python(installed, project):
     code = (project / "all_of_it.py").read_text()
     small = code.replace("num_episodes=400", "num_episodes=45, num_processes=2")
-    small = small.replace('output=Path("runs/mine")', 'output=Path("runs/mine"), **PRESETS["debug"]')
+    small = small.replace('output=Path("runs/mine")', 'output=Path("runs/mine"), **TRAIN_PRESETS["debug"]')
     small = small.replace("agent=", "num_episodes=2, video=False, agent=")
-    small = small.replace("import AgentConfig", "import AgentConfig, PRESETS")
+    small = small.replace("import AgentConfig", "import AgentConfig, TRAIN_PRESETS")
     (project / "small.py").write_text(small)
     assert re.fullmatch(r"\d+% of 2\n", run(project, installed / "python", "small.py").splitlines(keepends=True)[-1])

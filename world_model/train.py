@@ -35,7 +35,7 @@ from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import card
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import report_embedding
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
@@ -109,7 +109,7 @@ def parse_config(args: Sequence[str]) -> TrainConfig:
     """Returns the settings of command-line options over the chosen preset."""
     from tyro import MISSING
 
-    words, chosen = choose(args, {"--preset": PRESETS, "--regularizer": REGULARIZERS})
+    words, chosen = choose(args, {"--preset": TRAIN_PRESETS, "--regularizer": REGULARIZERS})
     settings: dict[str, Any] = {"preset": option_value(args, "--preset") or "default", **chosen.get("--preset", {})}
     default = TrainConfig(output=MISSING, **settings)
     if (kind := chosen.get("--regularizer")) is not None and kind is not type(default.regularizer):

@@ -32,7 +32,7 @@ from jepa_mpc.settings import Count, Natural
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
-from jepa_mpc.world_model.training.config import PRESETS
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS
 
 ACTIONS = Box(-1.0, 1.0, (2,), np.float32)
 BLOCK = 5
@@ -63,7 +63,7 @@ class PlanningSpeedConfig:
 
 def paper_model() -> JEPAConfig:
     """Returns the sizes that the preset "paper" trains, of our own predictor, which rolls out by a cache."""
-    paper = PRESETS["paper"]
+    paper = TRAIN_PRESETS["paper"]
     sizes = {field.name: paper[field.name] for field in fields(JEPAConfig) if field.name in paper}
     ours = PredictorConfig()
     predictor = replace(sizes.pop("predictor"), kind=ours.kind, dropout=ours.dropout, max_len=ours.max_len)

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
@@ -35,7 +34,7 @@ class TrainingSpeedConfig:
     """HDF5 data set; one of noise is made unless given."""
     task: str = "reacher"
     """Task that it is of."""
-    preset: Literal["default", "debug", "paper"] = "default"
+    preset: str = "default"
     """Of the trainings."""
     num_steps: Count = 60
     """Steps of encoder and predictor together."""

@@ -393,7 +393,7 @@ def test_settings_survive_json_and_lie_flat_in_results(planner):
     [
         (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi"),
         (["--planner", "math:pi"], "3.14.* is no planner"),
-        (["--preset", "lwm"], "unknown preset 'lwm'; did you mean lewm"),
+        (["--preset", "lwm"], "unknown planning preset 'lwm'; did you mean lewm"),
     ],
 )
 def test_a_wrong_choice_is_one_line(options, message):

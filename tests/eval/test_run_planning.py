@@ -412,7 +412,7 @@ def test_processes_share_the_episodes_evenly(tmp_path, monkeypatch):
         (["--goal-image", "x.png", "--goal-offset", "9"], "--goal-offset is for goals of the same episode"),
         (["--goal-offset", "9", "--protocol", "suite"], "--goal-offset is for goals of the same episode"),
         (["--task", "two_room", "--protocol", "suite"], "task 'two_room' has no rewarded suite tasks"),
-        (["--preset", "lewn"], "unknown preset 'lewn'; did you mean lewm?"),
+        (["--preset", "lewn"], "unknown planning preset 'lewn'; did you mean lewm?"),
         (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi?"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),
         (["--num-elites", "1000"], "--num-elites must lie in"),

@@ -24,7 +24,7 @@ from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.train import parse_config
-from jepa_mpc.world_model.training.config import PRESETS
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def test_a_variant_is_the_training_command_of_its_precision_and_processes(tmp_pa
     asked = parse_config(words[4:])
     assert (asked.num_steps, asked.predictor_steps, asked.reachability_steps) == (7, 0, 0)
     assert (asked.task, asked.data, asked.output) == ("reacher", (tmp_path / "d.h5",), tmp_path / "run")
-    assert (asked.precision, asked.batch_size) == ("float32", PRESETS["debug"]["batch_size"])
+    assert (asked.precision, asked.batch_size) == ("float32", TRAIN_PRESETS["debug"]["batch_size"])
     assert parse_config(training.command(config, tmp_path, tmp_path, 1, options[3])[4:]).compile
     shared = training.command(config, tmp_path / "d.h5", tmp_path / "run", 3, [])
     assert shared[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
@@ -216,7 +216,7 @@ def test_the_papers_model_has_the_papers_sizes():
     millions = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
     assert millions["encoder"] == pytest.approx(5.5, abs=0.1)
     assert millions["predictor"] == pytest.approx(10.8 + 0.8, abs=0.3)  # with the MLP that it ends in
-    trained = PRESETS["paper"]
+    trained = TRAIN_PRESETS["paper"]
     for size in ("width", "depth", "num_heads", "head_dim", "mlp_width", "projector_hidden"):
         assert getattr(model.config.predictor, size) == getattr(trained["predictor"], size)
     assert model.config.encoder == trained["encoder"]

@@ -24,7 +24,7 @@ from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training.build import build
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
 
@@ -47,7 +47,7 @@ def one_step_each(dataset_path, folder):
     """Losses and gradients of one step of every phase and remedy, in this process's group."""
     data, done = Dataset(dataset_path), {}
     for name in REGULARIZERS:
-        settings = {**PRESETS["debug"], "regularizer": REGULARIZERS[name]()}
+        settings = {**TRAIN_PRESETS["debug"], "regularizer": REGULARIZERS[name]()}
         settings["predictor"] = dataclasses.replace(settings["predictor"], projector_hidden=8)  # with a BatchNorm
         config = TrainConfig(output=folder, task="square", precision="float32", **settings)
         model, remedy = build(config, data, torch.device("cpu"))

@@ -35,7 +35,7 @@ from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 
 LENGTHS = [30, 17, 41, 26, 33]
 
@@ -326,7 +326,7 @@ def test_actions_that_do_not_make_the_releases_blocks_are_counted(release, their
 
 @pytest.mark.parametrize(("depth", "fits"), [(6, False), (12, True)])
 def test_a_vit_that_no_release_can_name_is_not_exported(tmp_path, depth, fits):
-    preset = PRESETS["paper"]
+    preset = TRAIN_PRESETS["paper"]
     small = replace(preset["predictor"], depth=1, mlp_width=8, num_heads=2, head_dim=4, projector_hidden=8)
     encoder = replace(preset["encoder"], depth=depth, image_size=28)
     config = JEPAConfig(10, 192, 16, encoder, small, projector_activation="gelu")
@@ -366,7 +366,7 @@ def test_only_models_of_the_papers_parts_are_exported(tmp_path):
 
 
 def test_the_papers_preset_has_the_released_size():
-    preset = PRESETS["paper"]
+    preset = TRAIN_PRESETS["paper"]
     names = ("embed_dim", "projector_hidden", "encoder", "predictor", "projector_activation")
     model = JEPA(JEPAConfig(10, **{name: preset[name] for name in names}))
 
@@ -384,7 +384,7 @@ def test_the_papers_preset_takes_a_step(tmp_path, monkeypatch):
     large = [replace(each, pixels=each.pixels.repeat(7, axis=1).repeat(7, axis=2)) for each in recorded]
     write_dataset(tmp_path / "d.h5", large, INFO)
     data = Dataset(tmp_path / "d.h5")
-    config = TrainConfig(output=tmp_path, task="square", device="cpu", **{**PRESETS["paper"], "batch_size": 3})
+    config = TrainConfig(output=tmp_path, task="square", device="cpu", **{**TRAIN_PRESETS["paper"], "batch_size": 3})
     model, regularizer = build(config, data, torch.device("cpu"))
     phase = phases.joint_phase(config, model, regularizer, CollapseGuard(), data)
     assert phase.num_steps == 180_000

@@ -37,7 +37,7 @@ from jepa_mpc.world_model.train import main, parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import train_options
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.training.loop import TrainError
 from jepa_mpc.world_model.training.phases import (
@@ -50,7 +50,7 @@ from jepa_mpc.world_model.training.phases import (
 
 
 def debug_config(output, dataset_path, **changes):
-    settings = {**PRESETS["debug"], "task": "square", "data": (dataset_path,), "preset": "debug", **changes}
+    settings = {**TRAIN_PRESETS["debug"], "task": "square", "data": (dataset_path,), "preset": "debug", **changes}
     return TrainConfig(output=output, precision="float32", device="cpu", **settings)
 
 
@@ -619,10 +619,20 @@ def test_the_command_that_makes_a_bundled_checkpoint_again_asks_for_its_settings
 
 def test_presets_yield_to_options():
     config = parse_config(["--output", "x", "--preset", "debug", "--num-steps", "7", "--encoder.kind", "vit"])
-    assert (config.preset, config.num_steps, config.batch_size) == ("debug", 7, PRESETS["debug"]["batch_size"])
-    assert config.encoder == dataclasses.replace(PRESETS["debug"]["encoder"], kind="vit")
+    assert (config.preset, config.num_steps, config.batch_size) == ("debug", 7, TRAIN_PRESETS["debug"]["batch_size"])
+    assert config.encoder == dataclasses.replace(TRAIN_PRESETS["debug"]["encoder"], kind="vit")
     named = parse_config(["--output", "x", "--preset", "paper", "--regularizer", "sigreg", "--regularizer.knots", "9"])
-    assert named.regularizer == dataclasses.replace(PRESETS["paper"]["regularizer"], knots=9)
+    assert named.regularizer == dataclasses.replace(TRAIN_PRESETS["paper"]["regularizer"], knots=9)
+
+
+SHORT = {"num_steps": 3}
+
+
+def test_a_preset_may_be_ones_own():
+    config = parse_config(["--output", "x", "--preset", f"{__name__}:SHORT", "--batch-size", "5"])
+    assert config == TrainConfig(output=Path("x"), preset=f"{__name__}:SHORT", num_steps=3, batch_size=5)
+    with pytest.raises(UserError, match="unknown training preset 'papr'; did you mean paper"):
+        parse_config(["--output", "x", "--preset", "papr"])
 
 
 def test_the_command_refuses_missing_data_in_one_line(tmp_path):
