@@ -31,12 +31,12 @@ from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import card
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import report_embedding
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from test_train import debug_config
 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.regularizers.base import RegularizerConfig
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
+from jepa_mpc.world_model.training.guard import CollapseGuard
 
 
 def alive(seed=0):

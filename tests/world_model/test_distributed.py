@@ -22,9 +22,9 @@ from jepa_mpc.distributed import average_gradients, mean_over_ranks, num_ranks, 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
 

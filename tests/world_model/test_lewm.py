@@ -31,11 +31,11 @@ from jepa_mpc.world_model.convert.lewm_release import (
 )
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
+from jepa_mpc.world_model.training.guard import CollapseGuard
 
 LENGTHS = [30, 17, 41, 26, 33]
 

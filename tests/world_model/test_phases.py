@@ -18,7 +18,6 @@ from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.regularizers.rivals import (
     covariance,
     info_nce,
@@ -29,6 +28,7 @@ from jepa_mpc.world_model.regularizers.rivals import (
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
 

@@ -30,7 +30,6 @@ from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import ReachabilityConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.regularizers.rivals import EMAConfig, KLConfig, SimCLRConfig
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.train import main, parse_config, train
@@ -39,6 +38,7 @@ from jepa_mpc.world_model.training.build import build, require_fit, require_shar
 from jepa_mpc.world_model.training.card import train_options
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import TrainError
 from jepa_mpc.world_model.training.phases import (
     encode_all,

@@ -16,9 +16,9 @@ from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import Phase, StepLoss
 
 CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from; a few twice where processes share
