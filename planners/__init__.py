@@ -7,4 +7,4 @@ from jepa_mpc.planners.cem import CEMConfig as CEMConfig
 from jepa_mpc.planners.gradient import CEMGradientConfig as CEMGradientConfig, GradientConfig as GradientConfig
 from jepa_mpc.planners.icem import ICEMConfig as ICEMConfig
 from jepa_mpc.planners.mppi import MPPIConfig as MPPIConfig
-from jepa_mpc.planners.objectives import REDUCTIONS as REDUCTIONS, effort as effort
+from jepa_mpc.planners.costs import REDUCTIONS as REDUCTIONS, effort as effort

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jepa_mpc.planners.base import CostFn, Plan
 from jepa_mpc.planners.cem import CEM, CEMConfig
-from jepa_mpc.planners.objectives import LEAST_RANGE
+from jepa_mpc.planners.costs import LEAST_RANGE
 from jepa_mpc.settings import Natural, Positive
 
 

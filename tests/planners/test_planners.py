@@ -470,7 +470,7 @@ def test_shift_drops_what_is_done_and_fills_the_end():
     assert shift(plan, 3, fill).actions.tolist() == [[[9, 8]] * 3]
 
 
-def test_objectives_by_hand():
+def test_costs_by_hand():
     distance = torch.tensor([[[5.0, 1.0, 2.0], [1.0, 13.0, 10.0]]])  # (1, 2, 3)
     by_hand = {"terminal": [2, 10], "minimum": [1, 1], "mean": [8 / 3, 8]}
     assert set(by_hand) == set(REDUCTIONS)
