@@ -1,4 +1,4 @@
-"""Runs an agent on goal tasks. Success is judged here, from simulator state, and never reaches the agent."""
+"""Runs an agent on start and goal pairs. Success is judged here, from simulator state, and never reaches the agent."""
 
 import itertools
 import logging
@@ -17,7 +17,7 @@ from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
+from jepa_mpc.eval.pairs import Pairs, held_out_pairs, suite_pairs
 from jepa_mpc.eval.protocols import HOLD_STEPS, PROTOCOLS, SUITE_CONTROL_STEPS, Protocol, first_kept
 from jepa_mpc.seeds import search_seed
 
@@ -63,7 +63,7 @@ class Trial:
 
     env: PixelEnv
     spec: TaskSpec
-    pairs: GoalTasks
+    pairs: Pairs
     protocol: Protocol
     seed: int  # decides the agents' own random numbers, pair by pair
     budget: int  # environment steps; every episode runs all of them
@@ -78,7 +78,7 @@ class Trial:
     ) -> "Trial":
         """Returns the trial of a protocol's held-out pairs, of its own budget unless another is given."""
         rule = PROTOCOLS[protocol]
-        pairs = goal_tasks(env, spec, seed, num_pairs, places.goal_pairs(), rule.far)
+        pairs = held_out_pairs(env, spec, seed, num_pairs, places.goal_pairs(), rule.far)
         return cls(env, spec, pairs, rule, seed, budget or rule.budget(spec))
 
     @classmethod
@@ -87,7 +87,7 @@ class Trial:
     ) -> "Trial":
         """Returns the trial of a suite task's own episodes, of the suite's length unless another is given."""
         steps = budget or SUITE_CONTROL_STEPS // spec.action_repeat
-        return cls(env, spec, suite_tasks(env, task, seed, num_episodes), PROTOCOLS["far"], seed, steps)
+        return cls(env, spec, suite_pairs(env, task, seed, num_episodes), PROTOCOLS["far"], seed, steps)
 
     def run(
         self, agent: Agent, description: str = "", batch_size: int = BATCH_SIZE

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from jepa_mpc import envs
-from jepa_mpc.eval.goal_tasks import GoalTasks
+from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import EpisodeRecord, EpisodeTrace
 
 PANEL = 192  # pixels; people see more than the agent's 64
@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 def write_videos(
     folder: Path,
     env: envs.PixelEnv,
-    pairs: GoalTasks,
+    pairs: Pairs,
     traces: Sequence[EpisodeTrace],
     records: Sequence[EpisodeRecord],
 ) -> None:

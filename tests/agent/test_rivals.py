@@ -28,7 +28,7 @@ from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
+from jepa_mpc.eval.pairs import held_out_pairs, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig, ICEMConfig
@@ -50,7 +50,7 @@ def line(monkeypatch):
 
 @pytest.fixture(scope="module")
 def far(env, tmp_path_factory):
-    return goal_tasks(env, SPEC, 5, 3, tmp_path_factory.mktemp("goals"), far=True)
+    return held_out_pairs(env, SPEC, 5, 3, tmp_path_factory.mktemp("goals"), far=True)
 
 
 def test_the_oracle_tries_plans_in_the_simulator(env, far):

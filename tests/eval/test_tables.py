@@ -14,8 +14,8 @@ from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.rivals import NOTHING, RIVALS
 from jepa_mpc.envs import SuiteTask
-from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import Rate, summarise
+from jepa_mpc.eval.pairs import held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.results import DecisionTime
 from jepa_mpc.eval.tables import planners
@@ -58,7 +58,7 @@ def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
     point = score(Homing(), NOTHING, "line", 3, 5, 4, "homing")
     protocols, suite = point.protocols, point.suite
     for name, far, budget in (("standard", False, 6), ("far", True, 8)):
-        pairs = goal_tasks(Line(), line, 3, 5, tmp_path / "others", far)
+        pairs = held_out_pairs(Line(), line, 3, 5, tmp_path / "others", far)
         records, _ = Trial(Line(), line, pairs, PROTOCOLS[name], seed=3, budget=budget).run(Homing())
         assert asdict(protocols[name]) == {"budget": budget, **asdict(summarise(records, budget))}
     assert protocols["standard"].success_rate == 1  # goals that 4 random steps reached
@@ -75,7 +75,7 @@ def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
 
 
 def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line, tmp_path):
-    pairs = goal_tasks(Line(), line, 0, 1, tmp_path)
+    pairs = held_out_pairs(Line(), line, 0, 1, tmp_path)
     trial = Trial(Line(), line, pairs, PROTOCOLS["standard"], seed=0, budget=6)
     assert multiply_adds(Homing(), trial) == 3 * (3 * 4 * 5) / 5  # three of five
     assert multiply_adds(RandomAgent(Line().action_space, 2), trial) == 0

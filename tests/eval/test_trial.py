@@ -10,8 +10,8 @@ from line import LINE, Line, register, x_of
 from jepa_mpc.agent.base import RandomAgent
 from jepa_mpc.envs import Diverged
 from jepa_mpc.eval import video
-from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
 from jepa_mpc.eval.measure import Run, to_picture
+from jepa_mpc.eval.pairs import Pairs, held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
 from jepa_mpc.eval.run_planning import RunConfig
 from jepa_mpc.eval.trial import Trial
@@ -51,7 +51,7 @@ def pairs_of(starts, goals):
     for goal in goals:
         env.set_pose(goal)
         pictures.append(env.render())
-    return GoalTasks(starts, goals, goals, np.stack(pictures))
+    return Pairs(starts, goals, goals, np.stack(pictures))
 
 
 def go(agent, tasks, protocol="standard", **changes):
@@ -195,21 +195,21 @@ def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch)
     kinds.append((finer, 1, False))
     expected = []
     for number, (spec, seed, far) in enumerate(kinds):
-        expected.append(goal_tasks(Line(spec.image_size), spec, seed, 4, tmp_path / str(number), far))
+        expected.append(held_out_pairs(Line(spec.image_size), spec, seed, 4, tmp_path / str(number), far))
     for _ in range(2):  # drawn, then read, in one folder
         for (spec, seed, far), alone in zip(kinds, expected, strict=True):
-            found = goal_tasks(Line(spec.image_size), spec, seed, 4, tmp_path / "shared", far)
+            found = held_out_pairs(Line(spec.image_size), spec, seed, 4, tmp_path / "shared", far)
             for name, value in vars(alone).items():
                 np.testing.assert_array_equal(getattr(found, name), value)
     assert expected[-1].goal_picture.shape[1:3] == (16, 16)
     assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
     monkeypatch.setattr(Line, "get_state", lambda self: np.array([self.x, 0.0]))  # a simulator whose state has grown
-    assert goal_tasks(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
+    assert held_out_pairs(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
 
 
 def test_pairs_whose_simulation_diverges_are_drawn_anew_which_is_said_once(tmp_path, monkeypatch, caplog):
     spec = register(monkeypatch, replace(LINE, name="line-with-a-cliff"))
-    pairs = goal_tasks(Cliff(), spec, 1, 30, tmp_path)
+    pairs = held_out_pairs(Cliff(), spec, 1, 30, tmp_path)
     assert len(pairs) == 30
     assert max(pairs.start_state.max(), pairs.goal_state.max()) <= 5  # where episodes begin
     assert [record.getMessage() for record in caplog.records] == [
@@ -217,7 +217,7 @@ def test_pairs_whose_simulation_diverges_are_drawn_anew_which_is_said_once(tmp_p
     ]
     monkeypatch.setattr(Cliff, "advance", Cliff.diverge)
     with pytest.raises(Diverged, match="beyond the cliff"):
-        goal_tasks(Cliff(), spec, 2, 1, tmp_path)
+        held_out_pairs(Cliff(), spec, 2, 1, tmp_path)
 
 
 class Measured(Script):

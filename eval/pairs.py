@@ -27,7 +27,7 @@ MOST_DIVERGED = 20  # episodes in a row, before it is given up
 
 
 @dataclass(frozen=True)
-class GoalTasks:
+class Pairs:
     """N pairs: simulator states to start from (N, S), goal poses (N, Q), goal pictures (N, H, W, 3) uint8."""
 
     start_state: NDArray[np.float64]
@@ -38,11 +38,11 @@ class GoalTasks:
     def __len__(self) -> int:
         return len(self.start_state)
 
-    def __getitem__(self, pairs: slice) -> "GoalTasks":
-        return GoalTasks(*(getattr(self, field.name)[pairs] for field in fields(self)))
+    def __getitem__(self, pairs: slice) -> "Pairs":
+        return Pairs(*(getattr(self, field.name)[pairs] for field in fields(self)))
 
 
-def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> GoalTasks:
+def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> Pairs:
     """Draws one pair (N = 1): a state of a held-out episode of the data policy, and a goal that it does not satisfy.
 
     The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest.
@@ -93,12 +93,12 @@ def _say_diverged(task: str) -> None:
     log.warning("simulations of %s diverge at times; their pairs are drawn anew", task)
 
 
-def _pair(env: envs.PixelEnv, start: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> GoalTasks:
+def _pair(env: envs.PixelEnv, start: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> Pairs:
     """Returns one pair (N = 1), whose goal is what the simulator shows now."""
-    return GoalTasks(start[None], env.get_state()[None], goal_qpos[None], env.render()[None])
+    return Pairs(start[None], env.get_state()[None], goal_qpos[None], env.render()[None])
 
 
-def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> GoalTasks:
+def suite_pairs(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> Pairs:
     """Returns starts as the suite draws them, each with a picture of a pose at rest that earns the episode's reward."""
     episodes = []
     for index in range(num_episodes):
@@ -109,9 +109,9 @@ def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episode
     return _concatenate(episodes)
 
 
-def goal_tasks(
+def held_out_pairs(
     env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: int, folder: Path, far: bool = False
-) -> GoalTasks:
+) -> Pairs:
     """Returns the first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
     version = simulator_version().replace(" ", "-")
     kind = "far" if far else f"offset{spec.goal_offset}"
@@ -126,16 +126,16 @@ def goal_tasks(
     return pairs[:num_pairs]
 
 
-def _concatenate(pairs: Sequence[GoalTasks]) -> GoalTasks:
-    names = [field.name for field in fields(GoalTasks)]
-    return GoalTasks(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
+def _concatenate(pairs: Sequence[Pairs]) -> Pairs:
+    names = [field.name for field in fields(Pairs)]
+    return Pairs(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
 
 
-def _load(path: Path, env: envs.PixelEnv) -> list[GoalTasks]:
+def _load(path: Path, env: envs.PixelEnv) -> list[Pairs]:
     """Returns the stored pairs; nothing if there are none or they are of no use, since they can be simulated again."""
     if (stored := read_arrays(path)) is None:
         if path.exists():
             log.warning("%s is damaged or of an older version; its pairs are simulated again", path)
         return []
-    pairs = GoalTasks(**{field.name: stored[field.name] for field in fields(GoalTasks)})
+    pairs = Pairs(**{field.name: stored[field.name] for field in fields(Pairs)})
     return [pairs] if pairs.start_state.shape[1:] == env.get_state().shape else []
