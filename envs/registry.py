@@ -1,7 +1,7 @@
 """Every task under one name, looked up without importing a simulator.
 
-Tasks with settings of their own stand in `envs/tasks.py`; any other MuJoCo task of the control suite or of Gymnasium
-goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is registered, or goes by
+Tasks with settings of their own stand in `envs/own_tasks.py`; any other MuJoCo task of the control suite or of
+Gymnasium goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is registered, or goes by
 `module:attribute`: a `TaskSpec`, or a function without arguments that returns one.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jepa_mpc.envs.own_tasks import OWN_TASKS
 from jepa_mpc.envs.task import TaskSpec
-from jepa_mpc.envs.tasks import OWN_TASKS
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
 
