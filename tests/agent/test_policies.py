@@ -86,6 +86,13 @@ def test_scripted_policies_see_each_action_done_before_they_choose_the_next():
     np.testing.assert_array_equal(np.array(seen)[:, 0], [30, 35, 40])
 
 
+def test_the_walkers_noise_is_twice_the_largest_action():
+    env = envs.make("two_room")
+    env.reset(seed=0)
+    at_the_bounds = (np.abs(actions_of("two_room_walker", env, num_blocks=200)) == 1).mean()
+    assert 0.55 < at_the_bounds < 0.75  # of a normal number of std 2, 0.62 to 0.66 lie beyond 1 from up to 1 off
+
+
 def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():
     env, seen, crossings = envs.make("two_room"), [], 0
     for episode in range(20):

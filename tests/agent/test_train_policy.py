@@ -262,7 +262,11 @@ def test_an_episode_is_cut_at_the_tasks_length_and_rewarded_by_the_simulator(sli
 
 
 def test_states_are_scaled_by_what_random_actions_show(slider):
-    env = StateEnv(Slider(), slider, seed=0, random_steps=1000)
+    simulator, seeds = Slider(), []
+    reset = simulator.reset
+    simulator.reset = lambda *, seed: (seeds.append(seed), reset(seed=seed))[1]
+    env = StateEnv(simulator, slider, seed=0, random_steps=1000)
+    assert len(set(seeds)) == 50  # episodes
     cosine, sine, x, still = zip(env.mean, env.std, strict=True)
     for mean, std in (cosine, sine):  # the angle turns by one radian a step, from anywhere
         assert abs(mean) < 0.1
