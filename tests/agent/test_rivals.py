@@ -314,6 +314,12 @@ def test_dreamers_own_reward_is_the_simulators():
         GoalEnv("two_room", "own", seed=0)
 
 
+def test_dreamers_episodes_of_its_own_reward_are_the_tasks(line):
+    env = GoalEnv("line", "own", seed=0)
+    env.reset()
+    assert [env.step(np.ones(1))[3] for _ in range(LINE.episode_len)] == [False] * 9 + [True]
+
+
 def test_a_part_of_the_pose_that_never_moves_is_paid_within_the_tolerance(monkeypatch):
     pose = np.array([0.5, 1.0])
     monkeypatch.setattr(dreamer_env, "draw_pose", lambda env, spec, rng: pose)
