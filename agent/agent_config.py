@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from jepa_mpc import envs
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import CEMConfig, ICEMConfig, PlannerConfig
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
-
-if TYPE_CHECKING:
-    from jepa_mpc.envs.task import TaskSpec
 
 ReductionName = Literal["mean", "minimum", "terminal"]
 
@@ -74,11 +72,11 @@ AGENT_PRESETS.register(
 )
 
 
-def config_of(planning: Mapping[str, Any], where: object) -> AgentConfig:
+def read_planning(planning: Mapping[str, Any], where: object) -> AgentConfig:
     """Returns the settings that differ from the defaults in what a task or a checkpoint says of them."""
     return read(AgentConfig, dict(planning), f"the planning of {where}")
 
 
-def config_for(spec: "TaskSpec") -> AgentConfig:
+def planning_of(task: str) -> AgentConfig:
     """Returns the settings that a task is planned with unless others are given."""
-    return config_of(spec.planning, f"task {spec.name}")
+    return read_planning(envs.get_task(task).planning, f"task {task}")

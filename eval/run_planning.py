@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from jepa_mpc import envs, files, places
-from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import choose, option_value, parse
 from jepa_mpc.devices import choose_device
@@ -159,7 +159,7 @@ def parse_config(args: Sequence[str]) -> RunConfig:
     """Returns what options make of the task's own way to plan, or of a preset's."""
     words, chosen = choose(args, {"--preset": AGENT_PRESETS, "--planner": PLANNERS})
     task = option_value(words, "--task") or RunConfig.task
-    agent = chosen.get("--preset") or config_for(envs.get_task(task))
+    agent = chosen.get("--preset") or planning_of(task)
     if kind := chosen.get("--planner"):
         agent = agent.searched_by(kind)
     return parse(RunConfig, words, RunConfig(task=task, agent=agent))

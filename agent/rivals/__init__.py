@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs, places
-from jepa_mpc.agent.agent_config import AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.data_policies import find_policy
 from jepa_mpc.envs.blocks import Bounds, run_block
@@ -81,11 +81,6 @@ def command(name: str, **options: object) -> Command:
 def interface(task: str) -> tuple[Bounds, int]:
     """Returns a task's bounds of actions, and the actions in a block."""
     return envs.make(task).action_space, envs.get_task(task).action_block
-
-
-def own_way(task: str) -> AgentConfig:
-    """Returns how a task is planned unless told otherwise."""
-    return config_for(envs.get_task(task))
 
 
 def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.agent.rivals import NOTHING, Rival, own_way
+from jepa_mpc.agent.agent_config import AgentConfig, planning_of
+from jepa_mpc.agent.rivals import NOTHING, Rival
 from jepa_mpc.envs.blocks import as_actions, block_bounds, run_block
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 
@@ -66,7 +66,7 @@ class OracleAgent:
 
 ORACLE = Rival(
     "the simulator and the goal's state",
-    lambda task, seed: (OracleAgent(task, own_way(task)), NOTHING),
-    planner=own_way,
+    lambda task, seed: (OracleAgent(task, planning_of(task)), NOTHING),
+    planner=planning_of,
     label="planning with the simulator",
 )

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc import envs, places
-from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.agent_config import AgentConfig, planning_of
 from jepa_mpc.agent.base import Agent
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, command, folder_of, interface, own_way
+from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, command, folder_of, interface
 from jepa_mpc.planners import ICEMConfig
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, load_info
 from jepa_mpc.world_model.latent_policy.policy import Kind, load_latent_policy
@@ -43,7 +43,7 @@ def _training(task: str, seed: int, folder: Path, **options: object) -> list[Com
 
 
 def _agent_of(checkpoint: Path, task: str) -> tuple[Agent, Facts]:
-    agent, info = PlanningAgent.load(checkpoint, own_way(task)), load_info(checkpoint)
+    agent, info = PlanningAgent.load(checkpoint, planning_of(task)), load_info(checkpoint)
     parameters = sum(p.numel() for p in agent.model.parameters())
     return agent, Facts(**_seen_in(info), learning_seconds=info.learning_seconds, parameters=parameters)
 
@@ -73,7 +73,7 @@ JEPA = Rival(
     THREE_SEEDS,
     _train,
     bundled=True,
-    planner=own_way,
+    planner=planning_of,
     label="planning, ours",
 )
 JEPA_SHORT = Rival(
@@ -81,7 +81,7 @@ JEPA_SHORT = Rival(
     lambda task, seed: _agent_of(folder_of("jepa_short", task, seed), task),
     THREE_SEEDS,
     _train_short,
-    planner=own_way,
+    planner=planning_of,
     label="planning, ours, fewer steps",
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jepa_mpc import envs, files, places
-from jepa_mpc.agent.agent_config import config_for
+from jepa_mpc.agent.agent_config import planning_of
 from jepa_mpc.cli import parse
 from jepa_mpc.envs.task import TableRow
 from jepa_mpc.errors import UserError
@@ -57,7 +57,7 @@ def run_settings(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any
 
 def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
     """Returns what decides a row's figures."""
-    planner, folder = config_for(envs.get_task(task)), places.bundled_checkpoints() / task
+    planner, folder = planning_of(task), places.bundled_checkpoints() / task
     weights = {"weights": weights_digest(folder)}
     if planner.warm_start != "none":
         weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
@@ -66,7 +66,7 @@ def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
 
 def measure(task: str, row: TableRow, config: TasksConfig) -> PairResults:
     """Runs a row."""
-    run = RunConfig(**run_settings(task, row, config), agent=config_for(envs.get_task(task)))
+    run = RunConfig(**run_settings(task, row, config), agent=planning_of(task))
     results = evaluate(run, write=False)
     assert isinstance(results, PairResults)
     return results

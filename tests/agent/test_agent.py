@@ -8,7 +8,7 @@ import torch
 from conftest import CHECKPOINT, ROOT
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
@@ -180,7 +180,7 @@ def test_a_checkpoint_brings_its_own_way_to_plan():
     for task, policy in (("reacher", None), ("gym/Pusher-v5", "gcbc")):
         agent = PlanningAgent.load(ROOT / "checkpoints" / task)
         space = envs.make(task).action_space
-        assert agent.config == config_for(envs.get_task(task))
+        assert agent.config == planning_of(task)
         assert (agent.config.warm_start == policy) == (policy is not None)
         agent.reset(pictures[:1], [0])
         block = agent.act(pictures[1:])
@@ -361,8 +361,8 @@ def test_baselines_act_within_bounds_and_by_their_seed():
 
 
 def test_a_task_is_planned_its_own_way_unless_told_otherwise():
-    assert config_for(envs.get_task("reacher")) == AgentConfig()
-    own, config = config_for(envs.get_task("cube")), run_planning.parse_config(["--task", "cube", "--horizon", "3"])
+    assert planning_of("reacher") == AgentConfig()
+    own, config = planning_of("cube"), run_planning.parse_config(["--task", "cube", "--horizon", "3"])
     assert config.task == "cube"
     assert config.agent == dataclasses.replace(own, horizon=3)
     assert config.agent.planner.num_samples > AgentConfig().planner.num_samples
@@ -370,7 +370,7 @@ def test_a_task_is_planned_its_own_way_unless_told_otherwise():
 
 def test_a_planner_and_a_preset_are_chosen_by_name_and_their_options_follow():
     config = run_planning.parse_config(["--task", "cube", "--planner", "mppi", "--num-samples=4", "--temperature", "2"])
-    own = config_for(envs.get_task("cube"))
+    own = planning_of("cube")
     assert config.agent.planner == MPPIConfig(num_samples=4, num_iterations=own.planner.num_iterations, temperature=2)
     assert dataclasses.replace(config.agent, planner=own.planner) == own
     lewm = run_planning.parse_config(["--preset", "lewm"]).agent
