@@ -45,7 +45,7 @@ class Return:
 
 
 @dataclass(frozen=True)
-class PolicyInfo:
+class ActorInfo:
     """All that stands in `config.json`."""
 
     task: str
@@ -98,19 +98,19 @@ def normalise(state: NDArray, mean: NDArray, std: NDArray) -> NDArray[np.float32
     return np.clip((state - mean) / std, -STATE_LIMIT, STATE_LIMIT).astype(np.float32)
 
 
-def save_policy(folder: Path, actor: Actor, info: PolicyInfo) -> None:
+def save_actor(folder: Path, actor: Actor, info: ActorInfo) -> None:
     """Writes the files, each whole or not at all."""
     write_whole(folder / "actor.safetensors", save(actor.weights))
     write_json(folder / "config.json", to_json(info))  # last: its being there says finished
 
 
-def load_policy(folder: Path, task: str, command: str = "train-sac") -> tuple[Actor, PolicyInfo]:
+def load_actor(folder: Path, task: str, command: str = "train-sac") -> tuple[Actor, ActorInfo]:
     """Returns the actor of that folder. Raises `UserError` if it is missing, damaged, of another version or task."""
     path = folder / "config.json"
     stored = read_json(path, f"train a policy with `jepa-mpc {command} --task {task}`")
     if isinstance(stored, dict) and (version := stored.get("format_version")) != FORMAT_VERSION:
         raise UserError(f"policy {folder} has format {version}, not {FORMAT_VERSION}; train it again")
-    info = read(PolicyInfo, stored, f"{path} is damaged; train the policy again")
+    info = read(ActorInfo, stored, f"{path} is damaged; train the policy again")
     if info.task != task:
         raise UserError(f"policy {folder} was trained on task {info.task!r}, not {task!r}")
     weights = _read_weights(folder / "actor.safetensors", info.hidden_sizes, len(info.action_low))
@@ -154,7 +154,7 @@ def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: 
 
 
 def _load(folder: Path, task: str) -> MakePolicy:
-    actor, info = load_policy(folder, task)
+    actor, info = load_actor(folder, task)
     return functools.partial(sac, actor, info.angles)
 
 

@@ -30,12 +30,12 @@ from jepa_mpc.agent.data_policies.noise import uniform_actions
 from jepa_mpc.agent.data_policies.sac import (
     STATE_LIMIT,
     Actor,
-    PolicyInfo,
+    ActorInfo,
     Return,
-    load_policy,
+    load_actor,
     normalise,
     read_state,
-    save_policy,
+    save_actor,
 )
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
@@ -54,7 +54,7 @@ _LEAST_STD = 0.1  # what hardly moves under random actions, such as a puck, move
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class SACConfig:
     """Train a policy from the simulator's state and reward, to collect data with."""
 
     task: str
@@ -143,7 +143,7 @@ class _Progress:
     seconds: NonNegative = 0.0
 
 
-def build_sac(config: PolicyConfig, env: StateEnv, num_hindsight: int = 0) -> "SAC":
+def build_sac(config: SACConfig, env: StateEnv, num_hindsight: int = 0) -> "SAC":
     """Returns stable-baselines3's SAC, which alternates an episode of experience with its share of gradient steps.
 
     With hindsight, each goal that was asked for comes with so many that were reached later in the episode, and gradient
@@ -195,11 +195,11 @@ def export_actor(sac: "SAC", mean: NDArray[np.float32], std: NDArray[np.float32]
     return Actor(weights, sac.action_space.low, sac.action_space.high)
 
 
-def _num_episodes(config: PolicyConfig, env: StateEnv) -> int:
+def _num_episodes(config: SACConfig, env: StateEnv) -> int:
     return -(-config.num_steps // env.length)
 
 
-def train_policy(config: PolicyConfig) -> Path:
+def train(config: SACConfig) -> Path:
     """Trains, and returns the policy's folder. Goes on from a saved state; a finished folder is left alone."""
     spec = envs.get_task(config.task)
     if not spec.make(spec.image_size, True).has_reward:
@@ -207,7 +207,7 @@ def train_policy(config: PolicyConfig) -> Path:
     return train_on(StateEnv, config, places.runs("policies", config.task))
 
 
-def train_on(kind: type[StateEnv], config: PolicyConfig, default: Path, num_hindsight: int = 0) -> Path:
+def train_on(kind: type[StateEnv], config: SACConfig, default: Path, num_hindsight: int = 0) -> Path:
     """Trains in that kind of environment, and returns the policy's folder, the default unless the config names one."""
     config = checked(config)
     if not config.hidden_sizes:
@@ -222,7 +222,7 @@ def train_on(kind: type[StateEnv], config: PolicyConfig, default: Path, num_hind
         sac = build_sac(config, env, num_hindsight)
         seconds = _learn(config, sac, env, folder)
         actor = export_actor(sac, *env.scale())
-        info = PolicyInfo(
+        info = ActorInfo(
             task=spec.name,
             angles=spec.angles,
             hidden_sizes=config.hidden_sizes,
@@ -236,13 +236,13 @@ def train_on(kind: type[StateEnv], config: PolicyConfig, default: Path, num_hind
             greedy_return=measure_return(env, config, lambda seen: sac.predict(seen, deterministic=True)[0]),
             random_return=measure_return(env, config, lambda seen: uniform_actions(env.action_space, 1, env.rng)[0]),
         )
-        save_policy(folder, actor, info)
+        save_actor(folder, actor, info)
         for state in folder.glob("state*.safetensors"):
             state.unlink()  # the experience in it is large, and has served
     return folder
 
 
-def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, folder: Path) -> float:
+def _learn(config: SACConfig, sac: "SAC", env: StateEnv, folder: Path) -> float:
     """Trains to the end, from the saved state if there is one; returns the seconds that it took in all."""
     from tqdm import tqdm
 
@@ -282,7 +282,7 @@ def _seed_all(sac: "SAC", rng: np.random.Generator) -> None:
     torch.manual_seed(int(rng.integers(2**31)))
 
 
-def measure_return(env: StateEnv, config: PolicyConfig, act: Callable[[Any], NDArray[np.floating]]) -> Return:
+def measure_return(env: StateEnv, config: SACConfig, act: Callable[[Any], NDArray[np.floating]]) -> Return:
     """Measures the return of episodes whose starts the seed decides, the same for every way to act."""
     from scipy import stats
 
@@ -315,7 +315,7 @@ class _State(nn.Module):
 
 
 def main(args: Sequence[str]) -> None:
-    config = parse(PolicyConfig, args)
-    folder = train_policy(config)
-    info = load_policy(folder, config.task)[1]
+    config = parse(SACConfig, args)
+    folder = train(config)
+    info = load_actor(folder, config.task)[1]
     print(f"wrote {folder}: return {info.greedy_return}, of random actions {info.random_return}")  # noqa: T201

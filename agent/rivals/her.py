@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs, places
 from jepa_mpc.agent.base import Agent
-from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, load_policy, read_state
-from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, train_on
+from jepa_mpc.agent.data_policies.sac import STATE_LIMIT, Actor, load_actor, read_state
+from jepa_mpc.agent.data_policies.train_sac import SACConfig, StateEnv, train_on
 from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, command, draw_pose, folder_of
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
@@ -29,7 +29,7 @@ from jepa_mpc.settings import Count, Fraction, Range
 
 
 @dataclass(frozen=True)
-class HerConfig(PolicyConfig):
+class HerConfig(SACConfig):
     """Train SAC with hindsight relabelling to reach goal poses, from state and a sparse reward."""
 
     task: str = "reacher"
@@ -137,7 +137,7 @@ def _commands(task: str, seed: int) -> list[Command]:
 
 
 def _make(task: str, seed: int) -> tuple[Agent, Facts]:
-    actor, info = load_policy(folder_of("sac", task, seed), task, "train-her")
+    actor, info = load_actor(folder_of("sac", task, seed), task, "train-her")
     parameters = sum(value.size for name, value in actor.weights.items() if not name.startswith("state_"))
     return HerAgent(task, actor), Facts(info.num_steps, 0, True, info.learning_seconds, parameters)
 

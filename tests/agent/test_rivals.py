@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
-from jepa_mpc.agent.data_policies.sac import Actor, load_policy, normalise, read_state
+from jepa_mpc.agent.data_policies.sac import Actor, load_actor, normalise, read_state
 from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
 from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, ours, train_dreamer
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
@@ -159,7 +159,7 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
         folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
-    actor, info = load_policy(folder, "reacher")
+    actor, info = load_actor(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
     agent.reset(far.goal_picture, [0, 1, 2])

@@ -16,8 +16,8 @@ from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.agent.data_policies import find_policy
 from jepa_mpc.agent.data_policies import sac as sac_module
 from jepa_mpc.agent.data_policies import train_sac as train_module
-from jepa_mpc.agent.data_policies.sac import load_policy, normalise, read_state, sac, save_policy
-from jepa_mpc.agent.data_policies.train_sac import PolicyConfig, StateEnv, build_sac, export_actor, train_policy
+from jepa_mpc.agent.data_policies.sac import load_actor, normalise, read_state, sac, save_actor
+from jepa_mpc.agent.data_policies.train_sac import SACConfig, StateEnv, build_sac, export_actor, train
 from jepa_mpc.envs.registry import TASKS
 from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.data.dataset import Dataset
@@ -86,18 +86,18 @@ def slider():
 
 def debug_config(output, **changes):
     settings = {"num_steps": 400, "random_steps": 100, "save_every": 100, "hidden_sizes": (32, 32), "batch_size": 32}
-    return PolicyConfig(**{"task": "slider", "output": output, **settings, **changes})
+    return SACConfig(**{"task": "slider", "output": output, **settings, **changes})
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return train_policy(debug_config(tmp_path_factory.mktemp("policy") / "whole"))
+    return train(debug_config(tmp_path_factory.mktemp("policy") / "whole"))
 
 
 def test_training_learns_what_the_reward_asks_for(tmp_path, slider):
     config = debug_config(tmp_path / "run", num_steps=900, updates_per_step=1, learning_rate=3e-3)
     Slider.frames = 0
-    _, info = load_policy(train_policy(config), "slider")
+    _, info = load_actor(train(config), "slider")
     num_episodes = 5 + 46 + 2 * config.report_episodes  # of measuring, of training with the last reset, of the report
     assert Slider.frames == num_episodes  # nothing is rendered but where an episode begins
     # From a start that is uniform over the line, at 0.4 a step to the left and 0.2 to the right, nothing does better.
@@ -131,21 +131,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, tmp_path, monkey
 
     monkeypatch.setattr(StateEnv, "reset", reset_until_killed)
     with pytest.raises(Killed):
-        train_policy(config)
+        train(config)
     assert not (config.output / "config.json").exists()
     assert_nothing_is_pickled(config.output)
     killed_at = -1
     begun.clear()
     for unpickles in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(unpickles, None)
-    train_policy(config)
+    train(config)
     assert begun == list(range(goes_on_from, 21))  # the last is never played
     whole, resumed = (load_file(folder / "actor.safetensors") for folder in (trained, config.output))
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
-    assert load_policy(config.output, "slider")[1].learning_seconds == 4
-    assert load_policy(config.output, "slider")[1].greedy_return == load_policy(trained, "slider")[1].greedy_return
+    assert load_actor(config.output, "slider")[1].learning_seconds == 4
+    assert load_actor(config.output, "slider")[1].greedy_return == load_actor(trained, "slider")[1].greedy_return
 
 
 def assert_nothing_is_pickled(folder):
@@ -160,7 +160,7 @@ def test_what_is_left_is_a_small_policy(trained):
 
 
 def test_the_greedy_return_is_of_the_most_likely_actions(trained, slider):
-    actor, info = load_policy(trained, "slider")
+    actor, info = load_actor(trained, "slider")
     env = StateEnv(Slider(), slider, seed=0, random_steps=100)
 
     def act(seen):
@@ -172,13 +172,13 @@ def test_the_greedy_return_is_of_the_most_likely_actions(trained, slider):
 def test_a_policy_says_last_that_it_is_finished(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(sac_module, "write_whole", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        save_policy(tmp_path, *load_policy(trained, "slider"))
+        save_actor(tmp_path, *load_actor(trained, "slider"))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_far_off_is_limited(trained):
     np.testing.assert_array_equal(normalise(np.array([1e3, 5, -1e3]), np.ones(3), np.full(3, 2.0)), [10, 2, -10])
-    actor, _ = load_policy(trained, "slider")
+    actor, _ = load_actor(trained, "slider")
     for bias, log_std in ((50, 2), (-50, -20)):
         sure = replace(actor, weights=actor.weights | {"log_std.bias": np.full(1, bias, np.float32)})
         np.testing.assert_allclose(sure.distribution(np.zeros(4))[1], np.exp(log_std))
@@ -186,40 +186,40 @@ def test_what_is_far_off_is_limited(trained):
 
 def test_collection_finds_what_training_left(tmp_path, monkeypatch):
     monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
-    train_policy(debug_config(None, num_steps=20, random_steps=20))
+    train(debug_config(None, num_steps=20, random_steps=20))
     assert callable(find_policy("sac", "slider"))
 
 
 def test_a_finished_training_is_left_alone(trained):
     before = {path.name: path.stat().st_mtime_ns for path in trained.glob("[!.]*")}
-    train_policy(debug_config(trained))
+    train(debug_config(trained))
     assert {path.name: path.stat().st_mtime_ns for path in trained.glob("[!.]*")} == before
 
 
 def test_another_configuration_does_not_touch_a_training(trained):
     with pytest.raises(UserError, match="other settings: seed is 0 there and 1 now; choose another --output"):
-        train_policy(debug_config(trained, seed=1))
+        train(debug_config(trained, seed=1))
 
 
 def test_a_damaged_state_is_named(tmp_path, monkeypatch):
     config = debug_config(tmp_path / "run", num_steps=20)
     monkeypatch.setattr(train_module, "export_actor", lambda *args: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        train_policy(config)
+        train(config)
     (config.output / "state.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(UserError, match=r"state\.safetensors is damaged; delete it to start afresh"):
-        train_policy(config)
+        train(config)
 
 
 def test_the_file_says_what_stable_baselines_says(trained, slider, tmp_path):
-    info = load_policy(trained, "slider")[1]
+    info = load_actor(trained, "slider")[1]
     env = StateEnv(Slider(), slider, seed=0, random_steps=100)
     learner = build_sac(debug_config(tmp_path), env)
     with torch.no_grad():
         for parameter in learner.actor.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    train_module.save_policy(tmp_path, export_actor(learner, env.mean, env.std), info)
-    actor, _ = load_policy(tmp_path, "slider")
+    train_module.save_actor(tmp_path, export_actor(learner, env.mean, env.std), info)
+    actor, _ = load_actor(tmp_path, "slider")
     rng, drawn = np.random.default_rng(0), []
     for _ in range(50):
         env._env.set_state(rng.normal(size=2))
@@ -314,7 +314,7 @@ def test_the_state_shows_angles_as_cosine_and_sine():
 
 def blocks(trained, seed, num_blocks=10):
     """Actions of an episode, and what the actor would have done most likely."""
-    actor, info = load_policy(trained, "slider")
+    actor, info = load_actor(trained, "slider")
     env, rng = Slider(), np.random.default_rng(seed)
     env.reset(seed=seed)
     policy = sac(actor, info.angles, env, 5, rng)
@@ -329,7 +329,7 @@ def blocks(trained, seed, num_blocks=10):
 
 def test_data_run_from_nearly_greedy_to_all_noise(tmp_path):
     # A learner whose actor hardly varies, so that all noise is the policy's.
-    folder = train_policy(debug_config(tmp_path / "run", num_steps=100, random_steps=10))
+    folder = train(debug_config(tmp_path / "run", num_steps=100, random_steps=10))
     weights = load_file(folder / "actor.safetensors")
     save_file(weights | {"log_std.bias": np.full(1, -9, np.float32)}, folder / "actor.safetensors")
     actions, greedy = zip(*(blocks(folder, seed) for seed in range(60)), strict=True)
@@ -369,9 +369,9 @@ def test_other_names_are_refused(name, path, message):
 
 def test_a_policy_that_cannot_be_used_says_why(trained, tmp_path):
     with pytest.raises(UserError, match=r"config\.json; train a policy with `jepa-mpc train-sac --task slider`"):
-        load_policy(tmp_path, "slider")
+        load_actor(tmp_path, "slider")
     with pytest.raises(UserError, match="trained on task 'slider', not 'reacher'"):
-        load_policy(trained, "reacher")
+        load_actor(trained, "reacher")
     config = json.loads((trained / "config.json").read_text())
     weights = (trained / "actor.safetensors").read_bytes()
     not_a_number = save(load_file(trained / "actor.safetensors") | {"mean.bias": np.full(1, np.nan, np.float32)})
@@ -390,7 +390,7 @@ def test_a_policy_that_cannot_be_used_says_why(trained, tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(config | changes))
         (tmp_path / "actor.safetensors").write_bytes(content)
         with pytest.raises(UserError, match=message):
-            load_policy(tmp_path, "slider")
+            load_actor(tmp_path, "slider")
 
 
 @pytest.mark.parametrize(
@@ -405,14 +405,14 @@ def test_a_policy_that_cannot_be_used_says_why(trained, tmp_path):
 )
 def test_impossible_settings_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        train_policy(debug_config(tmp_path / "run", **changes))
+        train(debug_config(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
 def test_only_training_needs_stable_baselines(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
     with pytest.raises(UserError, match=r"install it with `pip install 'jepa-mpc\[rl\]'`"):
-        train_policy(debug_config(tmp_path / "run"))
+        train(debug_config(tmp_path / "run"))
     assert blocks(trained, 0, num_blocks=1)[0].shape == (5, 1)
 
 
