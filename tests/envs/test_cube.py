@@ -89,15 +89,22 @@ def test_thinner_meshes_leave_physics_as_they_are_and_the_picture_almost(env):
     assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 1.5
 
 
-def test_decimation_keeps_a_mesh_that_the_grid_cannot_see_and_closes_no_hole():
+def balls(*orders: int, sensor: str = "") -> mujoco.MjModel:
+    """Returns a model with a round mesh for each order that its vertices come in: 1 forwards, -1 backwards."""
     side = 30
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, side, endpoint=False), np.linspace(0.05, np.pi - 0.05, side))
     points = np.stack([np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v)], axis=-1).reshape(-1, 3)
-    vertices = " ".join(f"{x:.4f}" for x in points.ravel())
-    model = mujoco.MjModel.from_xml_string(
-        f"""<mujoco><asset><mesh name="ball" vertex="{vertices}"/></asset>
-        <worldbody><geom type="mesh" mesh="ball"/></worldbody></mujoco>"""
-    )
+    meshes, geoms = "", ""
+    for index, order in enumerate(orders):
+        vertices = " ".join(f"{x:.4f}" for x in points[::order].ravel())
+        meshes += f'<mesh name="ball{index}" vertex="{vertices}"/>'
+        geoms += f'<geom type="mesh" mesh="ball{index}"/>'
+    xml = f"<asset>{meshes}</asset><worldbody>{geoms}<site name='eye'/></worldbody><sensor>{sensor}</sensor>"
+    return mujoco.MjModel.from_xml_string(f"<mujoco>{xml}</mujoco>")
+
+
+def test_decimation_keeps_a_mesh_that_the_grid_cannot_see_and_closes_no_hole():
+    model = balls(1)
     faces, corners = model.mesh_face.copy(), model.mesh_vert.copy()
     rendering.decimate_meshes(model, 1e-9)
     np.testing.assert_array_equal(model.mesh_face, faces)
@@ -109,6 +116,26 @@ def test_decimation_keeps_a_mesh_that_the_grid_cannot_see_and_closes_no_hole():
     kept = model.mesh_face[:num]
     edges = [tuple(edge) for face in kept for edge in zip(face, np.roll(face, -1), strict=True)]
     assert {(b, a) for a, b in edges} == set(edges)
+
+
+def test_thinned_faces_keep_the_normals_of_their_own_mesh():
+    model = balls(1, -1)
+    rendering.decimate_meshes(model, 0.2)
+    for mesh in range(2):
+        faces = slice(model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh])
+        places = model.mesh_vert[model.mesh_vertadr[mesh] + model.mesh_face[faces]]
+        normals = model.mesh_normal[model.mesh_normaladr[mesh] + model.mesh_facenormal[faces]]
+        assert (places * normals).sum(-1).min() > 0.9  # a ball's normals point away from its middle
+
+
+@pytest.mark.parametrize(("sensor", "thinned"), [("", True), ('<rangefinder site="eye"/>', False)])
+def test_meshes_that_sensors_see_keep_their_faces(monkeypatch, sensor, thinned):
+    monkeypatch.setattr(rendering, "MANY_FACES", 1000)
+    monkeypatch.setattr(rendering, "CELLS_PER_EXTENT", 5)
+    model = balls(1, sensor=sensor)
+    num = int(model.mesh_facenum[0])
+    rendering.apply_fast_quality(model, 64)
+    assert (model.mesh_facenum[0] < num) == thinned
 
 
 def test_the_oracle_moves_the_cube_in_most_of_the_time():

@@ -123,17 +123,17 @@ def test_actions_beyond_the_bounds_are_clipped(pair):
 
 @pytest.mark.parametrize("name", ["reacher", "two_room", "push_t"])
 def test_what_is_given_out_is_the_callers_own(name):
-    env = envs.make(name)
+    env, geom = envs.make(name), envs.get_task(name).effector or "agent"
     picture, _ = env.reset(seed=0)
     env.advance(env.action_space.high)
-    given = [picture, env.render(), env.qpos, env.qvel, env.get_state()]
+    given = [picture, env.render(), env.qpos, env.qvel, env.get_state(), env.position(geom)]
     kept = [value.copy() for value in given]
     env.advance(env.action_space.high)
     env.render()
     for value, expected in zip(given, kept, strict=True):  # what happens later does not change it
         np.testing.assert_array_equal(value, expected)
     state, shown = env.get_state(), env.render()
-    for value in (env.qpos, env.qvel, env.get_state(), env.render()):
+    for value in (env.qpos, env.qvel, env.get_state(), env.render(), env.position(geom)):
         value[:] = 7  # nor does writing into it change what happens
     np.testing.assert_array_equal(env.get_state(), state)
     np.testing.assert_array_equal(env.render(), shown)
