@@ -77,6 +77,13 @@ def test_a_closed_hand_carries_the_cube_and_an_open_one_drops_it(env):
     assert cube_of(env)[2] == pytest.approx(0.02, abs=0.002)
 
 
+def test_the_reward_is_for_the_cube_on_its_target(env):
+    env.reset(seed=0)
+    assert env.advance(NOTHING) == 0
+    env.data.qpos[list(CUBE)] = env.data.mocap_pos[env.ogbench._cube_target_mocap_ids[0]]
+    assert env.advance(NOTHING) == 1
+
+
 def test_thinner_meshes_leave_physics_as_they_are_and_the_picture_almost(env):
     default = OGBenchCubeEnv(fast_rendering=False)
     assert env.model.mesh_facenum.sum() * 5 < default.model.mesh_facenum.sum()

@@ -203,6 +203,9 @@ def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch)
                 np.testing.assert_array_equal(getattr(found, name), value)
     assert expected[-1].goal_picture.shape[1:3] == (16, 16)
     assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
+    monkeypatch.setattr("jepa_mpc.eval.goal_tasks.simulator_version", lambda: "mujoco 9")  # whose pictures are others
+    monkeypatch.setattr(Line, "render", lambda self: np.full((64, 64, 3), 9, np.uint8))
+    assert (goal_tasks(Line(), LINE, 1, 4, tmp_path / "shared").goal_picture == 9).all()
     monkeypatch.setattr(Line, "get_state", lambda self: np.array([self.x, 0.0]))  # a simulator whose state has grown
     assert held_out_pairs(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
 

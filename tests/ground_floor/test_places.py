@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import ROOT
 
 from jepa_mpc import places
 from jepa_mpc.errors import UserError
-from jepa_mpc.provenance import command_line, git_commit
+from jepa_mpc.provenance import command_line, git_commit, provenance
 
 
 @pytest.fixture
@@ -78,3 +79,21 @@ def test_the_commit_is_the_checkouts_from_any_folder(monkeypatch, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     expected = done.stdout.strip()[:12] if done.returncode == 0 else "version"
     assert git_commit().startswith(expected)
+
+
+def test_a_changed_tree_is_said_beside_its_commit(monkeypatch, tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    monkeypatch.setattr("jepa_mpc.provenance.ROOT", tmp_path)
+    git("init", "--quiet")
+    (tmp_path / "code").write_text("one")
+    git("add", "code")
+    git("commit", "--quiet", "--message", "one")
+    assert not git_commit().endswith("-dirty")
+    (tmp_path / "code").write_text("two")
+    assert git_commit().endswith("-dirty")
+
+
+def test_the_date_is_the_same_moment_everywhere():
+    assert datetime.fromisoformat(provenance()["date"]).utcoffset() == timedelta(0)
