@@ -17,7 +17,8 @@ from watching import KINDS, assert_asked_the_pairs, watch_agents
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval import measure, run_planning
+from jepa_mpc.eval import measure, report, run_planning
+from jepa_mpc.eval.metrics import Rate
 from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.results import PairResults, PictureResults, SuiteResults
 from jepa_mpc.eval.results import read_results as read_back
@@ -25,6 +26,8 @@ from jepa_mpc.eval.run_planning import RunConfig, evaluate
 from jepa_mpc.places import HOME_VARIABLE
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.settings import to_json
+from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 
 
 @pytest.fixture
@@ -93,6 +96,9 @@ def test_the_table_says_what_results_json_says(finished):
     assert f"{results['success_rate']:.1%}" in table
     assert f"n = {results['num_episodes']}" in table
     assert f"median {results['decision_ms']['median']:.1f} ms" in table
+    stored = read_back(folder / "results.json")
+    stored = dataclasses.replace(stored, first_hit=Rate(0.75, 0, 1), held=Rate(0.5, 0, 1), strict=Rate(0.25, 0, 1))
+    assert dict(report.describe(stored, None))["touched / held / strict"] == "75.0% / 50.0% / 25.0%"
 
 
 def test_the_same_seed_gives_the_same_episodes(command, read_results, tmp_path):
@@ -125,7 +131,9 @@ def test_every_agent_is_asked_the_same_pairs(command, read_results, tmp_path, mo
     env, spec = envs.make("reacher"), envs.get_task("reacher")
     assert_asked_the_pairs(seen, env, spec, tmp_path, seed=seed, num_pairs=3, far=protocol == "far")
     # At random one of the three is reached, under these seeds; what each baseline came to stands under its name.
-    shown = read_results(tmp_path / "out")["baselines"]
+    results = read_results(tmp_path / "out")
+    shown = results["baselines"]
+    assert results["seed"] == seed
     assert shown["random"]["success_rate"] == pytest.approx(1 / 3)
     assert shown["do_nothing"]["success_rate"] == 0
 
@@ -208,8 +216,9 @@ def test_goal_images_are_cut_to_their_centre_and_averaged(tmp_path):
     iio.imwrite(tmp_path / "wide.png", picture)
     np.testing.assert_array_equal(load_goal_image(tmp_path / "wide.png", 64), picture[:, 32:96])
     checks = np.kron(np.indices((64, 64)).sum(0) % 2 * 200, np.ones((2, 2)))[..., None].repeat(3, -1).astype(np.uint8)
-    iio.imwrite(tmp_path / "large.png", checks)
-    np.testing.assert_array_equal(load_goal_image(tmp_path / "large.png", 64), checks[::2, ::2])
+    noise = np.tile([[0, 8], [12, 4]], (64, 64))[..., None].astype(np.uint8)  # 6 on average
+    iio.imwrite(tmp_path / "large.png", checks + noise)
+    np.testing.assert_array_equal(load_goal_image(tmp_path / "large.png", 64), checks[::2, ::2] + 6)
     iio.imwrite(tmp_path / "grey.png", picture[:, 32:96, 0])
     np.testing.assert_array_equal(load_goal_image(tmp_path / "grey.png", 64), picture[:, 32:96])
 
@@ -456,6 +465,18 @@ def test_checkpoints_that_do_not_fit_get_one_line(command, tmp_path, change, mes
     code, _, err = command("--checkpoint", folder)
     assert (code, err.count("\n")) == (1, 1)
     assert message in err
+
+
+def test_pictures_have_the_size_that_the_checkpoint_learned_from(monkeypatch):
+    runs, small = [], JEPA(JEPAConfig(10, encoder=EncoderConfig(image_size=32, channels=(4, 4)))).eval()
+    _, info = run_planning.load_checkpoint(CHECKPOINT)
+    monkeypatch.setattr(run_planning, "load_checkpoint", lambda *_, **__: (small.requires_grad_(False), info))
+    monkeypatch.setattr(run_planning, "on_pairs", lambda run: runs.append(run) or measure.on_pairs(run))
+    agent = AgentConfig(CEMConfig(num_samples=4, num_elites=2, num_iterations=1), objective="latent")
+    results = evaluate(RunConfig(num_episodes=1, budget=5, agent=agent), write=False)
+    assert runs[0].env.observation_space.shape == (32, 32, 3)
+    assert runs[0].spec.image_size == 32
+    assert results.parameters == sum(weights.numel() for weights in small.parameters()) > 0
 
 
 def test_pictures_of_another_simulator_warn(command, tmp_path):

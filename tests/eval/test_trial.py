@@ -6,10 +6,11 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from line import LINE, Line, register, x_of
+from PIL import Image
 
 from jepa_mpc.agent.base import RandomAgent
 from jepa_mpc.envs import Diverged
-from jepa_mpc.eval import video
+from jepa_mpc.eval import report, video
 from jepa_mpc.eval.measure import Run, to_picture
 from jepa_mpc.eval.pairs import Pairs, held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
@@ -68,6 +69,7 @@ class Cliff(Line):
         return self.diverge(action) if self.qpos[0] + action[0] > 2 else super().advance(action)
 
     def diverge(self, action):
+        self.x = 9.0  # what is left of it is no physics
         raise Diverged("beyond the cliff")
 
 
@@ -78,6 +80,7 @@ def test_a_diverging_episode_ends_alone_where_it_was_last_well(caplog):
     assert [record.final_error for record in records] == [0, 1, 2]
     assert [trace.states[:, 0].tolist()[-1] for trace in traces] == [2, 1, 0]
     assert len({len(trace.pictures) for trace in traces}) == 1
+    assert x_of(np.stack([trace.pictures for trace in traces])).max() <= 2
     assert "the simulation of 2 of 3 episodes diverged" in caplog.text
 
 
@@ -152,6 +155,12 @@ def test_protocols_say_what_they_ask():
     assert [PROTOCOLS[name].budget(LINE) for name in names] == [6, 8, 6, 8]
     rules = {name: PROTOCOLS[name].rule(LINE, 6) for name in names}
     assert [rules[name].tolerance for name in names] == [0.5, 0.5, 0.5, 0.25]
+    assert [(rules[name].far, rules[name].strict) for name in names] == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (True, True),
+    ]
     assert [rules[name].steps for name in names] == [1, 1, 5, 2]
     assert rules["hold"].rule == "goal 4 steps ahead, within 0.5 m for 5 steps"
     assert rules["far"].rule == "goal in another episode, within 0.5 m"
@@ -203,9 +212,9 @@ def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch)
                 np.testing.assert_array_equal(getattr(found, name), value)
     assert expected[-1].goal_picture.shape[1:3] == (16, 16)
     assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
-    monkeypatch.setattr("jepa_mpc.eval.goal_tasks.simulator_version", lambda: "mujoco 9")  # whose pictures are others
+    monkeypatch.setattr("jepa_mpc.eval.pairs.simulator_version", lambda: "mujoco 9")  # whose pictures are others
     monkeypatch.setattr(Line, "render", lambda self: np.full((64, 64, 3), 9, np.uint8))
-    assert (goal_tasks(Line(), LINE, 1, 4, tmp_path / "shared").goal_picture == 9).all()
+    assert (held_out_pairs(Line(), LINE, 1, 4, tmp_path / "shared").goal_picture == 9).all()
     monkeypatch.setattr(Line, "get_state", lambda self: np.array([self.x, 0.0]))  # a simulator whose state has grown
     assert held_out_pairs(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
 
@@ -236,9 +245,9 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     start = env.x
     env.set_pose([start + 4])
     goal = env.render()
-    run = Run(RunConfig(seed=3, budget=10, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
+    run = Run(RunConfig(seed=3, budget=9, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
     found = to_picture(run, goal).keywords
-    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 6}
+    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 5}
     assert found["nearest_step"] == 4
     assert "success_rate" not in found
     ((goals, seeds),) = agent.resets
@@ -247,7 +256,9 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     np.testing.assert_allclose(x_of(agent.pictures)[:, 0] - start, [0, 2, 4, 2, 0])
     panels = np.split(iio.imread(tmp_path / "goal_and_final.png").astype(int), 3, axis=1)
     shown = [panel[panel.shape[0] // 2, panel.shape[1] // 2, 0] for panel in panels]
-    assert shown == [round(100 + 10 * x) for x in (start + 4, start + 4, start - 2)]
+    assert shown == [round(100 + 10 * x) for x in (start + 4, start + 4, start - 1)]
+    run = replace(run, config=replace(run.config, budget=None))
+    assert to_picture(run, goal).keywords["budget"] == LINE.far_budget
 
 
 def test_videos_turn_green_when_the_goal_is_met(tmp_path):
@@ -266,6 +277,29 @@ def test_videos_turn_green_when_the_goal_is_met(tmp_path):
     np.testing.assert_allclose(middle[0], [[130, 130], [100, 100]], atol=3)  # goals above, what happens below
     np.testing.assert_allclose(middle[6], [[130, 130], [160, 100]], atol=3)
     np.testing.assert_array_equal(frames[6:-1], frames[7:])  # time to look at the end
+
+
+def test_a_gif_is_in_real_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(Line, "step_seconds", 0.04)  # of which two pass in a frame
+    tasks = pairs_of([0], [3])
+    records, traces = go(Script([[1] * 6]), tasks)
+    video.write_videos(tmp_path, Line(), tasks, traces, records)
+    with Image.open(tmp_path / "episodes.gif") as gif:
+        shown_ms = [gif.seek(frame) or gif.info["duration"] for frame in range(gif.n_frames)]
+    assert sum(shown_ms) == 4 * 80 + 1500  # steps 0, 2, 4 and 6, and time to look at the end
+
+
+def test_distances_are_plotted_over_environment_steps(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr("jepa_mpc.eval.figures.save", lambda figure, path: figures.append(figure))
+    records, _ = go(Script([[1] * 6, [0] * 6]), pairs_of([0, 0], [3, 9]))
+    report.write_latent_distance(tmp_path / "x.png", np.array([[3.0, 1, 1, 3], [9, 9, 9, 9]]), records, LINE)
+    (axes,) = figures[0].axes
+    assert [line.get_xydata().tolist() for line in axes.lines[:3]] == [
+        [[0, 3], [2, 1], [4, 1], [6, 3]],  # blocks are of two steps
+        [[3, 1]],  # where the goal was met
+        [[0, 9], [2, 9], [4, 9], [6, 9]],
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["standard", "far"])
