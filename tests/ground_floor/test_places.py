@@ -85,7 +85,7 @@ def test_a_changed_tree_is_said_beside_its_commit(monkeypatch, tmp_path):
     def git(*words):
         subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
 
-    monkeypatch.setattr("jepa_mpc.provenance.ROOT", tmp_path)
+    monkeypatch.setattr("jepa_mpc.provenance.SOURCE", tmp_path)
     git("init", "--quiet")
     (tmp_path / "code").write_text("one")
     git("add", "code")
