@@ -17,7 +17,7 @@ ReductionName = Literal["mean", "minimum", "terminal"]
 class AgentConfig:
     """How the agent plans."""
 
-    inline: ClassVar[bool] = True
+    inline: ClassVar[bool] = True  # as in `settings.Choice`
 
     planner: PlannerConfig = field(default_factory=ICEMConfig)
     """Search algorithm, of which --planner chooses one by name: cem, icem, mppi, gradient, cem-gradient."""
@@ -35,7 +35,7 @@ class AgentConfig:
     history_len: Count = 3
     """Real frames that the predictor sees; more than one shows velocity."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
+    """Precision of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide."""
     warm_start: Literal["none", "inverse", "gcbc"] = "none"
     """A policy whose proposal competes in every search, the checkpoint's file of that name; with --num-iterations 0
     there is no search, and it decides alone."""

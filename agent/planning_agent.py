@@ -25,7 +25,7 @@ from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
 from jepa_mpc.world_model.model.jepa import JEPA
 
-BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log)
+BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log/speed.md)
 _SEARCHES_KEPT = 10_000
 
 

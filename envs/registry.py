@@ -52,7 +52,8 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> TaskSpec:
-    """Returns the task of that name, which is the spec's from then on, so that whoever reads it in a file finds it.
+    """Returns the task of that name. Its spec carries the name that was asked for, so that files which store it find it
+    again.
 
     Raises `UserError`, which suggests the nearest names, if there is none.
     """

@@ -60,10 +60,11 @@ class PoseTest:
         return functools.reduce(np.maximum, (part.error(here, there) for part in self.parts))
 
     def error(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> float:
-        """Returns the same of one pose."""
+        """Returns the largest error of a part, of one pose (Q,)."""
         return float(self.errors(qpos, goal_qpos))
 
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
+        """Says whether one pose (Q,) counts as the other."""
         return self.error(qpos, goal_qpos) < self.tolerance
 
 

@@ -34,12 +34,13 @@ class Range:
     open: bool = False
 
     def refuses(self, value: float) -> str:
-        """Returns what a number must be, or nothing if it is."""
+        """Returns what a number must do that it does not, such as "be at least 1", or nothing."""
         if not math.isfinite(value):
             return "be a finite number"
         inside = self.low < value < self.high if self.open else self.low <= value <= self.high
         if inside:
             return ""
+        # A bound so high is there against overflow; it would tell a person nothing.
         if self.high == math.inf or (value <= self.low and self.high >= 1e6):
             return f"be {'above' if self.open else 'at least'} {self.low:g}"
         return f"lie between {self.low:g} and {self.high:g}" if self.open else f"be {self.low:g} to {self.high:g}"
@@ -99,6 +100,7 @@ class Choice:
 
     choices: ClassVar[Registry[Any]]
     made: ClassVar[Any]  # what they are the settings of
+    inline: ClassVar[bool] = False  # a command has its options without a prefix, so messages name them without one
 
     @classmethod
     def makes(cls, name: str) -> Callable[[T], T]:

@@ -102,7 +102,7 @@ def test_the_wheel_plans_with_its_own_checkpoint(installed, project):
     assert list((project / "home/runs").iterdir())
 
 
-def test_the_ten_lines_of_python_run(installed, project):
+def test_the_few_lines_of_python_run(installed, project):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert run(project, installed / "python", "-c", code).startswith("reached: off by 0.0")
     assert (project / "goal_and_result.png").stat().st_size > 500

@@ -41,8 +41,10 @@ from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
 log = logging.getLogger(__name__)
 
-_MEANS = ("output", "data", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
-_FREE = (*_MEANS, "preset", "device", "log_every", "report_every", "report_frames", "save_every")  # nor do these
+# Settings that the checkpoint does not tell, for they say where and how it was trained, not what.
+_NOT_STORED = ("output", "data", "in_memory", "num_workers", "compile")
+# Settings that may be others when a training goes on: its result does not depend on them.
+_NOT_COMPARED = (*_NOT_STORED, "preset", "device", "log_every", "report_every", "report_frames", "save_every")
 
 
 def dataset_paths(config: TrainConfig) -> tuple[Path, ...]:
@@ -61,13 +63,15 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     config = checked(config)
     require_shares(config)
     device, paths, finished = choose_device(config.device), dataset_paths(config), config.output / "config.json"
-    settings = {name: value for name, value in to_json(config).items() if name not in _MEANS}
+    settings = {name: value for name, value in to_json(config).items() if name not in _NOT_STORED}
     if data is None and not (finished.exists() and not all(path.exists() for path in paths)):
         data = Dataset(paths, task=config.task, in_memory=config.in_memory, frameskip=config.frameskip)
     if data is not None and not finished.exists():
         require_fit(config, data)
     episodes = {} if data is None else {"episodes": data.fingerprint()}
-    with claimed_by_first(config.output, settings | episodes, _FREE if episodes else (*_FREE, "episodes")):
+    with claimed_by_first(
+        config.output, settings | episodes, _NOT_COMPARED if episodes else (*_NOT_COMPARED, "episodes")
+    ):
         if data is None or finished.exists():
             log.info("%s is finished already", config.output)
             return config.output
@@ -83,7 +87,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
-        if not (config.predictor_steps or config.reachability_steps):  # those begin with it
+        if not (config.predictor_steps or config.reachability_steps):  # which have done so
             phases.recalibrate_batchnorm(model, data)
         if rank() == 0:
             told, size = data.info, model.config.encoder.image_size

@@ -66,7 +66,7 @@ def _approach_and_push(env: PixelEnv, rng: np.random.Generator) -> Steps:
 
 
 def _read(env: PixelEnv) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Positions of agent and block, and the block's angle."""
+    """Returns the positions of agent and block, and the block's angle."""
     qpos = env.qpos
     return qpos[:2], qpos[2:4], qpos[4]
 

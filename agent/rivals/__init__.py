@@ -43,15 +43,15 @@ class Rival:
     """An agent of the benchmark.
 
     Attributes:
-        given: what it has that the others have not, or lacks, in a few words for the table.
+        given: what it is told, in a few words for the table.
         make: for a task and a seed of learning, the agent and its facts, once it is trained.
         seeds: of its learning.
         train: for a task and a seed, the commands that make what is missing; each goes on where it was killed.
-        bundled: rests on the bundled checkpoint, with which its figures change.
-        planner: for a task, the settings with which they change too.
+        bundled: whether it uses the bundled checkpoint, so that a new one makes its rows stale.
+        planner: for a task, how it plans, where it does; other settings make its rows stale too.
         venv: the virtual environment that has its packages, where ours has not.
         stages: for a task and a seed, the agent along its training.
-        returns: for a task and a seed, what episodes of its own training task earned, in training and without any.
+        returns: for a task and a seed, the returns of its episodes in training, and of agents that do not learn.
         label: what plots call it, unless by its name.
     """
 

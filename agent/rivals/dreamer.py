@@ -22,8 +22,8 @@ _FIX = "train Dreamer with `jepa-mpc train-dreamer`"
 
 
 class DreamerAgent:
-    """Its latent state, sampled from the seed, runs on through the episode. Most likely actions, not samples, each held
-    as long as in training.
+    """Acts by Dreamer's most likely action, held as long as in training. Its latent state is sampled from the seed and
+    runs on through the episode.
 
     Args:
         weights: a file that `jepa-mpc train-dreamer` has written; `config.json` beside it says how it was trained.

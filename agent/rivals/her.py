@@ -56,8 +56,8 @@ def pose_of(features: NDArray[np.floating], angles: tuple[bool, ...]) -> NDArray
 
 
 class GoalStateEnv(StateEnv):
-    """The same with a goal for every episode, a pose like that which a state begins with; the reward is −1 until it is
-    reached.
+    """Adds a goal to every episode of `StateEnv`: a pose, in the form in which a state begins with its own. The reward
+    is −1 until it is reached.
     """
 
     stream = "her"

@@ -52,7 +52,7 @@ class OracleAgent:
         return as_actions(self._plan.actions[:, 0].numpy(), self.action_block)
 
     def _distances(self, actions: NDArray[np.float32]) -> torch.Tensor:
-        """Errors (B, S, H) at the ends of blocks (B, S, H, block × A) that are tried one by one."""
+        """Returns errors (B, S, H) at the ends of blocks (B, S, H, block × A), which are tried one by one."""
         env, pose = self._env, self._spec.pose
         errors = np.empty(actions.shape[:3], np.float32)
         for i, (state, goal) in enumerate(zip(self._states, self._goal_poses, strict=True)):

@@ -68,7 +68,7 @@ class PushTEnv(PixelEnv):
         return space
 
     def _new_scene(self):
-        """Space, agent and block in the present state, with nothing in the solver's memory."""
+        """Returns space, agent and block in the present state, with nothing in the solver's memory."""
         space = self._new_table()
         agent = self._control.add_circle(space, tuple(self._qpos[:2]), RADIUS)
         block, _ = self._control.add_tee(space, tuple(self._qpos[2:4]), self._qpos[4])

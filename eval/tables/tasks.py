@@ -120,7 +120,7 @@ def _line(task: str, row: TableRow, results: PairResults) -> dict[str, str]:
 
 
 def _strata(results: PairResults) -> dict[str, str]:
-    """Success on the third of the pairs whose start is nearest the goal, on the next, and on the farthest."""
+    """Returns success on the third of the pairs that start nearest their goals, on the next, and on the farthest."""
     episodes = sorted(results.episodes, key=lambda episode: (episode.distance or 0.0, episode.pair))
     unit, cells = envs.get_task(results.task).pose.unit, {"success, % [95 %], by how far the goal is": _goal(results)}
     for name, part in zip(("nearest", "middle", "farthest"), np.array_split(range(len(episodes)), 3), strict=True):

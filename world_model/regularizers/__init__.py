@@ -1,4 +1,4 @@
-"""The remedies against collapse by name; a module that is imported here is always there."""
+"""The remedies against collapse, by name. Importing this registers them all."""
 
 # ruff: isort: skip_file
 from jepa_mpc.world_model.regularizers.base import REGULARIZERS as REGULARIZERS, Regularizer as Regularizer

@@ -69,7 +69,7 @@ class Regularizer(nn.Module):
         return {}
 
     def follow(self, model: JEPA) -> None:
-        """Follows a step of the optimiser."""
+        """Updates what the remedy keeps of its own, after a step of the optimiser."""
 
 
 class InverseModel(nn.Module):

@@ -88,7 +88,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     began = time.monotonic() - progress.seconds
     for index in range(progress.phase, len(phases)):
         phase = phases[index]
-        if phase.num_steps == 0:  # nor is anything prepared for it
+        if phase.num_steps == 0:  # nor does it begin, which may take long
             continue
         first_step = progress.step if index == progress.phase else 0
         optimizers = _optimizers(phase, config.weight_decay)

@@ -21,7 +21,9 @@ from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedd
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import Phase, StepLoss
 
-CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from; a few twice where processes share
+CALIBRATION_BATCH = (
+    256  # pictures at a time, to take BatchNorm's statistics from; a few more, where processes need equal shares
+)
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
