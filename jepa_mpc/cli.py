@@ -48,7 +48,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "benchmark agents": Command("eval.tables.agents", "Measure every agent on one task's pairs.", True, True),
         "benchmark planners": Command("eval.tables.planners", "Measure success against decision time.", True, True),
         "benchmark collapse": Command("eval.collapse.study", "Train every remedy against collapse.", True, True),
-        "train-her": Command("agent.rivals.her", "Train a rival: SAC with hindsight, from state.", True, True),
+        "train-her": Command("agent.rivals.train_her", "Train a rival: SAC with hindsight, from state.", True, True),
         "train-dreamer": Command("agent.rivals.train_dreamer", "Train a rival: DreamerV3.", True, True),
     },
     "speed": {

@@ -23,9 +23,10 @@ from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.agent.data_policies.sac import Actor, load_actor, normalise, read_state
 from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
-from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, ours, train_dreamer
+from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, ours, train_dreamer, train_her
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.oracle import OracleAgent
+from jepa_mpc.agent.rivals.train_her import GoalStateEnv, HerConfig
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.pairs import held_out_pairs, sample_pair
@@ -131,14 +132,14 @@ def features_of(qpos, angles=ANGLES):
 
 @given(st.lists(st.floats(-20, 20), min_size=3, max_size=3))
 def test_a_pose_survives_its_features(qpos):
-    back = her.pose_of(features_of(np.array(qpos)), ANGLES)
+    back = train_her.pose_of(features_of(np.array(qpos)), ANGLES)
     difference = back - np.array(qpos)
     wrapped = np.where(ANGLES, (difference + np.pi) % (2 * np.pi) - np.pi, difference)
     np.testing.assert_allclose(wrapped, 0, atol=1e-5)
 
 
 def test_hindsight_rewards_what_the_task_calls_success(env):
-    state_env = her.GoalStateEnv(env, SPEC, 0, 200)
+    state_env = GoalStateEnv(env, SPEC, 0, 200)
     mean, std = state_env.mean[:4], state_env.std[:4]
     rng = np.random.default_rng(0)
     goals = rng.uniform(-2, 2, (200, 2))
@@ -158,7 +159,7 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     learn = sac.learn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
-        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+        folder = train_her.train(HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
     actor, info = load_actor(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
@@ -178,8 +179,8 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
 
 def test_hindsight_learns_by_the_settings(env, far, tmp_path):
     pytest.importorskip("stable_baselines3")
-    config = her.HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
-    learner = build_sac(config, her.GoalStateEnv(env, SPEC, 0, 20), config.num_hindsight)
+    config = HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
+    learner = build_sac(config, GoalStateEnv(env, SPEC, 0, 20), config.num_hindsight)
     assert (learner.gamma, learner.batch_size, learner.learning_rate) == (0.9, 256, 1e-3)
     assert (learner.learning_starts, learner.buffer_size) == (20, 300)
     assert learner.replay_buffer.her_ratio == pytest.approx(3 / 4)  # three put in, for each that was asked for
@@ -188,8 +189,8 @@ def test_hindsight_learns_by_the_settings(env, far, tmp_path):
 def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_path, monkeypatch):
     pytest.importorskip("stable_baselines3")
     small = {"task": "line", "num_steps": 4 * LINE.far_budget, "random_steps": LINE.far_budget, "hidden_sizes": (8,)}
-    whole = her.train(her.HerConfig(**small, output=tmp_path / "whole", save_every=1))
-    begin, begun = her.GoalStateEnv._begin, []
+    whole = train_her.train(HerConfig(**small, output=tmp_path / "whole", save_every=1))
+    begin, begun = GoalStateEnv._begin, []
 
     def begin_until_killed(self):
         begun.append(self.episode)
@@ -197,14 +198,14 @@ def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_
             raise KeyboardInterrupt
         begin(self)
 
-    killed = her.HerConfig(**small, output=tmp_path / "killed", save_every=1)
+    killed = HerConfig(**small, output=tmp_path / "killed", save_every=1)
     with monkeypatch.context() as patch:
-        patch.setattr(her.GoalStateEnv, "_begin", begin_until_killed)
+        patch.setattr(GoalStateEnv, "_begin", begin_until_killed)
         with pytest.raises(KeyboardInterrupt):
-            her.train(killed)
+            train_her.train(killed)
     assert begun == [1, 2, 3, 4]
     assert (tmp_path / "killed/state.safetensors").exists()
-    her.train(killed)
+    train_her.train(killed)
     expected, found = (load_file(folder / "actor.safetensors") for folder in (whole, tmp_path / "killed"))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -212,12 +213,12 @@ def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_
 
 def test_hindsight_needs_an_episode_before_it_learns(tmp_path):
     with pytest.raises(UserError, match="--random-steps must be at least 100, an episode's length, not 99"):
-        her.train(her.HerConfig(output=tmp_path / "run", random_steps=99))
+        train_her.train(HerConfig(output=tmp_path / "run", random_steps=99))
     assert not (tmp_path / "run").exists()
 
 
 def test_hindsights_task_lasts_as_long_as_far_goals_do_and_asks_for_another_each_time(line):
-    env, again, other = (her.GoalStateEnv(Line(), LINE, seed, 50) for seed in (0, 0, 1))
+    env, again, other = (GoalStateEnv(Line(), LINE, seed, 50) for seed in (0, 0, 1))
     goals = []
     for _ in range(10):
         seen = env.reset()[0]
@@ -254,7 +255,7 @@ def test_no_rival_learns_from_a_held_out_episode(line, monkeypatch, tmp_path):
     held_out = set(began)
     assert len(held_out) >= 30
     began.clear()
-    for learner in (GoalEnv("line", "dense", 0), her.GoalStateEnv(Line(), LINE, 0, 50), StateEnv(Line(), LINE, 0, 50)):
+    for learner in (GoalEnv("line", "dense", 0), GoalStateEnv(Line(), LINE, 0, 50), StateEnv(Line(), LINE, 0, 50)):
         for _ in range(20):
             learner.reset()
     assert len(set(began)) > 100
