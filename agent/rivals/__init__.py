@@ -98,7 +98,7 @@ _OURS: dict[str, Rival | str] = {
     "jepa": "ours:JEPA",
     "jepa_short": "ours:JEPA_SHORT",
     "dreamer": "dreamer:DREAMER",
-    "sac": "her:SAC",
+    "her": "her:HER",
     "inverse": "ours:INVERSE",
     "gcbc": "ours:GCBC",
     "random": Rival("nothing", lambda task, _: (RandomAgent(*interface(task)), NOTHING), label="random actions"),

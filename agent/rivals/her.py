@@ -45,15 +45,15 @@ class HerAgent:
 
 
 def _commands(task: str, seed: int) -> list[Command]:
-    folder = folder_of("sac", task, seed)
+    folder = folder_of("her", task, seed)
     done = (folder / "config.json").exists()
     return [] if done else [command("train-her", task=task, seed=seed, output=folder)]
 
 
 def _make(task: str, seed: int) -> tuple[Agent, Facts]:
-    actor, info = load_actor(folder_of("sac", task, seed), task, "train-her")
+    actor, info = load_actor(folder_of("her", task, seed), task, "train-her")
     parameters = sum(value.size for name, value in actor.weights.items() if not name.startswith("state_"))
     return HerAgent(task, actor), Facts(info.num_steps, 0, True, info.learning_seconds, parameters)
 
 
-SAC = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _commands, label="SAC with hindsight, from state")
+HER = Rival("state of robot and goal, reward", _make, THREE_SEEDS, _commands, label="SAC with hindsight, from state")

@@ -402,7 +402,7 @@ def test_agents_that_see_state_say_so():
 
 def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp_path, monkeypatch):
     monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
-    assert list(RIVALS) == ["jepa", "jepa_short", "dreamer", "sac", "inverse", "gcbc", "random", "do_nothing", "oracle"]
+    assert list(RIVALS) == ["jepa", "jepa_short", "dreamer", "her", "inverse", "gcbc", "random", "do_nothing", "oracle"]
     assert all(isinstance(RIVALS[name], Rival) for name in RIVALS)
     assert all(RIVALS[name].label for name in RIVALS)
     assert RIVALS["dreamer"].venv.is_absolute()  # so that it is found from any folder
