@@ -290,3 +290,12 @@ def test_a_checkout_that_is_not_there_is_said_in_one_line(tmp_path):
     ):
         with pytest.raises(UserError, match="is no checkout of stable-worldmodel"):
             measure(config)
+
+
+def test_a_package_that_stable_worldmodel_misses_is_named_with_the_extra_that_brings_it(tmp_path):
+    reader = tmp_path / "stable_worldmodel/data/formats/hdf5.py"
+    reader.parent.mkdir(parents=True)
+    reader.write_text("import a_package_of_theirs")
+    config = data.DataSpeedConfig(stable_worldmodel=tmp_path, num_episodes=2, large_gigabytes=0)
+    with pytest.raises(UserError, match=r"needs a_package_of_theirs; pip install 'jepa-mpc\[stable-worldmodel\]'"):
+        data.measure(config)

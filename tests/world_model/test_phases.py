@@ -18,7 +18,7 @@ from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.rivals import (
+from jepa_mpc.world_model.regularizers.alternatives import (
     covariance,
     info_nce,
     kl_to_standard_normal,

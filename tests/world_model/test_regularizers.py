@@ -12,14 +12,14 @@ from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.base import Latents, RegularizerConfig
-from jepa_mpc.world_model.regularizers.rivals import (
+from jepa_mpc.world_model.regularizers.alternatives import (
     covariance,
     info_nce,
     kl_to_standard_normal,
     nt_xent,
     variance_hinge,
 )
+from jepa_mpc.world_model.regularizers.base import Latents, RegularizerConfig
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 NAMES = list(REGULARIZERS)

@@ -30,7 +30,7 @@ from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import ReachabilityConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.rivals import EMAConfig, KLConfig, SimCLRConfig
+from jepa_mpc.world_model.regularizers.alternatives import EMAConfig, KLConfig, SimCLRConfig
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.train import main, parse_config, train
 from jepa_mpc.world_model.training import loop as optimise

@@ -3,4 +3,4 @@
 # ruff: isort: skip_file
 from jepa_mpc.world_model.regularizers.base import REGULARIZERS as REGULARIZERS, Regularizer as Regularizer
 from jepa_mpc.world_model.regularizers.base import RegularizerConfig as RegularizerConfig
-from jepa_mpc.world_model.regularizers import rivals, sigreg  # noqa: F401
+from jepa_mpc.world_model.regularizers import alternatives, sigreg  # noqa: F401

@@ -1,4 +1,4 @@
-"""What every remedy against a JEPA's collapse is: the surface that SIGReg and its rivals share.
+"""What every remedy against a JEPA's collapse is: the surface that SIGReg and its alternatives share.
 
 Prediction alone is at its best when every picture gets the same embedding. A remedy may change what is embedded and
 what is predicted (`embed`), add penalties to the prediction error (`forward`), and keep something of its own up to date
