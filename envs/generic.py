@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from jepa_mpc.envs.base import EnvError
-from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, suite, wrapper
+from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, refresh, suite, wrapper
 from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, TaskSpec
 from jepa_mpc.registry import import_module
 
@@ -145,10 +145,8 @@ class GymnasiumEnv(MujocoEnv):
         simulate = self._gym.do_simulation
 
         def simulate_and_look(ctrl, n_frames):
-            # A step leaves positions of bodies where they were one physics step ago; pictures and rewards read them.
             simulate(ctrl, n_frames)
-            for refresh in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
-                refresh(self._gym.model, self._gym.data)
+            refresh(self._gym.model, self._gym.data)  # for pictures and rewards
 
         self._gym.do_simulation = simulate_and_look
         options.setdefault("camera", 0 if self._gym.model.ncam else -1)  # one of its own, or from the side

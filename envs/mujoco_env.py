@@ -24,11 +24,17 @@ except (ImportError, AttributeError, RuntimeError, ValueError) as error:  # PyOp
     raise EnvError(rendering.why_no_pictures(error)) from error
 
 # Others take these from here, so that what is missing is explained in this one place.
-__all__ = ["MujocoEnv", "engine", "mujoco", "suite", "wrapper"]
+__all__ = ["MujocoEnv", "engine", "mujoco", "refresh", "suite", "wrapper"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _BAD = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
 _UNBOUNDED = 1e9  # an action of that size stands for infinity, as in dm_control's
+
+
+def refresh(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Moves bodies and cameras to where the joints are: a step leaves them where they were one physics step ago."""
+    for part in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
+        part(model, data)
 
 
 class MujocoEnv(PixelEnv):

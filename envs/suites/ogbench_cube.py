@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 
 from jepa_mpc.envs.base import EnvError
-from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, wrapper
+from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, refresh, wrapper
 from jepa_mpc.envs.rendering import View
 
 OBJECT_BOUNDS = ((0.3, -0.3), (0.55, 0.3))  # metres: from which OGBench draws places of the cube
@@ -68,8 +68,6 @@ class OGBenchCubeEnv(MujocoEnv):
         ogbench = self.ogbench
         ogbench.set_control(action)
         mujoco.mj_step(self.model, self.data, nstep=ogbench._n_steps)
-        # A step leaves bodies where they were one physics step ago; the next action and the picture read them.
-        for refresh in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
-            refresh(self.model, self.data)
+        refresh(self.model, self.data)  # for the next action and the picture
         ogbench.post_step()
         return float(ogbench.compute_reward())
