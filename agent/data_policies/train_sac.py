@@ -12,6 +12,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("train-sac")
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -202,8 +203,9 @@ def _num_episodes(config: SACConfig, env: StateEnv) -> int:
 def train(config: SACConfig) -> Path:
     """Trains, and returns the policy's folder. Goes on from a saved state; a finished folder is left alone."""
     spec = envs.get_task(config.task)
-    if not spec.make(spec.image_size, True).has_reward:
-        raise UserError(f"{config.task} has no reward to learn from; collect with --policy {spec.data_policy}")
+    with contextlib.closing(spec.make(spec.image_size, True)) as env:
+        if not env.has_reward:
+            raise UserError(f"{config.task} has no reward to learn from; collect with --policy {spec.data_policy}")
     return train_on(StateEnv, config, places.runs("policies", config.task))
 
 

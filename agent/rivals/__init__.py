@@ -6,6 +6,7 @@ one's own, or goes by `module:attribute`.
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,10 @@ def command(name: str, **options: object) -> Command:
     return [sys.executable, "-m", "jepa_mpc", name, *words]
 
 
-def interface(task: str) -> tuple[Bounds, int]:
+def bounds_and_block(task: str) -> tuple[Bounds, int]:
     """Returns a task's bounds of actions, and the actions in a block."""
-    return envs.make(task).action_space, envs.get_task(task).action_block
+    with closing(envs.make(task)) as env:
+        return env.action_space, envs.get_task(task).action_block
 
 
 def draw_pose(env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -101,8 +103,10 @@ _OURS: dict[str, Rival | str] = {
     "her": "her:HER",
     "inverse": "ours:INVERSE",
     "gcbc": "ours:GCBC",
-    "random": Rival("nothing", lambda task, _: (RandomAgent(*interface(task)), NOTHING), label="random actions"),
-    "do_nothing": Rival("nothing", lambda task, _: (DoNothingAgent(*interface(task)), NOTHING), label="no actions"),
+    "random": Rival("nothing", lambda task, _: (RandomAgent(*bounds_and_block(task)), NOTHING), label="random actions"),
+    "do_nothing": Rival(
+        "nothing", lambda task, _: (DoNothingAgent(*bounds_and_block(task)), NOTHING), label="no actions"
+    ),
     "oracle": "oracle:ORACLE",
 }
 RIVALS: Registry[Rival] = Registry("rival")

@@ -10,7 +10,7 @@ from jepa_mpc import envs, places
 from jepa_mpc.agent.agent_config import AgentConfig, planning_of
 from jepa_mpc.agent.base import Agent
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, command, folder_of, interface
+from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, bounds_and_block, command, folder_of
 from jepa_mpc.planners import ICEMConfig
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, load_info
 from jepa_mpc.world_model.latent_policy.policy import Kind, load_latent_policy
@@ -103,7 +103,7 @@ def _without_search(kind: Kind, label: str) -> Rival:
         seconds = world.learning_seconds + info.learning_seconds
         parameters = sum(p.numel() for part in (model.encoder, model.projector, policy) for p in part.parameters())
         alone = AgentConfig(warm_start=kind, planner=ICEMConfig(num_iterations=0))
-        agent = PlanningAgent(model, *interface(task), alone, policy)
+        agent = PlanningAgent(model, *bounds_and_block(task), alone, policy)
         return agent, Facts(**_seen_in(world), learning_seconds=seconds, parameters=parameters)
 
     return Rival("pictures; our encoder", make, THREE_SEEDS, train, bundled=True, label=label)
