@@ -138,10 +138,10 @@ def give_up(folder: Path, done: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def refuse_foreign(folder: Path, option: str = "--output") -> None:
+def refuse_foreign(folder: Path) -> None:
     """Raises `UserError` if a folder to be claimed holds things, but no claim."""
     if folder.is_dir() and not (folder / _CLAIM).exists() and any(each.name[0] != "." for each in folder.iterdir()):
-        raise UserError(f"{folder} holds files that are none of ours; move it away or choose another {option}")
+        raise UserError(f"{folder} holds files that are none of ours; move it away or choose another --output")
 
 
 def _hold_settings(path: Path, settings: Mapping[str, Any], free: Collection[str]) -> None:

@@ -9,13 +9,7 @@ from conftest import INFO, ROOT, synthetic_episodes
 from test_loop import by_hand
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.world_model.checkpoint import (
-    CheckpointError,
-    CheckpointInfo,
-    load_checkpoint,
-    save_checkpoint,
-    weights_digest,
-)
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint, weights_digest
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.latent_policy import train as train_latent_policy
 from jepa_mpc.world_model.latent_policy.policy import (
@@ -31,6 +25,7 @@ from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.diagnostics import encode_rows
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
+from jepa_mpc.world_model.weights import CheckpointError
 
 REST = {"weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0, "log_every": 100, "report_every": 10**6}
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from jepa_mpc.world_model.training.loop import LoopConfig, Phase, Progress, TrainError, batches, run_phases
-from jepa_mpc.world_model.training.state import newest_state, save_state
+from jepa_mpc.world_model.training.loop import LoopConfig, Phase, Progress, batches, run_phases
+from jepa_mpc.world_model.training.state import TrainError, newest_state, save_state
 
 SHARED = {"weight_decay": 0.1, "warmup_steps": 4, "grad_clip": 0.05, "log_every": 3, "report_every": 5}
 

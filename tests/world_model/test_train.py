@@ -39,7 +39,6 @@ from jepa_mpc.world_model.training.card import train_options
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
 from jepa_mpc.world_model.training.guard import CollapseGuard
-from jepa_mpc.world_model.training.loop import TrainError
 from jepa_mpc.world_model.training.phases import (
     encode_all,
     joint_phase,
@@ -47,6 +46,7 @@ from jepa_mpc.world_model.training.phases import (
     reachability_phase,
     recalibrate_batchnorm,
 )
+from jepa_mpc.world_model.training.state import TrainError
 
 
 def debug_config(output, dataset_path, **changes):

@@ -28,11 +28,11 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, refuse_existing, whole, write_json
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, checked, read
-from jepa_mpc.world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from jepa_mpc.world_model.data.dataset import FRAMESKIP, UNUSED, is_unused
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.weights import FLOATS, fill, plain_name, require_same
+from jepa_mpc.world_model.weights import FLOATS, CheckpointError, fill, plain_name, require_same
 
 # Pictures are divided by 255 and normalised per channel there (ImageNet's values), and mapped to ±1 here.
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -27,7 +27,8 @@ from jepa_mpc.world_model.data.dataset import UNUSED, Dataset
 from jepa_mpc.world_model.latent_policy.policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy
 from jepa_mpc.world_model.model.encoder import Size
 from jepa_mpc.world_model.training.diagnostics import encode_rows
-from jepa_mpc.world_model.training.loop import LoopConfig, Phase, TrainError, run_phases
+from jepa_mpc.world_model.training.loop import LoopConfig, Phase, run_phases
+from jepa_mpc.world_model.training.state import TrainError
 
 # Settings that do not change what is learned; what lies there does.
 _FREE = ("output", "checkpoint", "data", "save_every")
@@ -84,11 +85,13 @@ def train(config: LatentPolicyConfig) -> Path:
     model, _ = load_checkpoint(checkpoint, task=config.task)
     data = Dataset(config.data or places.dataset(config.task), task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
-    if size != [model.config.encoder.image_size] * 2 or block != model.config.action_dim:
+    side, numbers = model.config.encoder.image_size, model.config.action_dim
+    if size != [side, side] or block != numbers:
         raise TrainError(
-            f"{checkpoint} sees no pictures of {size} or acts not in blocks of {block} numbers, as the data"
+            f"{checkpoint} takes pictures of side {side} and blocks of {numbers} numbers, and the data have {size} and "
+            f"{block}; name its own data"
         )
-    data.sample_rows(1, 3, np.random.default_rng(0))
+    data.sample_rows(1, 3, np.random.default_rng(0))  # raises where no episode is that long
     encoder = weights_digest(checkpoint)
     with claimed(config.output, {**to_json(config), "encoder": encoder, "episodes": data.fingerprint()}, _FREE):
         if path.exists():
@@ -99,7 +102,15 @@ def train(config: LatentPolicyConfig) -> Path:
         # Of an action that never varied, all that need be said is its mean.
         policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
         phase = policy_phase(config, policy, data, encode_rows(model, data, np.arange(len(data.pixels))))
-        loop = LoopConfig(config.seed, 1e-3, 100, 1.0, 20, config.num_steps, config.save_every)
+        loop = LoopConfig(
+            seed=config.seed,
+            weight_decay=1e-3,
+            warmup_steps=100,
+            grad_clip=1.0,
+            log_every=20,
+            report_every=config.num_steps,
+            save_every=config.save_every,
+        )
         progress = run_phases([phase], policy, config.output, loop)
         settings = {name: getattr(config, name) for name in ("kind", "task", "hidden", "seed", "num_steps")}
         settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim, "encoder": encoder}

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
 from jepa_mpc.settings import Natural, NonNegative
-from jepa_mpc.world_model.training.state import TrainError as TrainError
-from jepa_mpc.world_model.training.state import newest_state, restore, save_state
+from jepa_mpc.world_model.training.state import TrainError, newest_state, restore, save_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
