@@ -153,13 +153,15 @@ def test_hindsight_rewards_what_the_task_calls_success(env):
     np.testing.assert_array_equal(rewards, wanted)
 
 
-def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
+def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    place = tmp_path / "runs/benchmark/reacher/her-seed0"
     sac = pytest.importorskip("stable_baselines3").SAC
     learners = []
     learn = sac.learn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
-        folder = train_her.train(HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+        folder = train_her.train(HerConfig(output=place, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
     actor, info = load_actor(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
@@ -175,6 +177,8 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
         wanted, _ = learners[0].predict(state_env._observe(), deterministic=True)
         np.testing.assert_allclose(actions[i, 0], wanted, atol=1e-5)
     assert info.num_steps == 200  # whole episodes
+    facts = RIVALS["her"].make("reacher", 0)[1]  # 14 numbers go in: twice a pose of 4, and it again with velocities
+    assert (facts.steps, facts.parameters) == (200, (14 + 1) * 16 + (16 + 1) * 16 + 2 * (16 + 1) * 2)
 
 
 def test_hindsight_learns_by_the_settings(env, far, tmp_path):
