@@ -131,9 +131,13 @@ def test_an_interruption_changes_nothing_and_loses_nothing(tmp_path, in_process,
     assert [path.name for path in tmp_path.iterdir() if "cut" in path.name] == ["cut.h5"]
 
 
+class Killed(Exception):
+    pass
+
+
 def test_other_settings_do_not_mix_into_an_unfinished_collection(tmp_path, in_process, monkeypatch):
-    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
         collect(config(tmp_path / "d.h5"))
     with pytest.raises(UserError, match="holds work with other settings: seed is 0 there and 1 now"):
         collect(config(tmp_path / "d.h5", seed=1))
@@ -147,8 +151,8 @@ def hold_still(action, env, block, rng):
 
 
 def test_what_a_policy_has_learned_since_does_not_mix_into_an_unfinished_collection(tmp_path, in_process, monkeypatch):
-    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    for action, error, message in ((0.1, KeyboardInterrupt, "^$"), (0.2, UserError, "settings: policy_digest is")):
+    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(Killed))
+    for action, error, message in ((0.1, Killed, "^$"), (0.2, UserError, "settings: policy_digest is")):
         monkeypatch.setitem(DATA_POLICIES._values, "learned", functools.partial(hold_still, action))
         with pytest.raises(error, match=message):
             collect(config(tmp_path / "d.h5", policy="learned"))
