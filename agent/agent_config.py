@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from jepa_mpc import envs
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import CEMConfig, ICEMConfig, PlannerConfig
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
-
-if TYPE_CHECKING:
-    from jepa_mpc.envs.task import TaskSpec
 
 ReductionName = Literal["mean", "minimum", "terminal"]
 
@@ -19,7 +17,7 @@ ReductionName = Literal["mean", "minimum", "terminal"]
 class AgentConfig:
     """How the agent plans."""
 
-    inline: ClassVar[bool] = True
+    inline: ClassVar[bool] = True  # as in `settings.Choice`
 
     planner: PlannerConfig = field(default_factory=ICEMConfig)
     """Search algorithm, of which --planner chooses one by name: cem, icem, mppi, gradient, cem-gradient."""
@@ -37,7 +35,7 @@ class AgentConfig:
     history_len: Count = 3
     """Real frames that the predictor sees; more than one shows velocity."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide enough."""
+    """Precision of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide."""
     warm_start: Literal["none", "inverse", "gcbc"] = "none"
     """A policy whose proposal competes in every search, the checkpoint's file of that name; with --num-iterations 0
     there is no search, and it decides alone."""
@@ -60,7 +58,7 @@ class AgentConfig:
 
 # Named ways to plan. "lewm" is LeWorldModel's (arXiv 2603.19312): CEM, the distance at the end of five blocks, all
 # rounds, all blocks executed.
-AGENT_PRESETS: Registry[AgentConfig] = Registry("preset")
+AGENT_PRESETS: Registry[AgentConfig] = Registry("planning preset")
 AGENT_PRESETS.register(
     "lewm",
     AgentConfig(
@@ -74,11 +72,11 @@ AGENT_PRESETS.register(
 )
 
 
-def config_of(planning: Mapping[str, Any], where: object) -> AgentConfig:
+def read_planning(planning: Mapping[str, Any], where: object) -> AgentConfig:
     """Returns the settings that differ from the defaults in what a task or a checkpoint says of them."""
     return read(AgentConfig, dict(planning), f"the planning of {where}")
 
 
-def config_for(spec: "TaskSpec") -> AgentConfig:
+def planning_of(task: str) -> AgentConfig:
     """Returns the settings that a task is planned with unless others are given."""
-    return config_of(spec.planning, f"task {spec.name}")
+    return read_planning(envs.get_task(task).planning, f"task {task}")

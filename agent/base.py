@@ -1,4 +1,4 @@
-"""Agents without a model, which show what a figure is worth. Same surface as `PlanningAgent`."""
+"""What an agent is, and the two that need no model, random and do-nothing, beside which every figure stands."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.uniform import uniform_actions
+from jepa_mpc.agent.data_policies.noise import uniform_actions
 from jepa_mpc.envs.blocks import Bounds
 
 
@@ -24,7 +24,7 @@ class Agent(Protocol):
 
 @runtime_checkable
 class PrivilegedAgent(Agent, Protocol):
-    """An agent that is shown the simulator's state: not a rival, but what the rest can be compared with."""
+    """An agent that is shown the simulator's state as well; results say so, for it is no fair rival."""
 
     def look(self, states: NDArray[np.float64], goal_states: NDArray[np.float64]) -> None:
         """Shows, before every answer, the states (B, S) of now and of the goals."""

@@ -10,8 +10,8 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("collect")
 
+import contextlib
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -31,7 +31,7 @@ from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError, reason
-from jepa_mpc.files import give_up, refuse_existing, refuse_foreign, require_writable, write_whole
+from jepa_mpc.files import give_up, read_arrays, refuse_foreign, require_new, write_arrays
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
 from jepa_mpc.settings import Count, Seed, checked, to_json
@@ -41,7 +41,6 @@ from jepa_mpc.world_model.data.dataset import Compression, DatasetInfo, Episode,
 log = logging.getLogger(__name__)
 
 EPISODES_PER_CHUNK = 20
-_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -73,19 +72,15 @@ def run_episode(
 ) -> Episode:
     """Returns one episode from a random reset, a row a block, or a step; shorter where the simulation diverged."""
     env.reset(seed=int(rng.integers(2**31)))
-    pixels, actions, qpos, qvel = [env.render()], [], [env.qpos], [env.qvel]
-    try:
+    seen, actions = [(env.render(), env.qpos, env.qvel)], []
+    with contextlib.suppress(envs.Diverged):
         for _ in range(num_blocks):
-            block = policy(pixels[-1])
+            block = policy(seen[-1][0])
             for row in ([action] for action in block) if every_step else (block,):
                 actions.append(run_block(env, row))
-                pixels.append(env.render())
-                qpos.append(env.qpos)
-                qvel.append(env.qvel)
-    except envs.Diverged:
-        pass
-    action = np.stack(actions) if actions else np.zeros((0, 0), np.float32)
-    return Episode(np.stack(pixels), action, np.stack(qpos), np.stack(qvel))
+                seen.append((env.render(), env.qpos, env.qvel))
+    pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
+    return Episode(pixels, np.stack(actions) if actions else np.zeros((0, 0), np.float32), qpos, qvel)
 
 
 _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
@@ -107,20 +102,15 @@ def _collect_chunk(
         columns |= {f"{index}/{name}": value for name, value in vars(episode).items()}
         columns[f"{index}/action"] = episode.action.reshape(-1, width)  # of an episode without any, too
         lengths.append(len(episode.pixels))
-    stream = io.BytesIO()
-    np.savez(stream, **columns)
-    content = stream.getvalue()
-    write_whole(path, hashlib.sha256(content).digest() + content)
+    write_arrays(path, columns)
     return lengths
 
 
 def _read_chunk(path: Path, indices: range) -> list[Episode] | None:
     """Returns the chunk's episodes, or None if it is missing or not as it was written."""
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+    if (stored := read_arrays(path)) is None:
         return None
-    with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as file:
-        return [Episode(*(file[f"{index}/{field.name}"] for field in fields(Episode))) for index in indices]
+    return [Episode(*(stored[f"{index}/{field.name}"] for field in fields(Episode))) for index in indices]
 
 
 def _episodes(chunks: Mapping[Path, range]) -> Iterator[Episode]:
@@ -135,8 +125,7 @@ def collect(config: CollectConfig) -> Path:
     config = checked(config)
     spec = envs.get_task(config.task)
     output = config.output or places.dataset(config.task)
-    refuse_existing(output)
-    require_writable(output)
+    require_new(output)
     name = config.policy or spec.data_policy
     make_policy = find_policy(name, config.task, config.policy_path)
     env = spec.make(spec.image_size, True)

@@ -1,4 +1,8 @@
-"""How far predicted futures are from the goal."""
+"""How far predicted futures are from the goal.
+
+At the end of the horizon, the distance is LeWorldModel's. Its minimum asks only that the goal be met on the way, and so
+does not punish a plan that gets there early; its mean asks to be near all the time, and so to stay.
+"""
 
 from collections.abc import Callable
 

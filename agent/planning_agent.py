@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from jepa_mpc import places
-from jepa_mpc.agent.agent_config import AgentConfig, config_of
+from jepa_mpc.agent.agent_config import AgentConfig, read_planning
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
@@ -25,7 +25,7 @@ from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
 from jepa_mpc.world_model.model.jepa import JEPA
 
-BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log)
+BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log/speed.md)
 _SEARCHES_KEPT = 10_000
 
 
@@ -96,7 +96,7 @@ class PlanningAgent:
         Raises `UserError` if the checkpoint does not say what actions it takes, and no bounds are given.
         """
         model, info = load_checkpoint(checkpoint, device=device)
-        config = config or config_of(info.planning, checkpoint)
+        config = config or read_planning(info.planning, checkpoint)
         if bounds is None and info.interface is None:
             raise UserError(f"checkpoint {checkpoint} does not say what actions it takes; pass bounds, such as a Box")
         bounds = info.interface.bounds() if bounds is None and info.interface else bounds

@@ -50,6 +50,11 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Restores a vector from `get_state`; the same actions then give the same trajectory, bit for bit."""
 
+    def picture_of(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Restores a state, and returns its picture (H, W, 3)."""
+        self.set_state(state)
+        return self.render()
+
     @abstractmethod
     def set_pose(self, qpos: NDArray[np.floating]) -> None:
         """Puts the simulation at rest in generalised position `qpos`."""

@@ -23,7 +23,7 @@ from jepa_mpc.places import bundled_tasks
 
 
 @dataclass(frozen=True)
-class TasksConfig:
+class ListConfig:
     """List the tasks there are, or show one of them."""
 
     name: Annotated[str, tyro.conf.Positional] = ""
@@ -84,7 +84,7 @@ def rule(test: PoseTest) -> str:
 
 
 def main(args: Sequence[str]) -> None:
-    config = parse(TasksConfig, args)
+    config = parse(ListConfig, args)
     if not config.name and config.picture:
         raise UserError("--picture is of one task; name it: `jepa-mpc tasks reacher --picture reacher.png`")
     for line in listing() if not config.name else ():

@@ -24,11 +24,17 @@ except (ImportError, AttributeError, RuntimeError, ValueError) as error:  # PyOp
     raise EnvError(rendering.why_no_pictures(error)) from error
 
 # Others take these from here, so that what is missing is explained in this one place.
-__all__ = ["MujocoEnv", "engine", "mujoco", "suite", "wrapper"]
+__all__ = ["MujocoEnv", "engine", "mujoco", "refresh", "suite", "wrapper"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _BAD = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
 _UNBOUNDED = 1e9  # an action of that size stands for infinity, as in dm_control's
+
+
+def refresh(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Moves bodies and cameras to where the joints are: a step leaves them where they were one physics step ago."""
+    for part in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
+        part(model, data)
 
 
 class MujocoEnv(PixelEnv):
@@ -45,6 +51,8 @@ class MujocoEnv(PixelEnv):
         hidden_geoms: names or ids of geoms made transparent, such as a target that the goal picture replaces.
     """
 
+    model: mujoco.MjModel  # MuJoCo's own, of the scene
+    data: mujoco.MjData  # and its state
     has_reward = True
     time_limit = 10**9  # control steps after which it would end by itself
 
@@ -61,7 +69,7 @@ class MujocoEnv(PixelEnv):
         hidden_geoms: tuple[str | int, ...] = (),
     ):
         self._physics, self._action_repeat = physics, action_repeat
-        self._model, self._data = physics.model.ptr, physics.data.ptr
+        self.model, self.data = physics.model.ptr, physics.data.ptr
         self._image_size, self._camera_place = image_size, camera
         self._camera: engine.Camera | None = None  # made at the first frame
         if fast_rendering:
@@ -71,22 +79,12 @@ class MujocoEnv(PixelEnv):
         bounds = np.clip([action_space.low, action_space.high], -action_bound, action_bound).astype(np.float32)
         if np.abs(bounds).max(initial=0) >= _UNBOUNDED:
             raise EnvError(
-                f"the actions of {_name(self._model)} have no bounds, and plans are searched within bounds; "
+                f"the actions of {_name(self.model)} have no bounds, and plans are searched within bounds; "
                 "give its actuators a ctrlrange, or make it in a TaskSpec of your own with an action_bound"
             )
         self.action_space = gym.spaces.Box(*bounds, dtype=np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._placed_at_reset = self._find_placed_at_reset()
-
-    @property
-    def model(self) -> mujoco.MjModel:
-        """Returns MuJoCo's model of the scene."""
-        return self._model
-
-    @property
-    def data(self) -> mujoco.MjData:
-        """Returns MuJoCo's state of it."""
-        return self._data
 
     @property
     @abstractmethod
@@ -112,15 +110,15 @@ class MujocoEnv(PixelEnv):
 
     def advance(self, action):
         clipped = np.clip(action, self.action_space.low, self.action_space.high)
-        warnings = [self._data.warning[kind] for kind in _BAD]
+        warnings = [self.data.warning[kind] for kind in _BAD]
         for warning in warnings:
             warning.number = 0
         try:
             reward = sum(self._control_step(clipped) for _ in range(self._action_repeat))
         except PhysicsError as error:
-            raise Diverged(f"the simulation of {_name(self._model)} has diverged ({reason(error)})") from error
+            raise Diverged(f"the simulation of {_name(self.model)} has diverged ({reason(error)})") from error
         if any(warning.number for warning in warnings):  # MuJoCo itself only warns, and starts afresh
-            raise Diverged(f"the simulation of {_name(self._model)} has diverged; MuJoCo has reset it")
+            raise Diverged(f"the simulation of {_name(self.model)} has diverged; MuJoCo has reset it")
         return reward
 
     def render(self):
@@ -144,44 +142,44 @@ class MujocoEnv(PixelEnv):
         return camera
 
     def get_state(self):
-        state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
-        mujoco.mj_getState(self._model, self._data, state, _STATE)
-        return np.concatenate([state, *(getattr(self._model, name).ravel() for name in self._placed_at_reset)])
+        state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, state, _STATE)
+        return np.concatenate([state, *(getattr(self.model, name).ravel() for name in self._placed_at_reset)])
 
     def set_state(self, state):
-        size = mujoco.mj_stateSize(self._model, _STATE)
+        size = mujoco.mj_stateSize(self.model, _STATE)
         rest = state[size:]
         for name in self._placed_at_reset:
-            part = getattr(self._model, name)
+            part = getattr(self.model, name)
             part.ravel()[:] = rest[: part.size]
             rest = rest[part.size :]
         if "hfield_data" in self._placed_at_reset and self._camera is not None and not rendering.forked:
             with self._physics.contexts.gl.make_current() as context:  # terrain lives in the renderer too
-                context.call(mujoco.mjr_uploadHField, self._model, self._physics.contexts.mujoco.ptr, 0)
-        mujoco.mj_setState(self._model, self._data, state[:size], _STATE)
-        mujoco.mj_forward(self._model, self._data)  # derived quantities, the picture's among them
-        mujoco.mj_setState(self._model, self._data, state[:size], _STATE)  # forward may have moved the warm start
+                context.call(mujoco.mjr_uploadHField, self.model, self._physics.contexts.mujoco.ptr, 0)
+        mujoco.mj_setState(self.model, self.data, state[:size], _STATE)
+        mujoco.mj_forward(self.model, self.data)  # derived quantities, the picture's among them
+        mujoco.mj_setState(self.model, self.data, state[:size], _STATE)  # forward may have moved the warm start
 
     def _find_placed_at_reset(self) -> tuple[str, ...]:
         """Finds the model's fields that differ between episodes, such as a target's place; no state holds them."""
-        fields = {name: value for name in dir(self._model) if _is_real(value := getattr(self._model, name))}
+        fields = {name: value for name in dir(self.model) if _is_real(value := getattr(self.model, name))}
         self._begin_episode(0)
         before = {name: value.copy() for name, value in fields.items()}
         self._begin_episode(1)
         return tuple(name for name, value in fields.items() if not np.array_equal(value, before[name]))
 
     def set_pose(self, qpos):
-        mujoco.mj_resetData(self._model, self._data)
-        self._data.qpos[:] = qpos
-        mujoco.mj_forward(self._model, self._data)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:] = qpos
+        mujoco.mj_forward(self.model, self.data)
 
     @property
     def qpos(self):
-        return self._data.qpos.copy()
+        return self.data.qpos.copy()
 
     @property
     def qvel(self):
-        return self._data.qvel.copy()
+        return self.data.qvel.copy()
 
     def position(self, geom):
         return self._physics.named.data.geom_xpos[geom].copy()

@@ -1,7 +1,7 @@
 """Every task under one name, looked up without importing a simulator.
 
-Tasks with settings of their own stand in `envs/tasks.py`; any other MuJoCo task of the control suite or of Gymnasium
-goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is registered, or goes by
+Tasks with settings of their own stand in `envs/own_tasks.py`; any other MuJoCo task of the control suite or of
+Gymnasium goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is registered, or goes by
 `module:attribute`: a `TaskSpec`, or a function without arguments that returns one.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jepa_mpc.envs.own_tasks import OWN_TASKS
 from jepa_mpc.envs.task import TaskSpec
-from jepa_mpc.envs.tasks import OWN_TASKS
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
 
@@ -52,12 +52,16 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> TaskSpec:
-    """Returns the task of that name, which is the spec's from then on, so that whoever reads it in a file finds it.
+    """Returns the task of that name. Its spec carries the name that was asked for, so that files which store it find it
+    again.
 
     Raises `UserError`, which suggests the nearest names, if there is none.
     """
-    if name.startswith("gym/") and name not in TASKS and _is_registered(name):
-        return _from_suite(name)
+    if name.startswith("gym/") and name not in TASKS:
+        import gymnasium as gym
+
+        if ":" in name or name.removeprefix("gym/") in gym.registry:
+            return _from_suite(name)
     found = TASKS[name]
     spec = found() if callable(found) else found
     if not isinstance(spec, TaskSpec):
@@ -71,12 +75,6 @@ def make(name: str, image_size: int | None = None, fast_rendering: bool = True) 
     """Makes an environment of the task, with pictures of its own size unless another is asked for."""
     spec = get_task(name)
     return spec.make(image_size or spec.image_size, fast_rendering)
-
-
-def _is_registered(name: str) -> bool:
-    import gymnasium as gym
-
-    return ":" in name or name.removeprefix("gym/") in gym.registry
 
 
 def _from_suite(name: str) -> TaskSpec:

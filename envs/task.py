@@ -60,15 +60,12 @@ class PoseTest:
         return functools.reduce(np.maximum, (part.error(here, there) for part in self.parts))
 
     def error(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> float:
-        """Returns the same of one pose."""
+        """Returns the largest error of a part, of one pose (Q,)."""
         return float(self.errors(qpos, goal_qpos))
 
     def success(self, qpos: NDArray[np.floating], goal_qpos: NDArray[np.floating]) -> bool:
+        """Says whether one pose (Q,) counts as the other."""
         return self.error(qpos, goal_qpos) < self.tolerance
-
-    def within(self, share: float) -> PoseTest:
-        """Returns the same test with that share of the tolerance."""
-        return replace(self, tolerance=share * self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -101,9 +98,7 @@ class TaskSpec:
     far_budget: int = 100  # the same for goals from other episodes
     effector: str | None = None  # the geom that the strict protocol watches
     effector_tolerance: float = 0.01  # metres
-    strict_pose: PoseTest | None = (
-        None  # what that protocol asks where there is no such geom; half the tolerance if None
-    )
+    strict_pose: PoseTest | None = None  # what it asks where there is no such geom; half the tolerance unless given
     strict_steps: int = 2  # consecutive ones that it asks for
     suite: tuple[SuiteTask, ...] = ()
     planning: Mapping[str, Any] = field(default_factory=dict)  # what differs from `AgentConfig`'s defaults, as in JSON
@@ -112,4 +107,4 @@ class TaskSpec:
     @property
     def strict(self) -> PoseTest:
         """Returns what the strict protocol asks of the pose of a task without effector."""
-        return self.strict_pose or self.pose.within(0.5)
+        return self.strict_pose or replace(self.pose, tolerance=0.5 * self.pose.tolerance)

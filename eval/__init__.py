@@ -1,1 +1,1 @@
-"""Goal tasks, rollouts, statistics and reports. May import everything; nothing imports it."""
+"""Pairs of start and goal, trials, statistics and reports. May import everything; nothing imports it."""

@@ -19,15 +19,10 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
-def as_card(figure: Figure) -> Figure:
-    """Lays the figure on a white card with round corners, so that it can be read on dark pages too."""
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure as PNG, on a white card with round corners, so that it can be read on dark pages too."""
     figure.patch.set_alpha(0)
     style = "round,pad=0,rounding_size=0.12"
     inches, width, height = figure.dpi_scale_trans, *figure.get_size_inches()
     figure.add_artist(FancyBboxPatch((0, 0), width, height, style, transform=inches, color="white", zorder=-1))
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes the figure as PNG, on its card."""
-    as_card(figure).savefig(path, dpi=120, facecolor="none")
+    figure.savefig(path, dpi=120, facecolor="none")

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.distributed import gather_lists, rank
 from jepa_mpc.envs.blocks import run_block
@@ -23,8 +23,6 @@ from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, Sui
 from jepa_mpc.eval.trial import BATCH_SIZE, Trial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jepa_mpc.eval.run_planning import RunConfig
 
 NUM_VIDEO_EPISODES = 4
@@ -39,17 +37,8 @@ class Run:
     spec: envs.TaskSpec
     env: envs.PixelEnv
     agent: PlanningAgent
-    folder: "Path | None"  # for pictures
-
-    @property
-    def batch_size(self) -> int:
-        """Returns how many episodes are planned at once: a deadline is for one."""
-        return BATCH_SIZE if self.config.agent.deadline_ms is None else 1
-
-    def baselines(self) -> dict[str, Agent]:
-        """Makes the agents that show what a figure is worth."""
-        space, block = self.env.action_space, self.spec.action_block
-        return {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
+    folder: Path | None  # for pictures
+    batch_size: int = BATCH_SIZE  # episodes planned at once
 
 
 def on_pairs(run: Run) -> Callable[..., PairResults]:
@@ -57,7 +46,7 @@ def on_pairs(run: Run) -> Callable[..., PairResults]:
     config, spec = run.config, run.spec
     trial = Trial.on_pairs(run.env, spec, config.protocol, config.seed, config.num_episodes, config.budget)
     records, traces = trial.run(run.agent, "planning", run.batch_size)
-    baselines = {name: summarise(trial.run(each, name)[0], trial.budget) for name, each in run.baselines().items()}
+    baselines = trial.baselines(partial(summarise, budget=trial.budget))
     if run.folder is not None:
         seen = zip(traces, trial.pairs.goal_picture, strict=True)
         distances = np.stack([run.agent.latent_distance(trace.pictures, goal) for trace, goal in seen])
@@ -84,7 +73,7 @@ def on_suite(run: Run) -> Callable[..., SuiteResults]:
         with contextlib.closing(task.make(spec.image_size, True)) as env:
             trial = Trial.on_suite(env, spec, task, config.seed, config.num_episodes, config.budget)
             records, _ = trial.run(run.agent, task.name, run.batch_size)
-            baselines = {name: summarise_returns(trial.run(each, name)[0]) for name, each in run.baselines().items()}
+            baselines = trial.baselines(summarise_returns)
             trials.append(replace(trial, env=run.env))
         ours = vars(summarise_returns(records))
         suite[task.name] = SuiteReturns(**ours, baselines=baselines, returns=[record.reward for record in records])

@@ -33,32 +33,16 @@ class Protocol:
         """Returns the environment steps within which the goal must be reached."""
         return spec.far_budget if self.far else spec.budget
 
-    def tolerance(self, spec: TaskSpec) -> float:
-        """Returns the largest error that counts, in the unit of the pose, or of the effector's place."""
-        if self.strict:
-            return spec.strict.tolerance if spec.effector is None else spec.effector_tolerance
-        return spec.pose.tolerance
-
-    def steps_kept(self, spec: TaskSpec) -> int:
-        """Counts the consecutive steps within tolerance that it takes."""
-        return spec.strict_steps if self.strict else self.steps
-
     def rule(self, spec: TaskSpec, budget: int) -> "Rule":
         """Returns the protocol as it is asked of a task."""
-        offset = None if self.far else spec.goal_offset
-        asked = {**vars(self), "steps": self.steps_kept(spec)}
-        return Rule(
-            **asked, rule=self.describe(spec), goal_offset=offset, budget=budget, tolerance=self.tolerance(spec)
-        )
-
-    def describe(self, spec: TaskSpec) -> str:
-        """Says where the goal lies and what counts."""
         goal = "in another episode" if self.far else f"{spec.goal_offset} steps ahead"
-        what = f"within {self.tolerance(spec):g} {(spec.strict if self.strict else spec.pose).unit}"
+        pose, steps = (spec.strict, spec.strict_steps) if self.strict else (spec.pose, self.steps)
+        tolerance, what = pose.tolerance, f"within {pose.tolerance:g} {pose.unit}"
         if self.strict and spec.effector is not None:
-            what = f"{spec.effector} within {spec.effector_tolerance} m"
-        kept = self.steps_kept(spec)
-        return f"goal {goal}, {what}" + (f" for {kept} steps" if kept > 1 else "")
+            tolerance, what = spec.effector_tolerance, f"{spec.effector} within {spec.effector_tolerance} m"
+        kept = f" for {steps} steps" if steps > 1 else ""
+        offset = None if self.far else spec.goal_offset
+        return Rule(self.name, self.far, self.strict, steps, f"goal {goal}, {what}{kept}", offset, budget, tolerance)
 
 
 @dataclass(frozen=True)
@@ -72,17 +56,14 @@ class Rule:
     rule: str  # all of it in words
     goal_offset: int | None
     budget: int
-    tolerance: float
+    tolerance: float  # the largest error that counts, in the unit of the pose, or of the effector's place
 
 
 PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol("standard", far=False),
-        Protocol("far", far=True),
-        Protocol("hold", far=False, steps=HOLD_STEPS),
-        Protocol("strict", far=True, strict=True),
-    )
+    "standard": Protocol("standard", far=False),
+    "far": Protocol("far", far=True),
+    "hold": Protocol("hold", far=False, steps=HOLD_STEPS),
+    "strict": Protocol("strict", far=True, strict=True),
 }
 
 

@@ -1,7 +1,7 @@
 """What a run came to, for people: rows of a table in the terminal or in Markdown, and a plot."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,15 @@ def print_table(title: str, rows: Rows) -> None:
     Console().print(table)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table."""
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-
-
-def page(*parts: str | list[str]) -> str:
-    """Returns Markdown, a paragraph or a table a part: prose is wrapped at 100, the lines of a table stay."""
+def page(*parts: str | list[dict[str, str]]) -> str:
+    """Returns Markdown: paragraphs, wrapped at 100, and tables, whose rows have their cells by column."""
     wrap = partial(textwrap.fill, width=100, break_long_words=False, break_on_hyphens=False)
-    return "\n\n".join(wrap(part) if isinstance(part, str) else "\n".join(part) for part in parts) + "\n"
+    return "\n\n".join(wrap(part) if isinstance(part, str) else _table(part) for part in parts if part) + "\n"
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    lines = (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def rate(summary: SuccessSummary) -> str:

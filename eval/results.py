@@ -1,10 +1,8 @@
 """What a run comes to: dataclasses that are written as `results.json` and read back as what they were."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jepa_mpc import files, settings
 from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary
 from jepa_mpc.eval.protocols import Rule
 from jepa_mpc.eval.trial import EpisodeRecord
@@ -91,12 +89,3 @@ class PictureResults(Made, Results):
     budget: int
     latent_distance: dict[str, float]  # at the start, at its nearest, and in the end
     nearest_step: int
-    success_rate: float | None = None
-
-
-def read_results(path: Path) -> Results:
-    """Returns what a `results.json` holds. Raises `UserError`, which names the field, if it is none."""
-    stored = files.read_json(path, "name a results.json")
-    kinds = {"suite": SuiteResults, "goal_image": PictureResults}
-    kind = next((kind for key, kind in kinds.items() if isinstance(stored, dict) and key in stored), PairResults)
-    return settings.read(kind, stored, path)

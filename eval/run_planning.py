@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from jepa_mpc import envs, files, places
-from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import choose, option_value, parse
 from jepa_mpc.devices import choose_device
@@ -33,6 +33,7 @@ from jepa_mpc.eval.measure import Run, on_pairs, on_suite, to_picture
 from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
+from jepa_mpc.eval.trial import BATCH_SIZE
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance, simulator_version
 from jepa_mpc.settings import Count, Seed, checked, to_json
@@ -74,15 +75,12 @@ class RunConfig:
     """How to plan; the defaults are the task's."""
 
 
-def evaluate(config: RunConfig, write: bool = True) -> Results:
+def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Results:
     """Plans as the settings say, writes the run folder unless told not to, and returns what came of it.
 
-    Of the processes that torchrun starts each does its share, all return the results, and the first one writes.
+    Of the processes that torchrun starts each does its share, all return the results, and the first one writes, and
+    shows them if told to.
     """
-    return _evaluate(config, write)[0]
-
-
-def _evaluate(config: RunConfig, write: bool) -> tuple[Results, Path | None]:
     config = checked(config)
     device = str(choose_device(config.device))
     with process_group(torch.device(device)), contextlib.ExitStack() as stack:
@@ -104,7 +102,8 @@ def _evaluate(config: RunConfig, write: bool) -> tuple[Results, Path | None]:
             measure = partial(to_picture, goal=load_goal_image(config.goal_image, spec.image_size))
         folder = stack.enter_context(_run_folder(config)) if write and rank() == 0 else None
         started, made_by = time.monotonic(), provenance()
-        results = measure(Run(replace(config, device=device), spec, env, agent, folder))(
+        batch_size = BATCH_SIZE if config.agent.deadline_ms is None else 1  # a deadline is for one
+        results = measure(Run(replace(config, device=device), spec, env, agent, folder, batch_size))(
             task=config.task,
             seed=config.seed,
             parameters=sum(p.numel() for p in model.parameters()),
@@ -115,7 +114,9 @@ def _evaluate(config: RunConfig, write: bool) -> tuple[Results, Path | None]:
         )
         if folder is not None:
             files.write_json(folder / "results.json", to_json(results))
-        return results, folder
+        if show and rank() == 0:
+            report.print_table(results.task, report.describe(results, folder))
+        return results
 
 
 def _spec(config: RunConfig) -> envs.TaskSpec:
@@ -158,13 +159,11 @@ def parse_config(args: Sequence[str]) -> RunConfig:
     """Returns what options make of the task's own way to plan, or of a preset's."""
     words, chosen = choose(args, {"--preset": AGENT_PRESETS, "--planner": PLANNERS})
     task = option_value(words, "--task") or RunConfig.task
-    agent = chosen.get("--preset") or config_for(envs.get_task(task))
+    agent = chosen.get("--preset") or planning_of(task)
     if kind := chosen.get("--planner"):
         agent = agent.searched_by(kind)
     return parse(RunConfig, words, RunConfig(task=task, agent=agent))
 
 
 def main(args: Sequence[str]) -> None:
-    results, folder = _evaluate(parse_config(args), write=True)
-    if folder is not None:  # in the first process
-        report.print_table(results.task, report.describe(results, folder))
+    evaluate(parse_config(args), show=True)

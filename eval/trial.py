@@ -1,26 +1,29 @@
-"""Runs an agent on goal tasks. Success is judged here, from simulator state, and never reaches the agent."""
+"""Runs an agent on start and goal pairs. Success is judged here, from simulator state, and never reaches the agent."""
 
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import places
-from jepa_mpc.agent.base import Agent, PrivilegedAgent
+from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks, suite_tasks
+from jepa_mpc.eval.pairs import Pairs, held_out_pairs, suite_pairs
 from jepa_mpc.eval.protocols import HOLD_STEPS, PROTOCOLS, SUITE_CONTROL_STEPS, Protocol, first_kept
 from jepa_mpc.seeds import search_seed
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S")
 State = NDArray[np.float64]
 BATCH_SIZE = 50  # episodes planned at once: enough to fill the cores, small enough to stay in cache
 
@@ -60,7 +63,7 @@ class Trial:
 
     env: PixelEnv
     spec: TaskSpec
-    pairs: GoalTasks
+    pairs: Pairs
     protocol: Protocol
     seed: int  # decides the agents' own random numbers, pair by pair
     budget: int  # environment steps; every episode runs all of them
@@ -75,7 +78,7 @@ class Trial:
     ) -> "Trial":
         """Returns the trial of a protocol's held-out pairs, of its own budget unless another is given."""
         rule = PROTOCOLS[protocol]
-        pairs = goal_tasks(env, spec, seed, num_pairs, places.goal_pairs(), rule.far)
+        pairs = held_out_pairs(env, spec, seed, num_pairs, places.goal_pairs(), rule.far)
         return cls(env, spec, pairs, rule, seed, budget or rule.budget(spec))
 
     @classmethod
@@ -84,7 +87,8 @@ class Trial:
     ) -> "Trial":
         """Returns the trial of a suite task's own episodes, of the suite's length unless another is given."""
         steps = budget or SUITE_CONTROL_STEPS // spec.action_repeat
-        return cls(env, spec, suite_tasks(env, task, seed, num_episodes), PROTOCOLS["far"], seed, steps)
+        rule = PROTOCOLS["far"]  # any rule serves: what counts is the reward
+        return cls(env, spec, suite_pairs(env, task, seed, num_episodes), rule, seed, steps)
 
     def run(
         self, agent: Agent, description: str = "", batch_size: int = BATCH_SIZE
@@ -105,7 +109,7 @@ class Trial:
     def _run_batch(self, agent: Agent, numbers: range, bar: tqdm) -> list[tuple[EpisodeRecord, EpisodeTrace]]:
         batch = self.pairs[numbers.start : numbers.stop]
         states = [[state] for state in batch.start_state]
-        pictures = [[self._picture(state)] for state in batch.start_state]
+        pictures = [[self.env.picture_of(state)] for state in batch.start_state]
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
@@ -131,6 +135,12 @@ class Trial:
         traces = [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
         return list(zip(records, traces, strict=True))
 
+    def baselines(self, summarise: Callable[[list[EpisodeRecord]], S]) -> dict[str, S]:
+        """Returns what agents come to, on the same episodes, that show what a figure is worth."""
+        space, block = self.env.action_space, self.spec.action_block
+        agents: dict[str, Agent] = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
+        return {name: summarise(self.run(agent, name)[0]) for name, agent in agents.items()}
+
     def time_decisions(self, agent: Agent, num_decisions: int) -> list[float]:
         """Returns milliseconds of each decision, from picture to actions, of one episode planned alone."""
         milliseconds: list[float] = []
@@ -139,7 +149,7 @@ class Trial:
         while True:
             i = next(numbers)
             agent.reset(self.pairs.goal_picture[i : i + 1], [search_seed(self.seed, i)])
-            picture = self._picture(self.pairs.start_state[i])
+            picture = self.env.picture_of(self.pairs.start_state[i])
             for _ in range(num_blocks):
                 if isinstance(agent, PrivilegedAgent):
                     agent.look(self.env.get_state()[None], self.pairs.goal_state[i : i + 1])
@@ -150,10 +160,6 @@ class Trial:
                     return milliseconds[1:]  # the first one warms up
                 run_block(self.env, block)
                 picture = self.env.render()
-
-    def _picture(self, state: NDArray[np.float64]) -> NDArray[np.uint8]:
-        self.env.set_state(state)
-        return self.env.render()
 
 
 class _Judge:

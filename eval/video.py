@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from jepa_mpc import envs
-from jepa_mpc.eval.goal_tasks import GoalTasks
+from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import EpisodeRecord, EpisodeTrace
 
 PANEL = 192  # pixels; people see more than the agent's 64
@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 def write_videos(
     folder: Path,
     env: envs.PixelEnv,
-    pairs: GoalTasks,
+    pairs: Pairs,
     traces: Sequence[EpisodeTrace],
     records: Sequence[EpisodeRecord],
 ) -> None:
@@ -33,8 +33,8 @@ def write_videos(
     """
     import imageio.v3 as iio
 
-    goals = [_draw(env, state) for state in pairs.goal_state]
-    live = [[_draw(env, state) for state in trace.states] for trace in traces]
+    goals = [env.picture_of(state) for state in pairs.goal_state]
+    live = [[env.picture_of(state) for state in trace.states] for trace in traces]
     frames = []
     for step in range(max(map(len, live))):
         columns = []
@@ -66,11 +66,6 @@ def write_gif(path: Path, frames: Sequence[Picture], milliseconds: Sequence[int]
     palette = Image.fromarray(np.concatenate(frames[::every])).quantize(num_colours, Image.Quantize.MEDIANCUT)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=list(milliseconds), loop=0, optimize=True)
-
-
-def _draw(env: envs.PixelEnv, state: NDArray[np.float64]) -> Picture:
-    env.set_state(state)
-    return env.render()
 
 
 def _panel(picture: Picture, text: str, reached: bool = False) -> Picture:

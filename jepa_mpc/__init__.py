@@ -25,7 +25,7 @@ _PUBLIC = {
     "JEPA": "world_model.model.jepa",
     "REGULARIZERS": "world_model.regularizers",
     "SIGReg": "world_model.regularizers.sigreg",
-    "PRESETS": "world_model.training.config",
+    "TRAIN_PRESETS": "world_model.training.config",
     "TrainConfig": "world_model.training.config",
     "load_checkpoint": "world_model.checkpoint",
     "train": "world_model.train",

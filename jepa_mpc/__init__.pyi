@@ -18,5 +18,5 @@ from jepa_mpc.world_model.model.jepa import JEPA as JEPA
 from jepa_mpc.world_model.regularizers import REGULARIZERS as REGULARIZERS
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg as SIGReg
 from jepa_mpc.world_model.train import train as train
-from jepa_mpc.world_model.training.config import PRESETS as PRESETS
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS as TRAIN_PRESETS
 from jepa_mpc.world_model.training.config import TrainConfig as TrainConfig

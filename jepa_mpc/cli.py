@@ -4,7 +4,6 @@ A command is a module with `main(args)`, imported when it is called, so that hel
 same module is a script: `python eval/run_planning.py` is `jepa-mpc plan`.
 """
 
-import difflib
 import importlib
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.places import HOME_VARIABLE
+from jepa_mpc.registry import did_you_mean
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "benchmark agents": Command("eval.tables.agents", "Measure every agent on one task's pairs.", True, True),
         "benchmark planners": Command("eval.tables.planners", "Measure success against decision time.", True, True),
         "benchmark collapse": Command("eval.collapse.study", "Train every remedy against collapse.", True, True),
-        "train-her": Command("agent.rivals.her", "Train a rival: SAC with hindsight, from state.", False, True),
+        "train-her": Command("agent.rivals.train_her", "Train a rival: SAC with hindsight, from state.", True, True),
         "train-dreamer": Command("agent.rivals.train_dreamer", "Train a rival: DreamerV3.", True, True),
     },
     "speed": {
@@ -84,8 +84,7 @@ def main() -> NoReturn:
         print(overview(family))  # noqa: T201
         sys.exit(0 if len(words) > 1 else 2)
     asked = " ".join(words[: 2 if family else 1])
-    near = difflib.get_close_matches(asked, family or COMMANDS, n=2) or family
-    hint = f"did you mean {' or '.join(near)}?" if near else "`jepa-mpc --help` lists them"
+    hint = did_you_mean(asked, family or COMMANDS) or "`jepa-mpc --help` lists them"
     print(f"error: unknown command {asked!r}; {hint}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
 
@@ -120,9 +119,10 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:
-        message = str(error) if isinstance(error, UserError) else _describe(error)
-        sys.exit(f"error: {message}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.strerror or reason(error)}" + (f" ({error.filename})" if error.filename else ""))
     except KeyboardInterrupt:
         hint = "; the same command goes on from here" if command.resumes else ""
         print(f"interrupted{hint}", file=sys.stderr)  # noqa: T201
@@ -147,13 +147,7 @@ def _program(module: str) -> str:
 
 def option_value(args: Sequence[str], option: str) -> str | None:
     """Returns what an option is set to, before the others are looked at; None if it is not given."""
-    value = None
-    for position, word in enumerate(args):
-        if word == option and position + 1 < len(args):
-            value = args[position + 1]
-        elif word.startswith(f"{option}="):
-            value = word.partition("=")[2]
-    return value
+    return _take(list(args), option)
 
 
 def choose(args: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -169,11 +163,17 @@ def choose(args: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str], 
 
 
 def _take(words: list[str], option: str) -> str | None:
-    """Removes an option from the words, each time that it is given, and returns what it is set to."""
-    value = option_value(words, option)
-    for at in reversed([i for i, word in enumerate(words) if word == option or word.startswith(f"{option}=")]):
-        if words[at + 1 : at + 2] or "=" in words[at]:  # one without a value is left for the parser to refuse
-            del words[at : at + (1 if "=" in words[at] else 2)]
+    """Removes an option from the words, each time that it is given, and returns what it is set to at last."""
+    given, words[:] = words[:], []
+    value = None
+    while given:
+        word = given.pop(0)
+        if word == option and given:  # one without a value is left for the parser to refuse
+            value = given.pop(0)
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+        else:
+            words.append(word)
     return value
 
 
@@ -181,8 +181,3 @@ def _take_home(words: list[str]) -> list[str]:
     if (place := _take(words, "--home")) is not None:
         os.environ[HOME_VARIABLE] = place
     return words
-
-
-def _describe(error: OSError) -> str:
-    path = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or reason(error)}{path}"

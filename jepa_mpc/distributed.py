@@ -44,10 +44,12 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
+    """Returns this process's number; 0 where it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def num_ranks() -> int:
+    """Returns how many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -75,6 +77,7 @@ def claimed_by_first(folder: Path, settings: Mapping[str, Any], free: Collection
 
 
 def wait_for_all() -> None:
+    """Waits until every process has come here."""
     if num_ranks() > 1:
         dist.barrier()
 
@@ -95,6 +98,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
+    """Returns the mean of the ranks' tensors, the same on all of them."""
     return sum_over_ranks(x) / num_ranks()
 
 
@@ -105,14 +109,14 @@ def gather(x: Tensor) -> Tensor:
 
 
 def everyones(x: Tensor) -> Tensor:
-    """Returns the ranks' tensors (...) beside each other (R, ...), without gradients: half the way of a sum."""
+    """Returns the ranks' tensors (...) stacked (R, ...), without gradients, at half the traffic of a sum."""
     all_of_them = [torch.empty_like(x) for _ in range(num_ranks())]
     dist.all_gather(all_of_them, x)
     return torch.stack(all_of_them)
 
 
 class _Sum(torch.autograd.Function):
-    """Of the ranks' tensors. Each rank's result depends on all inputs alike, so gradients are summed too."""
+    """Sums the ranks' tensors, and their gradients: each rank's result depends on all inputs alike."""
 
     @staticmethod
     def forward(ctx, x):
@@ -126,7 +130,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Step(nn.Module):
-    """Returns a function of some parameters as a module, which is what DistributedDataParallel takes."""
+    """Makes a module of a function of some parameters, as DistributedDataParallel wants it."""
 
     def __init__(self, function, trained: nn.Module):
         super().__init__()

@@ -5,13 +5,18 @@ when the folder is claimed again.
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError, reason
 
@@ -26,11 +31,9 @@ _LOCK, _HOLDER = ".lock", ".holder"
 def whole(path: Path) -> Iterator[Path]:
     """Gives a scratch path to write to, which becomes `path` once the block ends well: flushed, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=_SCRATCH, prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    scratch = Path(name)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SCRATCH}")
+    scratch.touch(exist_ok=False)
     try:
-        os.chmod(scratch, 0o666 & ~_umask())  # mkstemp's own is for secrets
         yield scratch
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
@@ -50,6 +53,23 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
+def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
+    """Writes arrays by name, and behind them a digest, so that a damaged file is known before it is looked into."""
+    stream = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(stream, **arrays)
+    write_whole(path, stream.getvalue() + hashlib.sha256(stream.getvalue()).digest())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Returns the arrays that `write_arrays` has written, or None if they are missing or not as they were written."""
+    stored = path.read_bytes() if path.is_file() else b""
+    content, digest = stored[:-32], stored[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return dict(file)
+
+
 def read_json(path: Path, fix: str) -> Any:
     """Returns what a JSON file holds. Raises `UserError`, with the fix, if it is missing or damaged."""
     try:
@@ -66,19 +86,16 @@ def refuse_existing(path: Path, option: str = "--output") -> None:
         raise UserError(f"{path} exists already; delete it or choose another {option}")
 
 
-def require_writable(path: Path, option: str = "--output") -> None:
-    """Raises `UserError` if a file could not be written at a path, before the work that would be lost."""
-    parent = next(each for each in path.absolute().parents if each.exists())
+def require_new(path: Path, option: str = "--output") -> None:
+    """Raises `UserError` unless a file can be written at a path where there is nothing yet: before the work that would
+    be lost.
+    """
     if path.is_dir():
-        raise UserError(f"{option} {path} is a folder; name a file")
+        raise UserError(f"{option} {path} exists already, and is a folder; name a file")
+    refuse_existing(path, option)
+    parent = next(each for each in path.absolute().parents if each.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{option} {path} cannot be written: {parent} is not a folder that one may write to")
-
-
-def require_new(path: Path, option: str = "--output") -> None:
-    """Raises `UserError` unless a file can be written at a path where there is nothing yet."""
-    refuse_existing(path, option)
-    require_writable(path, option)
 
 
 @contextlib.contextmanager
@@ -90,7 +107,10 @@ def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = (
     """
     from filelock import FileLock, Timeout
 
-    make_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder} cannot be a folder: there is a file of that name; name another") from error
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
@@ -101,7 +121,7 @@ def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = (
         (folder / _HOLDER).write_text(f"{os.getpid()}\n")
         for left in folder.glob(f".*{_SCRATCH}"):
             left.unlink(missing_ok=True)
-        hold_settings(folder, settings, free)
+        _hold_settings(folder / _CLAIM, settings, free)
         yield
     finally:
         (folder / _HOLDER).unlink(missing_ok=True)
@@ -118,44 +138,28 @@ def give_up(folder: Path, done: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def refuse_foreign(folder: Path, option: str = "--output") -> None:
+def refuse_foreign(folder: Path) -> None:
     """Raises `UserError` if a folder to be claimed holds things, but no claim."""
     if folder.is_dir() and not (folder / _CLAIM).exists() and any(each.name[0] != "." for each in folder.iterdir()):
-        raise UserError(f"{folder} holds files that are none of ours; move it away or choose another {option}")
+        raise UserError(f"{folder} holds files that are none of ours; move it away or choose another --output")
 
 
-def hold_settings(folder: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -> None:
-    """Compares settings with the folder's own, or writes them there."""
-    path = folder / _CLAIM
+def _hold_settings(path: Path, settings: Mapping[str, Any], free: Collection[str]) -> None:
+    """Compares settings with those in a file, or writes them there."""
     wanted = json.loads(json.dumps({name: value for name, value in settings.items() if name not in free}))
-    if path.exists():
-        try:
-            stored = json.loads(path.read_text())
-            stored = {name: value for name, value in stored.items() if name not in free}
-        except (OSError, ValueError, AttributeError):
-            log.warning("%s is damaged; it is written again", path)
-            write_json(path, wanted)
-            return
-        if differing := [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]:
-            name = differing[0]
-            rest = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-            raise UserError(
-                f"{folder} holds work with other settings: {name} is {stored.get(name)} there and {wanted.get(name)} "
-                f"now{rest}; choose another --output"
-            )
-    else:
-        write_json(path, wanted)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it; raises `UserError` where a file is in the way."""
+    stored = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{folder} cannot be a folder: there is a file of that name; name another") from error
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+        stored = {name: value for name, value in json.loads(path.read_text()).items() if name not in free}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, AttributeError):
+        log.warning("%s is damaged; it is written again", path)
+    if stored is None:
+        write_json(path, wanted)
+    elif differing := [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]:
+        name, *others = differing
+        rest = f" (and {len(others)} more)" if others else ""
+        raise UserError(
+            f"{path.parent} holds work with other settings: {name} is {stored.get(name)} there and {wanted.get(name)} "
+            f"now{rest}; choose another --output"
+        )

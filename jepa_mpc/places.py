@@ -11,12 +11,12 @@ from jepa_mpc.errors import UserError
 
 HOME_VARIABLE = "JEPA_MPC_HOME"
 _PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT = _PACKAGE.parent  # of a wheel: site-packages
+SOURCE = _PACKAGE.parent  # what `import jepa_mpc` looks into: the checkout, or site-packages
 
 
 def checkout() -> Path | None:
     """Returns the checkout's root, or None if this is an installed wheel."""
-    return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
+    return SOURCE if (SOURCE / "pyproject.toml").is_file() else None
 
 
 def home() -> Path:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent  # the checkout, where this is one
+from jepa_mpc.places import SOURCE
 
 
 def version(package: str) -> str:
@@ -28,9 +28,9 @@ def simulator_version() -> str:
 
 def git_commit() -> str:
     """Returns the checkout's commit, `-dirty` if the tree differs from it; outside a checkout the package's version."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        if (ROOT / ".git").exists():
+        if (SOURCE / ".git").exists():
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         pass
@@ -42,8 +42,8 @@ def command_line() -> str:
     program, *options = sys.argv
     if Path(program).name in ("jepa-mpc", "__main__.py"):
         return shlex.join(["jepa-mpc", *options])
-    script = Path(os.path.relpath(program, ROOT)) if Path(program).resolve().is_relative_to(ROOT) else Path(program)
-    return shlex.join(["python", str(script), *options])
+    ours = Path(program).resolve().is_relative_to(SOURCE)
+    return shlex.join(["python", os.path.relpath(program, SOURCE) if ours else program, *options])
 
 
 def provenance() -> dict[str, Any]:

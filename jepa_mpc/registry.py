@@ -9,7 +9,7 @@ import difflib
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Generic, TypeVar
 
@@ -37,6 +37,12 @@ def import_module(module_name: str, reference: str) -> ModuleType:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # something that the module itself imports
         raise UserError(f"no module {module_name!r} for {reference!r}; give it as it is imported from here") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a question that suggests the nearest names, or nothing where none is near."""
+    near = difflib.get_close_matches(name, known, n=3) or [each for each in known if name and name in each][:3]
+    return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 class Registry(Generic[T]):
@@ -69,15 +75,13 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Returns the value of that name; raises `UserError`, which suggests the nearest, if there is none."""
         if name not in self._values and ":" in name:
-            if name not in self._found:
-                attribute = name.partition(":")[2]
-                self._found[name] = self._load(name, attribute, attribute in self._values)
-            return self._found[name]
+            return self._strangers(name)
         if name not in self._values:
             for entry in importlib.metadata.entry_points(group="jepa_mpc"):
                 entry.load()
         if name not in self._values:
-            raise UserError(self._unknown(name))
+            others = f"`{self._listed_by}` lists them" if self._listed_by else f"there are: {', '.join(self)}"
+            raise UserError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self) or others}")
         value = self._values[name]
         if isinstance(value, str):
             value = self._values[name] = load(value)  # type: ignore[assignment]
@@ -90,19 +94,12 @@ class Registry(Generic[T]):
                 return name
         return f"{value.__module__}:{value.__qualname__}"  # type: ignore[attr-defined]
 
-    def _unknown(self, name: str) -> str:
-        known = list(self)
-        near = difflib.get_close_matches(name, known, n=3) or [each for each in known if name and name in each][:3]
-        others = f"`{self._listed_by}` lists them" if self._listed_by else f"there are: {', '.join(known)}"
-        hint = f"did you mean {' or '.join(near)}?" if near else others
-        return f"unknown {self.kind} {name!r}; {hint}"
-
-    def _load(self, name: str, attribute: str, registered_before: bool) -> T:
-        """Imports a module, and takes what it registers under that name, or else its attribute of that name."""
-        module_name = name.partition(":")[0]
-        try:
-            return load(name)  # type: ignore[return-value]
-        except UserError:
-            if module_name in sys.modules and attribute in self._values and not registered_before:
-                return self[attribute]
-            raise
+    def _strangers(self, name: str) -> T:
+        """Imports a module, and takes its attribute of that name, or else what it registers under it."""
+        if name not in self._found:
+            module_name, _, attribute = name.partition(":")
+            known = attribute in self._values
+            module = import_module(module_name, name)
+            registered = attribute in self._values and not known and not hasattr(module, attribute)
+            self._found[name] = self[attribute] if registered else load(name)  # type: ignore[assignment]
+        return self._found[name]

@@ -8,12 +8,13 @@ nested dataclasses, and settings that are chosen by name: a base class with a re
 which one under "name".
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
@@ -33,12 +34,13 @@ class Range:
     open: bool = False
 
     def refuses(self, value: float) -> str:
-        """Returns what a number must be, or nothing if it is."""
+        """Returns what a number must do that it does not, such as "be at least 1", or nothing."""
         if not math.isfinite(value):
             return "be a finite number"
         inside = self.low < value < self.high if self.open else self.low <= value <= self.high
         if inside:
             return ""
+        # A bound so high is there against overflow; it would tell a person nothing.
         if self.high == math.inf or (value <= self.low and self.high >= 1e6):
             return f"be {'above' if self.open else 'at least'} {self.low:g}"
         return f"lie between {self.low:g} and {self.high:g}" if self.open else f"be {self.low:g} to {self.high:g}"
@@ -97,6 +99,19 @@ class Choice:
     """Settings of which there are several classes, told apart by the names of a registry."""
 
     choices: ClassVar[Registry[Any]]
+    made: ClassVar[Any]  # what they are the settings of
+    inline: ClassVar[bool] = False  # a command has its options without a prefix, so messages name them without one
+
+    @classmethod
+    def makes(cls, name: str) -> Callable[[T], T]:
+        """Registers these settings by name, as those of the class that is decorated so."""
+
+        def register(made: T) -> T:
+            cls.made = made
+            cls.choices.register(name, cls)
+            return made
+
+        return register
 
 
 def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
@@ -130,23 +145,21 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
         return float(value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value).expanduser()
-    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is int):
-        return value
-    if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers
+    if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers too
         return int(value)
+    if kind is not int and isinstance(kind, type) and isinstance(value, kind):
+        return value
     raise Refused(path, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
 
 
 def _convert_union(kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
     if value is None and type(None) in kinds:
         return None
-    refusals = []
-    for kind in (kind for kind in kinds if kind is not type(None)):
-        try:
+    *others, last = (kind for kind in kinds if kind is not type(None))
+    for kind in others:
+        with contextlib.suppress(Refused):
             return convert(kind, value, path)
-        except Refused as error:
-            refusals.append(error)
-    raise refusals[-1]
+    return convert(last, value, path)
 
 
 def _convert_sequence(origin: type, kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
@@ -165,29 +178,21 @@ def _convert_dataclass(kind: Any, value: Any, path: tuple[str, ...]) -> Any:
     elif isinstance(value, dict):
         given = dict(value)
         if issubclass(kind, Choice):
-            kind = _chosen(kind, given.pop("name", None), path)
+            try:
+                kind = kind.choices[str(given.pop("name", None))]
+            except UserError as error:
+                raise Refused((*path, "name"), f"is no {kind.choices.kind}: {error}") from error
     else:
         raise Refused(path, f"must be {kind.__name__}, not {value!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unknown := given.keys() - fields.keys():
+    fields = dataclasses.fields(kind)
+    if unknown := given.keys() - {field.name for field in fields}:
         raise Refused((*path, min(unknown)), "is unknown")
-    needed = {name for name, field in fields.items() if _has_no_default(field)}
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
     if missing := needed - given.keys():
         raise Refused((*path, min(missing)), "is missing")
     hints = _hints(kind)
     inside = {name: path if getattr(hints[name], "inline", False) else (*path, name) for name in given}
     return kind(**{name: convert(hints[name], each, inside[name]) for name, each in given.items()})
-
-
-def _chosen(kind: type[Choice], name: Any, path: tuple[str, ...]) -> Any:
-    try:
-        return kind.choices[str(name)]
-    except UserError as error:
-        raise Refused((*path, "name"), f"is no {kind.choices.kind}: {error}") from error
-
-
-def _has_no_default(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @functools.cache

@@ -1,24 +1,10 @@
 """Optimisers over action sequences. They see a cost function, bounds and generators, nothing else."""
 
-from jepa_mpc.planners.base import PLANNERS, CostFn, Plan, Planner, PlannerConfig, shift
-from jepa_mpc.planners.cem import CEMConfig
-from jepa_mpc.planners.gradient import CEMGradientConfig, GradientConfig
-from jepa_mpc.planners.icem import ICEMConfig
-from jepa_mpc.planners.mppi import MPPIConfig
-from jepa_mpc.planners.objectives import REDUCTIONS, effort
-
-__all__ = [
-    "PLANNERS",
-    "REDUCTIONS",
-    "CEMConfig",
-    "CEMGradientConfig",
-    "CostFn",
-    "GradientConfig",
-    "ICEMConfig",
-    "MPPIConfig",
-    "Plan",
-    "Planner",
-    "PlannerConfig",
-    "effort",
-    "shift",
-]
+# ruff: isort: skip_file
+from jepa_mpc.planners.base import PLANNERS as PLANNERS, Planner as Planner, PlannerConfig as PlannerConfig
+from jepa_mpc.planners.base import CostFn as CostFn, Plan as Plan, shift as shift
+from jepa_mpc.planners.cem import CEMConfig as CEMConfig
+from jepa_mpc.planners.gradient import CEMGradientConfig as CEMGradientConfig, GradientConfig as GradientConfig
+from jepa_mpc.planners.icem import ICEMConfig as ICEMConfig
+from jepa_mpc.planners.mppi import MPPIConfig as MPPIConfig
+from jepa_mpc.planners.costs import REDUCTIONS as REDUCTIONS, effort as effort

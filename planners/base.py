@@ -20,7 +20,7 @@ PLANNERS: Registry[type["PlannerConfig"]] = Registry("planner")
 
 
 @dataclass(frozen=True)
-class PlannerConfig(Choice, ABC):
+class PlannerConfig(Choice):
     """Settings that every search has; stds are fractions of half the action range."""
 
     choices: ClassVar = PLANNERS
@@ -37,14 +37,9 @@ class PlannerConfig(Choice, ABC):
     min_std: Positive = 0.01
     """Floor of the std; an episode whose std is there has converged and stops."""
 
-    @abstractmethod
     def make(self, low: Tensor, high: Tensor, steps_per_block: int = 1) -> "Planner":
-        """Returns the planner of these settings.
-
-        Args:
-            low, high: (A,) bounds of one block's actions.
-            steps_per_block: a block is this many actions one after another.
-        """
+        """Returns the planner of these settings, for (A,) bounds of a block of so many actions one after another."""
+        return self.made(self, low, high, steps_per_block)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.planners.base import PLANNERS, Planner, PlannerConfig
+from jepa_mpc.planners.base import Planner, PlannerConfig
 from jepa_mpc.settings import Count
 
 
@@ -16,13 +16,8 @@ class CEMConfig(PlannerConfig):
     num_elites: Count = 8
     """The best candidates, to which the next distribution is fitted."""
 
-    def make(self, low, high, steps_per_block=1):
-        return CEM(self, low, high, steps_per_block)
 
-
-PLANNERS.register("cem", CEMConfig)
-
-
+@CEMConfig.makes("cem")
 class CEM(Planner):
     config: CEMConfig
 

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import torch
 
-from jepa_mpc.planners.base import PLANNERS
 from jepa_mpc.planners.cem import CEM, CEMConfig
 from jepa_mpc.settings import NonNegative, Range
 
@@ -23,13 +22,8 @@ class ICEMConfig(CEMConfig):
     sample_decay: Annotated[float, Range(1)] = 1.25
     """Each round has this many times fewer samples than the one before."""
 
-    def make(self, low, high, steps_per_block=1):
-        return ICEM(self, low, high, steps_per_block)
 
-
-PLANNERS.register("icem", ICEMConfig)
-
-
+@ICEMConfig.makes("icem")
 class ICEM(CEM):
     config: ICEMConfig
 

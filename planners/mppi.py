@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jepa_mpc.planners.base import PLANNERS, Planner, PlannerConfig
+from jepa_mpc.planners.base import Planner, PlannerConfig
 from jepa_mpc.settings import Positive
 
 
@@ -15,13 +15,8 @@ class MPPIConfig(PlannerConfig):
     temperature: Positive = 0.1
     """Divides the costs, after they are scaled to unit std over the samples."""
 
-    def make(self, low, high, steps_per_block=1):
-        return MPPI(self, low, high, steps_per_block)
 
-
-PLANNERS.register("mppi", MPPIConfig)
-
-
+@MPPIConfig.makes("mppi")
 class MPPI(Planner):
     config: MPPIConfig
 

@@ -103,7 +103,7 @@ def of_decision(results, row):
 
 def of_rendering(results, row):
     """What a row of rendering speed must say."""
-    task = results[row["task"].strip("`")]
+    task = results["tasks"][row["task"].strip("`")]
     return {
         "task": row["task"],
         "pictures a second": f"{task['fast_frames_per_second']:,.0f}",

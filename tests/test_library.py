@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import jepa_mpc
+
 PAGE = (ROOT / "docs/extend.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 README = (ROOT / "README.md").read_text()
@@ -65,6 +67,11 @@ def run(project, *command):
     return done.stdout
 
 
+def test_every_public_name_is_there():
+    for name in jepa_mpc.__all__:
+        assert getattr(jepa_mpc, name) is not None
+
+
 def test_the_page_is_short():
     assert PAGE.count("\n") <= 120
 
@@ -78,6 +85,15 @@ def test_the_projects_own_folders_stay_its_own(installed, project):
     assert Path(ours).is_relative_to(installed.parent)
 
 
+def test_a_benchmarks_commands_find_the_installed_package(installed, project):
+    child = "import os, jepa_mpc; print(os.environ['PYTHONPATH'], os.path.dirname(os.path.dirname(jepa_mpc.__file__)))"
+    ours = (
+        "import sys; from jepa_mpc.eval.tables.agents import run_command as go; go([sys.executable, '-c', sys.argv[1]])"
+    )
+    told, found = run(project, installed / "python", "-c", ours, child).split()
+    assert told == found
+
+
 def test_the_wheel_plans_with_its_own_checkpoint(installed, project):
     said = run(project, installed / "jepa-mpc", "plan", "--task", "reacher", "--num-episodes", "10", "--no-video")
     assert "n = 10" in said
@@ -86,7 +102,7 @@ def test_the_wheel_plans_with_its_own_checkpoint(installed, project):
     assert list((project / "home/runs").iterdir())
 
 
-def test_the_ten_lines_of_python_run(installed, project):
+def test_the_few_lines_of_python_run(installed, project):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert run(project, installed / "python", "-c", code).startswith("reached: off by 0.0")
     assert (project / "goal_and_result.png").stat().st_size > 500
@@ -110,8 +126,8 @@ def test_a_strangers_files_work_by_every_command(installed, project):
 def test_a_strangers_files_work_from_python(installed, project):
     code = (project / "all_of_it.py").read_text()
     small = code.replace("num_episodes=400", "num_episodes=45, num_processes=2")
-    small = small.replace('output=Path("runs/mine")', 'output=Path("runs/mine"), **PRESETS["debug"]')
+    small = small.replace('output=Path("runs/mine")', 'output=Path("runs/mine"), **TRAIN_PRESETS["debug"]')
     small = small.replace("agent=", "num_episodes=2, video=False, agent=")
-    small = small.replace("import AgentConfig", "import AgentConfig, PRESETS")
+    small = small.replace("import AgentConfig", "import AgentConfig, TRAIN_PRESETS")
     (project / "small.py").write_text(small)
     assert re.fullmatch(r"\d+% of 2\n", run(project, installed / "python", "small.py").splitlines(keepends=True)[-1])

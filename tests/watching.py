@@ -4,7 +4,7 @@ import numpy as np
 
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.eval.goal_tasks import goal_tasks
+from jepa_mpc.eval.pairs import held_out_pairs
 
 KINDS = (PlanningAgent, RandomAgent, DoNothingAgent)
 
@@ -35,7 +35,7 @@ def watch_agents(monkeypatch):
 
 def assert_asked_the_pairs(seen, env, spec, folder, *, seed, num_pairs, far=False, kinds=KINDS):
     """The first reset of each agent was to the stored pairs of that seed, from their starts, by the same seeds."""
-    pairs = goal_tasks(env, spec, seed, num_pairs, folder, far)
+    pairs = held_out_pairs(env, spec, seed, num_pairs, folder, far)
     starts = []
     for state in pairs.start_state:
         env.set_state(state)

@@ -23,11 +23,9 @@ from jepa_mpc import places
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
-from jepa_mpc.provenance import git_commit as git_commit
 from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.weights import CheckpointError as CheckpointError
-from jepa_mpc.world_model.weights import fill, half_precision, plain_name, read_tensors
+from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
 
 FORMAT_VERSION = 2  # 1: without interface and planning
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
 import copy
 import dataclasses
+import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -30,18 +31,20 @@ from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
-from jepa_mpc.world_model.training.card import card, print_facts
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.card import card
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import report_embedding
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
 log = logging.getLogger(__name__)
 
-_MEANS = ("output", "data", "in_memory", "num_workers", "compile")  # settings that do not change what is learned
-_FREE = (*_MEANS, "preset", "device", "log_every", "report_every", "report_frames", "save_every")  # nor do these
+# Settings that the checkpoint does not tell, for they say where and how it was trained, not what.
+_NOT_STORED = ("output", "data", "in_memory", "num_workers", "compile")
+# Settings that may be others when a training goes on: its result does not depend on them.
+_NOT_COMPARED = (*_NOT_STORED, "preset", "device", "log_every", "report_every", "report_frames", "save_every")
 
 
 def dataset_paths(config: TrainConfig) -> tuple[Path, ...]:
@@ -60,18 +63,20 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     config = checked(config)
     require_shares(config)
     device, paths, finished = choose_device(config.device), dataset_paths(config), config.output / "config.json"
-    settings = {name: value for name, value in to_json(config).items() if name not in _MEANS}
+    settings = {name: value for name, value in to_json(config).items() if name not in _NOT_STORED}
     if data is None and not (finished.exists() and not all(path.exists() for path in paths)):
         data = Dataset(paths, task=config.task, in_memory=config.in_memory, frameskip=config.frameskip)
     if data is not None and not finished.exists():
         require_fit(config, data)
     episodes = {} if data is None else {"episodes": data.fingerprint()}
-    with claimed_by_first(config.output, settings | episodes, _FREE if episodes else (*_FREE, "episodes")):
+    with claimed_by_first(
+        config.output, settings | episodes, _NOT_COMPARED if episodes else (*_NOT_COMPARED, "episodes")
+    ):
         if data is None or finished.exists():
             log.info("%s is finished already", config.output)
             return config.output
         model, regularizer = build(config, data, device)
-        guard, frozen = CollapseGuard(), phases.FrozenEmbeddings(model, data)
+        guard, frozen = CollapseGuard(), functools.cache(lambda: phases.encode_all(model, data))
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
         todo = [joint, phases.predictor_phase(config, model, data, frozen)]
@@ -82,7 +87,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
-        if not (config.predictor_steps or config.reachability_steps):  # those begin with it
+        if not (config.predictor_steps or config.reachability_steps):  # which have done so
             phases.recalibrate_batchnorm(model, data)
         if rank() == 0:
             told, size = data.info, model.config.encoder.image_size
@@ -108,7 +113,7 @@ def parse_config(args: Sequence[str]) -> TrainConfig:
     """Returns the settings of command-line options over the chosen preset."""
     from tyro import MISSING
 
-    words, chosen = choose(args, {"--preset": PRESETS, "--regularizer": REGULARIZERS})
+    words, chosen = choose(args, {"--preset": TRAIN_PRESETS, "--regularizer": REGULARIZERS})
     settings: dict[str, Any] = {"preset": option_value(args, "--preset") or "default", **chosen.get("--preset", {})}
     default = TrainConfig(output=MISSING, **settings)
     if (kind := chosen.get("--regularizer")) is not None and kind is not type(default.regularizer):
@@ -117,9 +122,12 @@ def parse_config(args: Sequence[str]) -> TrainConfig:
 
 
 def main(args: Sequence[str]) -> None:
+    import rich
+    from rich.markdown import Markdown
+
     config = parse_config(args)
     with process_group(choose_device(config.device)):
         folder = train(config)
         if rank() == 0:
-            print_facts(load_info(folder))
+            rich.print(Markdown(card(load_info(folder))))
             print(f"wrote {folder}")  # noqa: T201

@@ -1,24 +1,44 @@
-"""Policies that act without a goal, one file a kind, each imported when it is asked for: it may need an optional suite.
+"""Policies that act without a goal, to collect data and to stand beside the planner as baselines.
 
-Another is registered from a file of one's own, or goes by `module:function`.
+Each is imported when it is asked for: it may need an optional suite. Another is registered from a file of one's own, or
+goes by `module:function`.
 """
 
 import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jepa_mpc import places
-from jepa_mpc.agent.data_policies.base import DATA_POLICIES, MakePolicy, MisfitError, Policy, Trained
-from jepa_mpc.envs import PixelEnv
+from jepa_mpc.envs import EnvError, PixelEnv
 from jepa_mpc.errors import UserError
+from jepa_mpc.registry import Registry
 
-__all__ = ["DATA_POLICIES", "MakePolicy", "Policy", "Trained", "find_policy", "fitting_policy"]
+# A policy maps the picture (H, W, 3) that begins a block to the block's actions (A,), one by one: whoever asks for the
+# next has applied the one before, for some policies read the simulator's state.
+Policy = Callable[[NDArray[np.uint8] | None], Iterable[NDArray[np.float32]]]
+MakePolicy = Callable[[PixelEnv, int, np.random.Generator], Policy]  # from a block's length and a generator
 
+E = TypeVar("E", bound=PixelEnv)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A policy that a training has left in a folder: `load` makes it of the folder and the task's name."""
+
+    load: Callable[[Path, str], MakePolicy]
+
+
+DATA_POLICIES: Registry[MakePolicy | Trained] = Registry("data policy")
 for _name, _place in {
-    "uniform": "uniform:uniform",
-    "pink": "coloured:pink",
-    "held": "held:held",
+    "uniform": "noise:uniform",
+    "pink": "noise:pink",
+    "held": "noise:held",
     "two_room_walker": "two_room:two_room_walker",
     "push_t_pusher": "push_t:push_t_pusher",
     "cube_oracle": "cube:cube_oracle",
@@ -26,6 +46,27 @@ for _name, _place in {
     "sac": "sac:SAC",
 }.items():
     DATA_POLICIES.register(_name, f"{__name__}.{_place}")
+
+
+class MisfitError(UserError):
+    """A policy that cannot act in an environment."""
+
+
+def of_kind(env: PixelEnv, kind: type[E]) -> E:
+    """Returns the environment, out of its wrappers, whose state a policy reads; `MisfitError` if it is another kind."""
+    if not isinstance(env.unwrapped, kind):
+        raise MisfitError(f"it acts in a {kind.__name__}, not in a {type(env.unwrapped).__name__}")
+    return env.unwrapped
+
+
+def one_by_one(env: PixelEnv, block: int, actions: Iterator[NDArray[np.floating]]) -> Policy:
+    """Returns a policy of endless actions (A,), each of which may be chosen by the simulator's state of the moment."""
+
+    def act(picture: NDArray[np.uint8] | None) -> Iterator[NDArray[np.float32]]:
+        for action in itertools.islice(actions, block):
+            yield np.clip(action, env.action_space.low, env.action_space.high).astype(np.float32)
+
+    return act
 
 
 def find_policy(name: str, task: str, folder: Path | None = None) -> MakePolicy:
@@ -50,7 +91,7 @@ def require_fit(name: str, make_policy: MakePolicy, env: PixelEnv, block: int) -
     except MisfitError as error:
         fitting = []
         for other in DATA_POLICIES:
-            with contextlib.suppress(MisfitError, ImportError):
+            with contextlib.suppress(MisfitError, ImportError, EnvError):
                 if not isinstance(make := DATA_POLICIES[other], Trained):
                     make(env, block, np.random.default_rng(0))
                     fitting.append(other)

@@ -1,12 +1,12 @@
 """Data for the cube task: OGBench's own demonstrator, with noise, moves the cube from place to place."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.base import Policy, of_kind, scripted
+from jepa_mpc.agent.data_policies import Policy, of_kind, one_by_one
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.suites.ogbench_cube import OBJECT_BOUNDS, REST_HEIGHT, OGBenchCubeEnv, mujoco
 
@@ -24,23 +24,22 @@ def cube_oracle(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     As in OGBench's noisy data sets each episode has its own amount of noise, and some actions are random; each attempt
     has its own speed too, for the oracle alone knows only full speed.
     """
-    return scripted(env, block, controller(env, block, rng))
+    cube = of_kind(env, OGBenchCubeEnv)
+    return one_by_one(env, block, demonstrate(cube, block, rng.uniform(0, MAX_NOISE), rng))
 
 
-def controller(env: PixelEnv, block: int, rng: np.random.Generator) -> Callable[[], NDArray[np.floating]]:
-    """Gives one action (5,) a call, from the simulator's present state. Random stretches last `block` steps."""
+def demonstrate(
+    cube: OGBenchCubeEnv, block: int, noise: float, rng: np.random.Generator
+) -> Iterator[NDArray[np.floating]]:
+    """Yields actions (5,), each from the simulator's present state. Random stretches last `block` steps."""
     from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
 
-    cube = of_kind(env, OGBenchCubeEnv)
-    simulator, model = cube.ogbench, cube.model
+    simulator = cube.ogbench
     oracle = CubeMarkovOracle(env=simulator)
-    noise = rng.uniform(0, MAX_NOISE)
     target: dict[str, Any] = {}
     speed, steps_left, random_left = 1.0, 0, 0
-
-    def act() -> NDArray[np.floating]:
-        nonlocal target, speed, steps_left, random_left
-        mujoco.mj_rnePostConstraint(model, simulator.data)  # contact forces, by which the oracle feels its grip
+    while True:
+        mujoco.mj_rnePostConstraint(cube.model, simulator.data)  # contact forces, by which the oracle feels its grip
         seen = simulator.compute_ob_info()
         if not steps_left or _placed(seen, target):
             target = _new_target(rng)
@@ -52,11 +51,10 @@ def controller(env: PixelEnv, block: int, rng: np.random.Generator) -> Callable[
             random_left = block
         if random_left:
             random_left -= 1
-            return rng.uniform(-1, 1, 5)
-        action = oracle.select_action(None, seen | target)
-        return action * [speed, speed, speed, speed, 1] + rng.normal(0, noise, 5)
-
-    return act
+            yield rng.uniform(-1, 1, 5)
+        else:
+            action = oracle.select_action(None, seen | target)
+            yield action * [speed, speed, speed, speed, 1] + rng.normal(0, noise, 5)
 
 
 def _new_target(rng: np.random.Generator) -> dict[str, Any]:

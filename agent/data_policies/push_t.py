@@ -8,14 +8,12 @@ from collections.abc import Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.base import Policy, of_kind, scripted
+from jepa_mpc.agent.data_policies import Policy, of_kind, one_by_one
+from jepa_mpc.agent.data_policies.noise import hold
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.suites import push_t
 
-NOISE = (
-    0.05,
-    0.6,
-)  # std added to the actions of a spell: from deliberate to erratic, as plans tried out by a search are
+NOISE = (0.05, 0.6)  # std added to the actions of a spell: from deliberate to erratic, as a search's plans are
 WANDER = 0.15  # share of spells that are random walks
 CLEARANCE = push_t.RADIUS + 10  # pixels that a walk keeps from the block
 CHOICES = 4  # places to push from, of which the nearest is taken
@@ -37,16 +35,12 @@ def push_t_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy
             for action in _wander(env, rng) if rng.random() < WANDER else _approach_and_push(env, rng):
                 yield action + rng.normal(0, noise, 2)
 
-    steps = actions()
-    return scripted(env, block, lambda: next(steps))
+    return one_by_one(env, block, actions())
 
 
 def _wander(env: PixelEnv, rng: np.random.Generator) -> Steps:
-    """Yields random actions, each held for some steps."""
     for _ in range(rng.integers(1, 4)):
-        action = rng.uniform(-1, 1, 2)
-        for _ in range(rng.integers(4, 14)):
-            yield action
+        yield from hold(env.action_space, 4, 13, rng)
 
 
 def _approach_and_push(env: PixelEnv, rng: np.random.Generator) -> Steps:
@@ -72,7 +66,7 @@ def _approach_and_push(env: PixelEnv, rng: np.random.Generator) -> Steps:
 
 
 def _read(env: PixelEnv) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Positions of agent and block, and the block's angle."""
+    """Returns the positions of agent and block, and the block's angle."""
     qpos = env.qpos
     return qpos[:2], qpos[2:4], qpos[4]
 

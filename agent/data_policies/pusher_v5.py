@@ -6,12 +6,12 @@ through the object and hardly moves it, while one that stays pressed into it dri
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.data_policies.base import MisfitError, Policy, scripted
+from jepa_mpc.agent.data_policies import MisfitError, Policy, one_by_one
+from jepa_mpc.agent.data_policies.noise import hold
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 
@@ -40,15 +40,6 @@ _DAMPING, _RELAXATION = 0.02, 0.2  # of the least squares; share of the way to a
 Steps = Generator[NDArray[np.floating], None, None]  # torques of a spell, without noise
 
 
-@dataclass(frozen=True)
-class Push:
-    """Which way (2,) the object goes, whether it lies between the fingers, and the joints (7,) that begin it."""
-
-    way: NDArray[np.floating]
-    within: bool
-    joints: NDArray[np.floating]
-
-
 def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     """Acts in spells of pushing the object, or of wandering, with noise whose amount each episode draws anew."""
     arm = env.unwrapped
@@ -59,23 +50,22 @@ def arm_pusher(env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
     def actions() -> Steps:
         while True:
             push = None if rng.random() < WANDER else _choose(arm, rng)
-            yield from _wander(arm, rng) if push is None else _approach_and_push(arm, push, rng)
+            for action in _wander(arm, rng) if push is None else _approach_and_push(arm, *push, rng):
+                yield action + rng.normal(0, noise, NUM_JOINTS)
 
-    steps = actions()
-    return scripted(env, block, lambda: next(steps) + rng.normal(0, noise, NUM_JOINTS))
+    return one_by_one(env, block, actions())
 
 
 def _wander(env: MujocoEnv, rng: np.random.Generator) -> Steps:
-    """Yields random torques, each held for some steps."""
     for _ in range(rng.integers(2, 6)):
-        action = rng.uniform(env.action_space.low, env.action_space.high)
-        for _ in range(rng.integers(2, 9)):
-            yield action
+        yield from hold(env.action_space, 2, 8, rng)
 
 
-def _approach_and_push(env: MujocoEnv, push: Push, rng: np.random.Generator) -> Steps:
-    """Goes to the object, and pushes it one way; from between the fingers, it can go on in others."""
-    way, within, model, data = push.way, push.within, env.model, env.data
+def _approach_and_push(
+    env: MujocoEnv, way: NDArray[np.floating], within: bool, joints: NDArray[np.floating], rng: np.random.Generator
+) -> Steps:
+    """Goes to the object, and pushes it one way (2,); from between the fingers, it can go on in others."""
+    model, data = env.model, env.data
     for step in range(_PATIENCE + 1):
         aim = _aim(data, read_object(env), way, within, depth=0.0)
         gap = np.linalg.norm(aim - read_hand(data)[0])
@@ -84,7 +74,7 @@ def _approach_and_push(env: MujocoEnv, push: Push, rng: np.random.Generator) -> 
         if step == _PATIENCE:
             return
         near = gap < _NEAR
-        yield _drive(env, _change(model, data, aim, push.joints) if near else push.joints - env.qpos[:NUM_JOINTS])
+        yield _drive(env, _change(model, data, aim, joints) if near else joints - env.qpos[:NUM_JOINTS])
     for _ in range(rng.integers(3, 7) if within else 1):
         depth = rng.uniform(*DEPTHS)
         for _ in range(rng.integers(20, 50)):
@@ -94,14 +84,16 @@ def _approach_and_push(env: MujocoEnv, push: Push, rng: np.random.Generator) -> 
             if not fits or np.linalg.norm(aim - hand) > _LOST:
                 break
             aim[:2] += 2 / _STIFFNESS * env.qvel[[8, 7]]  # by which the damped spring lags behind
-            yield _drive(env, _change(model, data, aim, push.joints))
+            yield _drive(env, _change(model, data, aim, joints))
         way = _choose_way(read_object(env), rng)
         if not _fits(way @ read_hand(data)[1], within):
             return
 
 
-def _choose(env: MujocoEnv, rng: np.random.Generator) -> Push | None:
-    """Returns a push for which the arm can get into place, by inverse kinematics, or None."""
+def _choose(env: MujocoEnv, rng: np.random.Generator) -> tuple[NDArray[np.floating], bool, NDArray[np.floating]] | None:
+    """Returns which way (2,) to push the object, whether from between the fingers, and the joints (7,) that begin it,
+    found by inverse kinematics; or None.
+    """
     model, thing = env.model, read_object(env)
     scratch = mujoco.MjData(model)
     for _ in range(_ATTEMPTS):
@@ -118,7 +110,7 @@ def _choose(env: MujocoEnv, rng: np.random.Generator) -> Push | None:
             aim = _aim(scratch, thing, way, within, depth=0.0)
             if np.linalg.norm(aim - hand) < _ARRIVED / 2 and scratch.body("tips_arm").xmat[8] > _LEVEL:
                 if _fits(way @ turn, within):
-                    return Push(way, within, joints)
+                    return way, within, joints
                 break
             joints = joints + 0.5 * _change(model, scratch, aim, joints)
     return None

@@ -7,21 +7,23 @@ config.json         format version, task, sizes, bounds of the actions, where it
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from jepa_mpc.agent.data_policies.base import MakePolicy, Policy, Trained, scripted
-from jepa_mpc.agent.data_policies.coloured import pink
+from jepa_mpc.agent.data_policies import MakePolicy, Policy, Trained, one_by_one
+from jepa_mpc.agent.data_policies.noise import hold, pink
 from jepa_mpc.envs import PixelEnv
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.settings import read, to_json
+from jepa_mpc.world_model.weights import read_tensors
 
 FORMAT_VERSION = 1
 STATE_LIMIT = 10.0  # a normalised coordinate beyond it says no more than that it is large
@@ -38,9 +40,12 @@ class Return:
     high: float
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
 
 @dataclass(frozen=True)
-class PolicyInfo:
+class ActorInfo:
     """All that stands in `config.json`."""
 
     task: str
@@ -93,19 +98,19 @@ def normalise(state: NDArray, mean: NDArray, std: NDArray) -> NDArray[np.float32
     return np.clip((state - mean) / std, -STATE_LIMIT, STATE_LIMIT).astype(np.float32)
 
 
-def save_policy(folder: Path, actor: Actor, info: PolicyInfo) -> None:
+def save_actor(folder: Path, actor: Actor, info: ActorInfo) -> None:
     """Writes the files, each whole or not at all."""
     write_whole(folder / "actor.safetensors", save(actor.weights))
     write_json(folder / "config.json", to_json(info))  # last: its being there says finished
 
 
-def load_policy(folder: Path, task: str, command: str = "train-sac") -> tuple[Actor, PolicyInfo]:
+def load_actor(folder: Path, task: str, command: str = "train-sac") -> tuple[Actor, ActorInfo]:
     """Returns the actor of that folder. Raises `UserError` if it is missing, damaged, of another version or task."""
     path = folder / "config.json"
     stored = read_json(path, f"train a policy with `jepa-mpc {command} --task {task}`")
     if isinstance(stored, dict) and (version := stored.get("format_version")) != FORMAT_VERSION:
         raise UserError(f"policy {folder} has format {version}, not {FORMAT_VERSION}; train it again")
-    info = read(PolicyInfo, stored, f"{path} is damaged; train the policy again")
+    info = read(ActorInfo, stored, f"{path} is damaged; train the policy again")
     if info.task != task:
         raise UserError(f"policy {folder} was trained on task {info.task!r}, not {task!r}")
     weights = _read_weights(folder / "actor.safetensors", info.hidden_sizes, len(info.action_low))
@@ -115,23 +120,19 @@ def load_policy(folder: Path, task: str, command: str = "train-sac") -> tuple[Ac
 
 def _read_weights(path: Path, hidden_sizes: tuple[int, ...], num_actions: int) -> dict[str, NDArray[np.float32]]:
     """Returns an actor's weights. Raises `UserError`, which names the first that does not fit, or is not finite."""
-    try:
-        with safe_open(path, "np") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({reason(error)}); train the policy again") from error
-    sizes = [weights["state_mean"].size if "state_mean" in weights else 0, *hidden_sizes]
+    weights = read_tensors(path)[0]
+    sizes = [weights["state_mean"].numel() if "state_mean" in weights else 0, *hidden_sizes]
     shapes: dict[str, tuple[int, ...]] = {"state_mean": (sizes[0],), "state_std": (sizes[0],)}
     layers = [(f"hidden.{layer}", *size) for layer, size in enumerate(zip(sizes[1:], sizes[:-1], strict=True))]
     for name, outputs, inputs in (*layers, *((head, num_actions, sizes[-1]) for head in ("mean", "log_std"))):
         shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
     for name in {**shapes, **weights}:
-        found = weights[name].shape if name in weights else "missing"
+        found = tuple(weights[name].shape) if name in weights else "missing"
         if found != (expected := shapes.get(name, "unknown")):
             raise UserError(f"{path} does not fit its config.json: {name} is {found}, expected {expected}")
-        if weights[name].dtype != np.float32 or not np.isfinite(weights[name]).all():
+        if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
             raise UserError(f"{path} is damaged: {name} must be finite float32 numbers; train the policy again")
-    return weights
+    return {name: value.numpy() for name, value in weights.items()}
 
 
 def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
@@ -139,24 +140,21 @@ def sac(actor: Actor, angles: tuple[bool, ...], env: PixelEnv, block: int, rng: 
 
     Now and then a random action is held for up to two blocks, so that data leave the ways that earn reward.
     """
-    space, noise = env.action_space, pink(env, 1, rng)
+    noise = pink(env, 1, rng)
     share = rng.uniform() ** 3  # an eighth for the median episode; an arm seldom pushes anything under much more
-    action, left = np.zeros(space.shape), 0
 
-    def controller() -> NDArray[np.floating]:
-        nonlocal action, left
-        if not left and rng.uniform() < _HOLD_CHANCE:
-            action, left = rng.uniform(space.low, space.high), int(rng.integers(1, 2 * block + 1))
-        if left:
-            left -= 1
-            return action
-        return (1 - share) * actor.act(read_state(env, angles), rng) + share * next(iter(noise(None)))
+    def actions() -> Iterator[NDArray[np.floating]]:
+        while True:
+            if rng.uniform() < _HOLD_CHANCE:
+                yield from hold(env.action_space, 1, 2 * block, rng)
+            else:
+                yield (1 - share) * actor.act(read_state(env, angles), rng) + share * next(iter(noise(None)))
 
-    return scripted(env, block, controller)
+    return one_by_one(env, block, actions())
 
 
 def _load(folder: Path, task: str) -> MakePolicy:
-    actor, info = load_policy(folder, task)
+    actor, info = load_actor(folder, task)
     return functools.partial(sac, actor, info.angles)
 
 

@@ -12,10 +12,11 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("train-sac")
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,17 +27,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jepa_mpc import envs, files, places
+from jepa_mpc.agent.data_policies.noise import uniform_actions
 from jepa_mpc.agent.data_policies.sac import (
     STATE_LIMIT,
     Actor,
-    PolicyInfo,
+    ActorInfo,
     Return,
-    load_policy,
+    load_actor,
     normalise,
     read_state,
-    save_policy,
+    save_actor,
 )
-from jepa_mpc.agent.data_policies.uniform import uniform_actions
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.provenance import git_commit, simulator_version
@@ -49,11 +50,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_HINDSIGHTS = ("ep_start", "ep_length")  # what its experience has besides
 _LEAST_STD = 0.1  # what hardly moves under random actions, such as a puck, moves when it is learned to be pushed
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class SACConfig:
     """Train a policy from the simulator's state and reward, to collect data with."""
 
     task: str
@@ -82,36 +84,43 @@ class PolicyConfig:
     """Episodes that the finished policy's return is measured on."""
 
 
-class StateEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+class StateEnv(gym.Env[Any, NDArray[np.float32]]):
     """A task without pictures: observations are the normalised state, rewards the simulator's own.
 
     Episodes are cut at the task's length. The seed and an episode's number decide where it begins; the simulator draws
     one picture there, and none after.
     """
 
+    stream = "policy"  # of random numbers, which begin the episodes
     action_space: gym.spaces.Box  # type: ignore[assignment]
 
     def __init__(self, env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, random_steps: int):
         self._env, self._spec, self._seed = env, spec, seed
-        self.episode, self._steps = 0, 0
+        self.length, self.episode, self._steps = spec.episode_len, 0, 0
         self.action_space = env.action_space
         self.mean, self.std = measure_states(env, spec, seed, random_steps)
         self.observation_space = gym.spaces.Box(-STATE_LIMIT, STATE_LIMIT, self.mean.shape, np.float32)
 
-    def _observe(self) -> NDArray[np.float32]:
+    def scale(self) -> tuple[NDArray[np.float32], ...]:
+        """Returns the mean and std of what the actor reads."""
+        return self.mean, self.std
+
+    def _observe(self) -> Any:
         return normalise(read_state(self._env, self._spec.angles), self.mean, self.std)
 
+    def _begin(self) -> None:
+        self._env.reset(seed=int(self.rng.integers(2**31)))
+
     def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        rng = episode_rng("policy", self._seed, self.episode)
-        self._env.reset(seed=int(rng.integers(2**31)))
+        self.rng = episode_rng(self.stream, self._seed, self.episode)
         self.episode, self._steps = self.episode + 1, 0
+        self._begin()
         return self._observe(), {}
 
     def step(self, action):
         reward = self._env.advance(action)
         self._steps += 1
-        return self._observe(), reward, False, self._steps >= self._spec.episode_len, {}
+        return self._observe(), reward, False, self._steps >= self.length, {}
 
 
 def measure_states(
@@ -135,8 +144,12 @@ class _Progress:
     seconds: NonNegative = 0.0
 
 
-def learner(policy: str, config: Any, env: gym.Env, hindsight: bool = False, **options: Any) -> "SAC":
-    """Returns stable-baselines3's SAC, which says nothing of its own; networks this small are slower on a GPU."""
+def build_sac(config: SACConfig, env: StateEnv, num_hindsight: int = 0) -> "SAC":
+    """Returns stable-baselines3's SAC, which alternates an episode of experience with its share of gradient steps.
+
+    With hindsight, each goal that was asked for comes with so many that were reached later in the episode, and gradient
+    steps follow every step. Networks this small are slower on a GPU.
+    """
     try:
         from stable_baselines3 import SAC, HerReplayBuffer
         from stable_baselines3.common.logger import Logger
@@ -144,19 +157,28 @@ def learner(policy: str, config: Any, env: gym.Env, hindsight: bool = False, **o
         raise UserError(
             f"stable-baselines3 is missing; install it with `pip install 'jepa-mpc[rl]'` ({error})"
         ) from error
-    options |= {"learning_rate": config.learning_rate, "batch_size": config.batch_size, "gamma": config.discount}
-    options |= {"learning_starts": config.random_steps, "policy_kwargs": {"net_arch": list(config.hidden_sizes)}}
-    options["replay_buffer_class"] = HerReplayBuffer if hindsight else None
-    sac = SAC(policy, env, seed=config.seed, device="cpu", **options)
-    sac.set_logger(Logger(folder=None, output_formats=[]))
+    options: dict[str, Any] = {}
+    turn = 1 if num_hindsight else env.length
+    if num_hindsight:
+        options["replay_buffer_class"] = HerReplayBuffer
+        options["replay_buffer_kwargs"] = {"n_sampled_goal": num_hindsight, "goal_selection_strategy": "future"}
+    sac = SAC(
+        "MultiInputPolicy" if num_hindsight else "MlpPolicy",
+        env,
+        learning_rate=config.learning_rate,
+        buffer_size=_num_episodes(config, env) * env.length,  # nothing is ever overwritten
+        learning_starts=config.random_steps,
+        batch_size=config.batch_size,
+        gamma=config.discount,
+        train_freq=(turn, "step"),
+        gradient_steps=max(1, round(config.updates_per_step * turn)),
+        policy_kwargs={"net_arch": list(config.hidden_sizes)},
+        seed=config.seed,
+        device="cpu",
+        **options,
+    )
+    sac.set_logger(Logger(folder=None, output_formats=[]))  # it says nothing of its own
     return sac
-
-
-def build_sac(config: PolicyConfig, env: StateEnv, episode_len: int) -> "SAC":
-    """Returns the learner, which alternates an episode of experience with its share of gradient steps."""
-    updates = max(1, round(config.updates_per_step * episode_len))
-    size = _num_episodes(config, episode_len) * episode_len  # nothing is ever overwritten
-    return learner("MlpPolicy", config, env, buffer_size=size, train_freq=(1, "episode"), gradient_steps=updates)
 
 
 def export_actor(sac: "SAC", mean: NDArray[np.float32], std: NDArray[np.float32]) -> Actor:
@@ -174,96 +196,84 @@ def export_actor(sac: "SAC", mean: NDArray[np.float32], std: NDArray[np.float32]
     return Actor(weights, sac.action_space.low, sac.action_space.high)
 
 
-def policy_info(
-    actor: Actor, spec: envs.TaskSpec, settings: dict[str, Any], num_steps: int, seconds: float
-) -> PolicyInfo:
-    """Returns what stands beside an actor that these settings have trained."""
-    return PolicyInfo(
-        task=spec.name,
-        angles=spec.angles,
-        hidden_sizes=tuple(settings["hidden_sizes"]),
-        action_low=tuple(actor.low.tolist()),
-        action_high=tuple(actor.high.tolist()),
-        training=settings,
-        num_steps=num_steps,
-        simulator=simulator_version(),
-        commit=git_commit(),
-        learning_seconds=round(seconds, 1),
-    )
+def _num_episodes(config: SACConfig, env: StateEnv) -> int:
+    return -(-config.num_steps // env.length)
 
 
-def _num_episodes(config: PolicyConfig, episode_len: int) -> int:
-    return -(-config.num_steps // episode_len)
-
-
-def train_policy(config: PolicyConfig) -> Path:
+def train(config: SACConfig) -> Path:
     """Trains, and returns the policy's folder. Goes on from a saved state; a finished folder is left alone."""
+    spec = envs.get_task(config.task)
+    with contextlib.closing(spec.make(spec.image_size, True)) as env:
+        if not env.has_reward:
+            raise UserError(f"{config.task} has no reward to learn from; collect with --policy {spec.data_policy}")
+    return train_on(StateEnv, config, places.runs("policies", config.task))
+
+
+def train_on(kind: type[StateEnv], config: SACConfig, default: Path, num_hindsight: int = 0) -> Path:
+    """Trains in that kind of environment, and returns the policy's folder, the default unless the config names one."""
     config = checked(config)
     if not config.hidden_sizes:
         raise UserError("--hidden-sizes must be one or more layers")
-    spec = envs.get_task(config.task)
-    folder = config.output or places.runs("policies", config.task)
-    simulator = spec.make(spec.image_size, True)
-    if not simulator.has_reward:
-        raise UserError(f"{config.task} has no reward to learn from; collect with --policy {spec.data_policy}")
+    spec, folder = envs.get_task(config.task), config.output or default
     settings = {name: value for name, value in to_json(config).items() if name != "output"}
     with files.claimed(folder, settings, free=("save_every",)):
         if (folder / "config.json").exists():
             log.info("%s is finished already", folder)
-        else:
-            _train(config, spec, simulator, folder, settings)
+            return folder
+        env = kind(spec.make(spec.image_size, True), spec, config.seed, config.random_steps)
+        sac = build_sac(config, env, num_hindsight)
+        seconds = _learn(config, sac, env, folder)
+        actor = export_actor(sac, *env.scale())
+        info = ActorInfo(
+            task=spec.name,
+            angles=spec.angles,
+            hidden_sizes=config.hidden_sizes,
+            action_low=tuple(actor.low.tolist()),
+            action_high=tuple(actor.high.tolist()),
+            training=settings,
+            num_steps=sac.num_timesteps,
+            simulator=simulator_version(),
+            commit=git_commit(),
+            learning_seconds=round(seconds, 1),
+            greedy_return=measure_return(env, config, lambda seen: sac.predict(seen, deterministic=True)[0]),
+            random_return=measure_return(env, config, lambda seen: uniform_actions(env.action_space, 1, env.rng)[0]),
+        )
+        save_actor(folder, actor, info)
+        for state in folder.glob("state*.safetensors"):
+            state.unlink()  # the experience in it is large, and has served
     return folder
 
 
-def _train(
-    config: PolicyConfig, spec: envs.TaskSpec, simulator: envs.PixelEnv, folder: Path, settings: dict[str, Any]
-) -> None:
-    env = StateEnv(simulator, spec, config.seed, config.random_steps)
-    sac = build_sac(config, env, spec.episode_len)
-    seconds = _learn(config, sac, env, spec.episode_len, folder)
-    actor = export_actor(sac, env.mean, env.std)
-    info = replace(
-        policy_info(actor, spec, settings, sac.num_timesteps, seconds),
-        greedy_return=measure_return(
-            simulator, spec, config, lambda rng: actor.act(read_state(simulator, spec.angles))
-        ),
-        random_return=measure_return(
-            simulator, spec, config, lambda rng: uniform_actions(simulator.action_space, 1, rng)[0]
-        ),
-    )
-    save_policy(folder, actor, info)
-    for state in folder.glob("state*.safetensors"):
-        state.unlink()  # the experience in it is large, and has served
-
-
-def _learn(config: PolicyConfig, sac: "SAC", env: StateEnv, episode_len: int, folder: Path) -> float:
+def _learn(config: SACConfig, sac: "SAC", env: StateEnv, folder: Path) -> float:
     """Trains to the end, from the saved state if there is one; returns the seconds that it took in all."""
     from tqdm import tqdm
 
-    state, optimizers, buffer = _State(sac), _optimizers(sac), sac.replay_buffer
+    state, buffer = _State(sac), sac.replay_buffer
     progress, moments = newest_state(folder, state, _Progress)
-    for optimizer, each in zip(optimizers, moments, strict=False):
+    for optimizer, each in zip(state.optimizers, moments, strict=False):
         restore(optimizer, each)
     assert buffer is not None
     sac.num_timesteps = progress.steps
     buffer.pos, buffer.full = progress.steps % buffer.buffer_size, progress.steps == buffer.buffer_size
-    env.episode = progress.steps // episode_len
+    if hasattr(buffer, "_current_ep_start"):  # with hindsight
+        buffer._current_ep_start[:] = buffer.pos
+    env.episode = progress.steps // env.length
     if progress.steps:
         log.info("going on from step %d", progress.steps)
     began = time.monotonic() - progress.seconds
-    num_episodes = _num_episodes(config, episode_len)
-    bar = tqdm(total=num_episodes * episode_len, initial=sac.num_timesteps, desc=f"SAC on {config.task}", unit="step")
+    num_episodes = _num_episodes(config, env)
+    bar = tqdm(total=num_episodes * env.length, initial=sac.num_timesteps, desc=f"SAC on {config.task}", unit="step")
     with bar:
         for episode in range(env.episode, num_episodes):
             _seed_all(sac, episode_rng("policy-draws", config.seed, episode))
-            sac.learn(episode_len, reset_num_timesteps=False)
+            sac.learn(env.length, reset_num_timesteps=False)
             done = episode + 1
-            bar.update(episode_len)
+            bar.update(env.length)
             bar.set_postfix({"return": f"{np.mean([info['r'] for info in list(sac.ep_info_buffer or ())[-10:]]):.1f}"})
-            due = done * episode_len // config.save_every > episode * episode_len // config.save_every
+            due = done * env.length // config.save_every > episode * env.length // config.save_every
             if due or done == num_episodes:
                 progress.steps, progress.seconds = sac.num_timesteps, time.monotonic() - began
-                save_state(folder, state, optimizers, progress)
+                save_state(folder, state, state.optimizers, progress)
     return progress.seconds
 
 
@@ -274,27 +284,20 @@ def _seed_all(sac: "SAC", rng: np.random.Generator) -> None:
     torch.manual_seed(int(rng.integers(2**31)))
 
 
-def measure_return(
-    env: envs.PixelEnv,
-    spec: envs.TaskSpec,
-    config: PolicyConfig,
-    act: Callable[[np.random.Generator], NDArray[np.floating]],
-) -> Return:
+def measure_return(env: StateEnv, config: SACConfig, act: Callable[[Any], NDArray[np.floating]]) -> Return:
     """Measures the return of episodes whose starts the seed decides, the same for every way to act."""
     from scipy import stats
 
     returns = []
-    for index in range(config.report_episodes):
-        rng = episode_rng("policy-report", config.seed, index)
-        env.reset(seed=int(rng.integers(2**31)))
-        returns.append(sum(env.advance(act(rng)) for _ in range(spec.episode_len)))
+    env.stream, env.episode = "policy-report", 0
+    for _ in range(config.report_episodes):
+        (seen, _), over = env.reset(), False
+        returns.append(0.0)
+        while not over:
+            seen, reward, _, over, _ = env.step(act(seen))
+            returns[-1] += reward
     mean, margin = float(np.mean(returns)), stats.t.ppf(0.975, len(returns) - 1) * stats.sem(returns)
     return Return(mean, mean - float(margin), mean + float(margin), len(returns))
-
-
-def _optimizers(sac: "SAC") -> list[torch.optim.Optimizer]:
-    assert sac.ent_coef_optimizer is not None
-    return [sac.actor.optimizer, sac.critic.optimizer, sac.ent_coef_optimizer]
 
 
 class _State(nn.Module):
@@ -303,18 +306,18 @@ class _State(nn.Module):
     def __init__(self, sac: "SAC"):
         super().__init__()
         assert sac.log_ent_coef is not None
+        assert sac.ent_coef_optimizer is not None
         self.policy = sac.policy
+        self.optimizers = [sac.actor.optimizer, sac.critic.optimizer, sac.ent_coef_optimizer]
         self.register_buffer("log_temperature", sac.log_ent_coef.data)  # these share the learner's memory
-        for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
-            self.register_buffer(name, torch.from_numpy(getattr(sac.replay_buffer, name)))
+        for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", *_HINDSIGHTS):
+            value = getattr(sac.replay_buffer, name, {})
+            for part, array in value.items() if isinstance(value, dict) else [("", value)]:
+                self.register_buffer(f"{name}{part and '/'}{part}", torch.from_numpy(array))
 
 
 def main(args: Sequence[str]) -> None:
-    config = parse(PolicyConfig, args)
-    folder = train_policy(config)
-    info = load_policy(folder, config.task)[1]
-    greedy, random = (
-        f"{each.mean:.1f} [{each.low:.1f}, {each.high:.1f}]" if each else "–"
-        for each in (info.greedy_return, info.random_return)
-    )
-    print(f"wrote {folder}: return {greedy}, of random actions {random}")  # noqa: T201
+    config = parse(SACConfig, args)
+    folder = train(config)
+    info = load_actor(folder, config.task)[1]
+    print(f"wrote {folder}: return {info.greedy_return}, of random actions {info.random_return}")  # noqa: T201

@@ -8,22 +8,22 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from jepa_mpc import envs
+from jepa_mpc import envs, places
 from jepa_mpc.agent.base import Agent
-from jepa_mpc.agent.rivals.base import Command, Facts, Rival, command, folder_of
-from jepa_mpc.agent.rivals.train_dreamer import quiet_sheeprl
+from jepa_mpc.agent.rivals import Command, Facts, Rival, command, folder_of
+from jepa_mpc.agent.rivals.train_dreamer import PARTS, quiet_sheeprl
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import read_json
+from jepa_mpc.world_model.weights import read_tensors
 
 CURVE_POINTS = 4  # of a training that is measured along the way
 _FIX = "train Dreamer with `jepa-mpc train-dreamer`"
 
 
 class DreamerAgent:
-    """Its latent state, sampled from the seed, runs on through the episode. Most likely actions, not samples, each held
-    as long as in training.
+    """Acts by Dreamer's most likely action, held as long as in training. Its latent state is sampled from the seed and
+    runs on through the episode.
 
     Args:
         weights: a file that `jepa-mpc train-dreamer` has written; `config.json` beside it says how it was trained.
@@ -35,24 +35,23 @@ class DreamerAgent:
             from sheeprl.algos.dreamer_v3_5.agent import build_agent
             from sheeprl.utils.utils import dotdict
 
-        stored = read_json(weights.parent / "config.json", _FIX)
-        parts: dict[str, dict[str, torch.Tensor]] = {"world_model": {}, "actor": {}}
+        stored, tensors = read_json(weights.parent / "config.json", _FIX), read_tensors(weights)[0]
         try:
-            with safe_open(weights, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 (no mapping)
-                    part, _, rest = name.partition("/")
-                    parts[part][rest] = file.get_tensor(name)
             config, self.action_block = dotdict(stored["sheeprl"]), int(stored["settings"]["action_repeat"])
-        except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"{weights} is damaged ({reason(error)}); delete it and {_FIX}") from error
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{weights.parent}/config.json is damaged ({reason(error)}); {_FIX}") from error
+        parts = [
+            {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+            for part in (f"{part}/" for part in PARTS)
+        ]
         env = envs.make(stored["settings"]["task"])
         self._space = env.action_space
         self._keys: list[str] = list(config.algo.cnn_keys.encoder)
         side = config.env.screen_size
         pictures = gym.spaces.Dict(dict.fromkeys(self._keys, gym.spaces.Box(0, 255, (3, side, side), np.uint8)))
         fabric = Fabric(accelerator="cpu", devices=1)
-        *_, self._player = build_agent(fabric, self._space.shape, True, config, pictures, *parts.values())
-        self.num_parameters = sum(value.numel() for part in parts.values() for value in part.values())
+        *_, self._player = build_agent(fabric, self._space.shape, True, config, pictures, *parts)
+        self.num_parameters = sum(value.numel() for value in tensors.values())
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         self._goals = goals
@@ -75,23 +74,19 @@ class DreamerAgent:
         return np.clip(scaled, low, high).astype(np.float32).repeat(self.action_block, axis=1)
 
 
-def _folder(task: str, seed: int) -> Path:
-    return folder_of("dreamer", task, seed)
-
-
 def _train(task: str, seed: int) -> list[Command]:
-    folder = _folder(task, seed)
+    folder = folder_of("dreamer", task, seed)
     done = (folder / "actors/config.json").exists()
     return [] if done else [command("train-dreamer", task=task, seed=seed, output=folder)]
 
 
 def _actors(task: str, seed: int) -> list[Path]:
     """Returns the actors' files, the youngest last."""
-    return sorted(_folder(task, seed).glob("actors/*.safetensors"), key=lambda path: int(path.stem))
+    return sorted(folder_of("dreamer", task, seed).glob("actors/*.safetensors"), key=lambda path: int(path.stem))
 
 
 def _info(task: str, seed: int) -> dict[str, Any]:
-    return read_json(_folder(task, seed) / "actors/config.json", _FIX)
+    return read_json(folder_of("dreamer", task, seed) / "actors/config.json", _FIX)
 
 
 def _make(task: str, seed: int, actor: Path | None = None) -> tuple[Agent, Facts]:
@@ -112,4 +107,12 @@ def _returns(task: str, seed: int) -> dict[str, Any]:
 
 
 # sheeprl's packages clash with others of ours. One seed: it takes more than an hour.
-DREAMER = Rival("pictures, reward", _make, train=_train, venv=Path(".venv-dreamer"), stages=_stages, returns=_returns)
+DREAMER = Rival(
+    "pictures, reward",
+    _make,
+    train=_train,
+    venv=(places.checkout() or places.home()) / ".venv-dreamer",
+    stages=_stages,
+    returns=_returns,
+    label="DreamerV3",
+)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.rivals.goals import draw_pose
+from jepa_mpc.agent.rivals import draw_pose
 from jepa_mpc.seeds import episode_rng
 
 RewardName = Literal["sparse", "dense", "own"]

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.agent.rivals.base import NOTHING, Rival, own_way
+from jepa_mpc.agent.agent_config import AgentConfig, planning_of
+from jepa_mpc.agent.rivals import NOTHING, Rival
 from jepa_mpc.envs.blocks import as_actions, block_bounds, run_block
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 
@@ -52,7 +52,7 @@ class OracleAgent:
         return as_actions(self._plan.actions[:, 0].numpy(), self.action_block)
 
     def _distances(self, actions: NDArray[np.float32]) -> torch.Tensor:
-        """Errors (B, S, H) at the ends of blocks (B, S, H, block × A) that are tried one by one."""
+        """Returns errors (B, S, H) at the ends of blocks (B, S, H, block × A), which are tried one by one."""
         env, pose = self._env, self._spec.pose
         errors = np.empty(actions.shape[:3], np.float32)
         for i, (state, goal) in enumerate(zip(self._states, self._goal_poses, strict=True)):
@@ -66,6 +66,7 @@ class OracleAgent:
 
 ORACLE = Rival(
     "the simulator and the goal's state",
-    lambda task, seed: (OracleAgent(task, own_way(task)), NOTHING),
-    planner=own_way,
+    lambda task, seed: (OracleAgent(task, planning_of(task)), NOTHING),
+    planner=planning_of,
+    label="planning with the simulator",
 )

@@ -13,10 +13,10 @@ import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -158,12 +158,6 @@ def overrides(config: DreamerConfig, folder: Path, resume_from: Path | None) -> 
     return [f"{name}={value}" for name, value in said.items()]
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Returns the checkpoint of the most steps, if there is any."""
-    found = folder.glob("sheeprl/version_*/checkpoint/ckpt_*.ckpt")
-    return max(found, key=decisions_of, default=None)
-
-
 def decisions_of(checkpoint: Path) -> int:
     """Returns how many it has seen: sheeprl names it ckpt_<decisions>_<rank>.ckpt."""
     return int(checkpoint.stem.split("_")[1])
@@ -190,16 +184,12 @@ def train(config: DreamerConfig) -> Path:
     settings = {name: value for name, value in to_json(config).items() if name != "output"}
     settings["simulator"] = simulator_version()
     with files.claimed(folder, settings):
-        _train(config, folder, settings, run)
+        newest = max(folder.resolve().glob("sheeprl/version_*/checkpoint/ckpt_*.ckpt"), key=decisions_of, default=None)
+        if newest is None or decisions_of(newest) < config.num_steps // config.action_repeat:
+            sys.argv = ["sheeprl", *overrides(config, folder.resolve(), newest)]
+            run()
+        export(folder, settings)
     return folder
-
-
-def _train(config: DreamerConfig, folder: Path, settings: dict[str, Any], run: Callable[[], None]) -> None:
-    newest = newest_checkpoint(folder)
-    if newest is None or decisions_of(newest) < config.num_steps // config.action_repeat:
-        sys.argv = ["sheeprl", *overrides(config, folder.resolve(), newest and newest.resolve())]
-        run()
-    export(folder, settings)
 
 
 def export(folder: Path, settings: dict) -> None:
@@ -214,7 +204,7 @@ def export(folder: Path, settings: dict) -> None:
     actors.mkdir(exist_ok=True)
     seconds, before = {}, 0.0
     returns: dict[int, float] = {}
-    for version in sorted(folder.glob("sheeprl/version_*"), key=_number):
+    for version in sorted(folder.glob("sheeprl/version_*"), key=lambda path: int(path.name.removeprefix("version_"))):
         start = (version / "config.yaml").stat().st_mtime  # written as the training starts
         for checkpoint in sorted(version.glob("checkpoint/*.ckpt"), key=decisions_of):
             steps = decisions_of(checkpoint) * settings["action_repeat"]
@@ -257,10 +247,6 @@ def _baseline_returns(settings: dict) -> dict[str, list[float]]:
                 earned[-1] += reward
     env.close()
     return returns
-
-
-def _number(version: Path) -> int:
-    return int(version.name.removeprefix("version_"))
 
 
 def main(args: Sequence[str]) -> None:

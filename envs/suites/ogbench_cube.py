@@ -5,11 +5,9 @@ from typing import Any
 import gymnasium as gym
 
 from jepa_mpc.envs.base import EnvError
-from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, wrapper
+from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, refresh, wrapper
 from jepa_mpc.envs.rendering import View
 
-CUBE = (14, 15, 16)  # coordinates of qpos: where the cube's middle is, in metres
-ROTATION = (17, 18, 19, 20)  # and its unit quaternion
 OBJECT_BOUNDS = ((0.3, -0.3), (0.55, 0.3))  # metres: from which OGBench draws places of the cube
 REST_HEIGHT = 0.02  # of the cube's middle
 
@@ -17,6 +15,8 @@ REST_HEIGHT = 0.02  # of the cube's middle
 # or the hand is shows in the picture, its height in the distance to its shadow.
 VIEW = View(lookat=(0.42, 0.0, 0.12), distance=2.6, azimuth=180.0, elevation=-40.0)
 FIELD_OF_VIEW = 15.0  # degrees
+ARM_OPACITY = 0.0  # leaves links and their shadow out, which takes a third off the time of a picture
+HAND_OPACITY = 0.5  # a cube in the grip shows through
 
 
 class OGBenchCubeEnv(MujocoEnv):
@@ -25,15 +25,11 @@ class OGBenchCubeEnv(MujocoEnv):
     An action is (dx, dy, dz, dyaw, gripper) in [−1, 1]: the hand's move in 0.05 s, up to 5 cm and 0.3 rad, and how far
     the gripper closes (1) or opens (−1). Episodes begin with arm and cube anywhere in the workspace. Nothing that
     decides the future is kept outside MuJoCo's state: inverse kinematics start from the joints of the moment.
-
-    Args:
-        arm_opacity: of the links; 0 leaves them and their shadow out, which takes a third off the time of a picture.
-        hand_opacity: below 1, a cube in the grip shows through.
     """
 
     ogbench: Any  # OGBench's own environment, for its oracles
 
-    def __init__(self, *, arm_opacity: float = 0.0, hand_opacity: float = 0.5, **options):
+    def __init__(self, **options):
         try:
             from ogbench.manipspace.envs.cube_env import CubeEnv
         except ImportError as error:
@@ -55,7 +51,7 @@ class OGBenchCubeEnv(MujocoEnv):
         model.vis.global_.fovy = FIELD_OF_VIEW
         for material in map(model.mat, range(model.nmat)):
             if material.name.startswith("ur5e/"):
-                material.rgba[3] = hand_opacity if material.name.startswith("ur5e/robotiq/") else arm_opacity
+                material.rgba[3] = HAND_OPACITY if material.name.startswith("ur5e/robotiq/") else ARM_OPACITY
         physics = engine.Physics.from_model(wrapper.MjModel(model))
         self.ogbench._data = physics.data.ptr
         options = {"camera": VIEW, "hidden_geoms": ("target_object_0",)} | options
@@ -71,9 +67,7 @@ class OGBenchCubeEnv(MujocoEnv):
     def _control_step(self, action):
         ogbench = self.ogbench
         ogbench.set_control(action)
-        mujoco.mj_step(self._model, self._data, nstep=ogbench._n_steps)
-        # A step leaves bodies where they were one physics step ago; the next action and the picture read them.
-        for refresh in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
-            refresh(self._model, self._data)
+        mujoco.mj_step(self.model, self.data, nstep=ogbench._n_steps)
+        refresh(self.model, self.data)  # for the next action and the picture
         ogbench.post_step()
         return float(ogbench.compute_reward())

@@ -4,16 +4,26 @@ Lengths are in pixels of a picture 512 wide, whatever size is drawn; x goes righ
 are pictures here, so gym-pusht's fixed green goal is not drawn, and its reward, the share of it covered, is left out.
 """
 
-import functools
 import math
 import os
-from types import SimpleNamespace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.base import EnvError, PixelEnv
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+try:
+    import cv2
+    import pygame
+    import pymunk
+    from gym_pusht.envs import pusht as gym_pusht
+    from gym_pusht.envs.pymunk_override import DrawOptions
+    from pymunk.space_debug_draw_options import SpaceDebugColor
+except ImportError as error:
+    raise EnvError(f"push_t needs gym-pusht ({error}): pip install -e '.[push-t]'") from error
 
 SIDE = 512
 RADIUS = 15  # of the agent
@@ -25,6 +35,7 @@ CENTRE_OF_MASS = np.array([0.0, 45.0])  # of the block, in its own frame
 # Bar and stem of the T in that frame: left, top, right, bottom.
 BOXES = np.array([[-60, 0, 60, 30], [-15, 30, 15, 120]])
 CORNERS = BOXES[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(float)  # (2, 4, 2)
+AGENT_COLOUR, BLOCK_COLOUR = (SpaceDebugColor(*pygame.Color(name)) for name in ("RoyalBlue", "LightSlateGray"))
 _AGENT_STARTS, _BLOCK_STARTS = (50, 450), (100, 400)  # gym-pusht's ranges
 
 
@@ -35,22 +46,21 @@ class PushTEnv(PixelEnv):
     """
 
     def __init__(self, image_size: int = 64, fast_rendering: bool = True):
-        self._library = _import_library()
-        self._control = self._library.gym_pusht.PushTEnv()  # holds the gains; its own simulation is not begun
+        self._control = gym_pusht.PushTEnv()  # holds the gains; its own simulation is not begun
         self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._image_size = image_size
         self._qpos = np.array([256.0, 400.0, 256.0, 256.0, 0.0])
         self._qvel = np.zeros(5)
-        self._canvas = self._library.pygame.Surface((SIDE, SIDE), depth=32)
-        self._pen = self._library.DrawOptions(self._canvas)
+        self._canvas = pygame.Surface((SIDE, SIDE), depth=32)
+        self._pen = DrawOptions(self._canvas)
         self._table = self._canvas.copy()
         self._table.fill("white")
-        self._new_table().debug_draw(self._library.DrawOptions(self._table))
+        self._new_table().debug_draw(DrawOptions(self._table))
 
     def _new_table(self):
         """Returns a space with walls."""
-        space = self._library.pymunk.Space()
+        space = pymunk.Space()
         space.damping = 0  # what is not pushed stops, as on a table
         low, high = 5, 506
         corners = [(low, high), (low, low), (high, low), (high, high)]
@@ -58,7 +68,7 @@ class PushTEnv(PixelEnv):
         return space
 
     def _new_scene(self):
-        """Space, agent and block in the present state, with nothing in the solver's memory."""
+        """Returns space, agent and block in the present state, with nothing in the solver's memory."""
         space = self._new_table()
         agent = self._control.add_circle(space, tuple(self._qpos[:2]), RADIUS)
         block, _ = self._control.add_tee(space, tuple(self._qpos[2:4]), self._qpos[4])
@@ -82,7 +92,7 @@ class PushTEnv(PixelEnv):
         """Steps a fresh scene: cached contacts, which no state vector holds, would warm-start the solver."""
         space, agent, block = self._new_scene()
         control, reach = self._control, REACH * np.clip(action, -1, 1)
-        target = self._library.pymunk.Vec2d(*np.clip(self._qpos[:2] + reach, 0, SIDE).tolist())
+        target = pymunk.Vec2d(*np.clip(self._qpos[:2] + reach, 0, SIDE).tolist())
         for _ in range(round(1 / (control.control_hz * control.dt))):
             acceleration = control.k_p * (target - agent.position) - control.k_v * agent.velocity
             agent.velocity += acceleration * control.dt
@@ -94,13 +104,13 @@ class PushTEnv(PixelEnv):
     def render(self):
         """Draws by gym-pusht's pen at its size and averages over the area of each pixel."""
         self._canvas.blit(self._table, (0, 0))
-        colours = self._library.colours
         for corners in to_world(CORNERS, self._qpos[2:4], self._qpos[4]):
-            self._pen.draw_polygon(corners.tolist(), 0, None, colours.block)
-        self._pen.draw_circle(self._qpos[:2].tolist(), 0, RADIUS, None, colours.agent)
-        canvas = np.frombuffer(self._canvas.get_buffer(), np.uint8).reshape(SIDE, SIDE, 4)
-        cv2, size = self._library.cv2, (self._image_size, self._image_size)
-        return cv2.cvtColor(cv2.resize(canvas, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGRA2RGB)
+            self._pen.draw_polygon(corners.tolist(), 0, None, BLOCK_COLOUR)
+        self._pen.draw_circle(self._qpos[:2].tolist(), 0, RADIUS, None, AGENT_COLOUR)
+        pixels: Any = self._canvas.get_buffer()
+        canvas = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE, 4)
+        small = cv2.resize(canvas, (self._image_size, self._image_size), interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(small, cv2.COLOR_BGRA2RGB)
 
     def get_state(self):
         return np.concatenate([self._qpos, self._qvel])
@@ -145,24 +155,3 @@ def distance_to_block(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Returns how far points (…, 2) of the block's frame are from the T (…); 0 within it."""
     nearest = np.clip(points[..., None, :], BOXES[:, :2], BOXES[:, 2:])
     return np.linalg.norm(points[..., None, :] - nearest, axis=-1).min(-1)
-
-
-@functools.cache
-def _import_library() -> SimpleNamespace:
-    """Imports what is used of gym-pusht and of what it stands on."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import cv2
-        import pygame
-        import pymunk
-        from gym_pusht.envs import pusht as gym_pusht
-        from gym_pusht.envs.pymunk_override import DrawOptions
-        from pymunk.space_debug_draw_options import SpaceDebugColor
-    except ImportError as error:
-        raise EnvError(f"push_t needs gym-pusht ({error}): pip install -e '.[push-t]'") from error
-    colours = SimpleNamespace(
-        agent=SpaceDebugColor(*pygame.Color("RoyalBlue")), block=SpaceDebugColor(*pygame.Color("LightSlateGray"))
-    )
-    return SimpleNamespace(
-        cv2=cv2, pygame=pygame, pymunk=pymunk, gym_pusht=gym_pusht, DrawOptions=DrawOptions, colours=colours
-    )

@@ -1,6 +1,6 @@
 """Pictures of latent spaces that collapse and of those that do not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 
+from jepa_mpc.eval import figures
 from jepa_mpc.eval.collapse.report import Curve
-from jepa_mpc.eval.figures import (
-    BLACK,
-    BLUE,
-    COLOURS,
-    GREEN,
-    GREY,
-    LINES,
-    MARKERS,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    new_figure,
-    save,
-)
 from jepa_mpc.eval.metrics import Rate
 from jepa_mpc.eval.video import write_gif
 
@@ -31,17 +17,19 @@ NUM_PATHS, PATH_LENGTH = 6, 16  # trajectories drawn, and their blocks
 LatentsByStep = dict[int, NDArray[np.float32]]  # by training step, embeddings (E, T, D) of E episodes
 
 # By remedy: its name, and how its lines are drawn.
-_STYLES = {
-    "none": ("prediction alone", RED, "-", "X"),
-    "ema": ("momentum target (BYOL)", ORANGE, "--", "o"),
-    "vicreg": ("VICReg", GREEN, "-.", "s"),
-    "simclr": ("negatives (SimCLR)", PINK, ":", "D"),
-    "moco": ("queue (MoCo)", GREY, "--", "^"),
-    "kl": ("KL to N(0, I)", SKY, "-.", "v"),
-    "pldm": ("PLDM", BLUE, "--", "P"),
-    "sigreg": ("SIGReg", BLACK, "-", "*"),
+_STYLES: dict[str, dict[str, str]] = {
+    remedy: {"label": name, "color": getattr(figures, colour), "linestyle": line, "marker": marker}
+    for remedy, name, colour, line, marker in (
+        ("none", "prediction alone", "RED", "-", "X"),
+        ("ema", "momentum target (BYOL)", "ORANGE", "--", "o"),
+        ("vicreg", "VICReg", "GREEN", "-.", "s"),
+        ("simclr", "negatives (SimCLR)", "PINK", ":", "D"),
+        ("moco", "queue (MoCo)", "GREY", "--", "^"),
+        ("kl", "KL to N(0, I)", "SKY", "-.", "v"),
+        ("pldm", "PLDM", "BLUE", "--", "P"),
+        ("sigreg", "SIGReg", "BLACK", "-", "*"),
+    )
 }
-_TITLES = {name: style[0] for name, style in _STYLES.items()}
 
 
 def principal_plane(z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -55,24 +43,24 @@ def principal_plane(z: NDArray[np.float32]) -> NDArray[np.float32]:
 def draw_before_after(path: Path, latents: dict[str, LatentsByStep]) -> None:
     """Draws rows: models; columns: before the first step and after the last; all on the same axes."""
     ends = [(name, step) for name, by_step in latents.items() for step in (min(by_step), max(by_step))]
-    _draw_planes(path, {f"{_TITLES[name]}, step {step}": latents[name][step] for name, step in ends}, 2)
+    _draw_planes(path, {f"{_STYLES[name]['label']}, step {step}": latents[name][step] for name, step in ends}, 2)
 
 
 def draw_grid(path: Path, latents: dict[str, LatentsByStep]) -> None:
     """Draws every remedy after its last step, on the same axes."""
-    _draw_planes(path, {_TITLES[name]: z[max(z)] for name, z in latents.items()}, -(-len(latents) // 2))
+    _draw_planes(path, {_STYLES[name]["label"]: z[max(z)] for name, z in latents.items()}, -(-len(latents) // 2))
 
 
 def _draw_planes(path: Path, latents: dict[str, NDArray[np.float32]], columns: int) -> None:
     planes = {title: principal_plane(z) for title, z in latents.items()}
-    limit, side, rows = _limit(list(planes.values())), min(3.6, 11 / columns), -(-len(planes) // columns)
-    figure = new_figure(side * columns, (side + 0.1) * rows)
+    side, rows = min(3.6, 11 / columns), -(-len(planes) // columns)
+    figure = figures.new_figure(side * columns, (side + 0.1) * rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for axes, (title, plane) in zip(panels, planes.items(), strict=False):
-        _paths(axes, plane, limit)
+        _paths(axes, plane, _limit(planes.values()))
         axes.set_title(title, fontsize=11)
     figure.supxlabel("first two principal components of the embeddings of six held-out episodes", fontsize=9)
-    save(figure, path)
+    figures.save(figure, path)
 
 
 def draw_curves(path: Path, runs: dict[str, list[dict[str, Curve]]]) -> None:
@@ -84,35 +72,34 @@ def draw_curves(path: Path, runs: dict[str, list[dict[str, Curve]]]) -> None:
         "sigreg": ("SIGReg statistic (1.05 for N(0, I))", "log"),
         "probe_r2": ("linear probe R², least coordinate", "linear"),
     }
-    figure = new_figure(12, 6.4)
+    figure = figures.new_figure(12, 6.4)
     grid = figure.subplots(2, 3).flat
     for axes, (measure, (title, scale)) in zip(grid, panels.items(), strict=False):
         for name, seeds in runs.items():
             steps = [step for step, _ in seeds[0][measure]]
             values = np.array([[value for _, value in seed[measure]] for seed in seeds])
-            title_of_line, colour, line, marker = _STYLES[name]
             style = {"linewidth": 2.2 if name in ("none", "sigreg") else 1.2, "markevery": 0.2, "markersize": 5}
-            axes.plot(steps, values.mean(0), line, color=colour, marker=marker, label=title_of_line, **style)
+            axes.plot(steps, values.mean(0), **_STYLES[name], **style)
+            colour = _STYLES[name]["color"]
             axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         axes.set_title(title, fontsize=10)
         axes.set(yscale=scale, xlabel="training step")
     grid[4].set_ylim(-0.2, 1.02)
     grid[5].axis("off")
     grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", title="mean of the seeds, and their range")
-    save(figure, path)
+    figures.save(figure, path)
 
 
 def draw_robustness(path: Path, success: dict[tuple[str, str], list[tuple[float, Rate]]], random: float) -> None:
     """Draws planning success against each option's factor, with 95 % intervals; `random` is the random agent's."""
-    figure = new_figure(12, 5.6)
+    figure = figures.new_figure(12, 5.6)
     panels = figure.subplots(2, -(-len(success) // 2), sharey=True, squeeze=False).flat
     for axes, ((name, option), points) in zip(panels, success.items(), strict=False):
-        title, colour, line, marker = _STYLES[name]
-        rates = [100 * r.rate for _, r in points]
-        spread = [[100 * (r.rate - r.low) for _, r in points], [100 * (r.high - r.rate) for _, r in points]]
-        axes.errorbar([f for f, _ in points], rates, spread, fmt=line, marker=marker, capsize=3, color=colour)
-        axes.axhline(100 * random, color=GREY, linestyle=":", linewidth=1.5)
-        axes.set_title(f"{title}\n{option.replace('_', ' ')}", fontsize=10)
+        factors, rates = zip(*points, strict=True)
+        rate, low, high = 100 * np.array(rates).T
+        axes.errorbar(factors, rate, (rate - low, high - rate), capsize=3, **_STYLES[name])
+        axes.axhline(100 * random, color=figures.GREY, linestyle=":", linewidth=1.5)
+        axes.set_title(f"{_STYLES[name]['label']}\n{option.replace('_', ' ')}", fontsize=10)
         axes.set(xscale="log", ylim=(-3, 104))
         axes.set_xticks((0.1, 1, 10), ("× 0.1", "× 1", "× 10"))
         axes.minorticks_off()
@@ -120,10 +107,10 @@ def draw_robustness(path: Path, success: dict[tuple[str, str], list[tuple[float,
         axes.axis("off")
     figure.supxlabel("factor on the option's default", fontsize=10)
     figure.supylabel("goals reached by planning, % of pairs (dotted: random agent)", fontsize=10)
-    save(figure, path)
+    figures.save(figure, path)
 
 
-def animate(path: Path, latents: dict[str, LatentsByStep], seconds_per_frame: float = 0.18) -> None:
+def animate(path: Path, latents: dict[str, LatentsByStep]) -> None:
     """Writes a GIF of latent spaces over training, side by side on the same axes.
 
     Each frame is turned to fit the one before.
@@ -133,24 +120,25 @@ def animate(path: Path, latents: dict[str, LatentsByStep], seconds_per_frame: fl
     limit = _limit([plane for series in planes.values() for plane in series])
     frames = []
     for index, step in enumerate(steps):
-        figure = new_figure(3.2 * len(planes), 3.5)
+        figure = figures.new_figure(3.2 * len(planes), 3.5)
         canvas = FigureCanvasAgg(figure)
         for axes, (name, series) in zip(figure.subplots(1, len(planes)), planes.items(), strict=True):
             _paths(axes, series[index], limit)
-            axes.set_title(_TITLES[name])
+            axes.set_title(_STYLES[name]["label"])
         figure.suptitle(f"step {step}", fontsize=10)
         canvas.draw()
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3])
-    write_gif(path, frames, [round(1000 * seconds_per_frame)] * (len(frames) - 1) + [2000])
+    write_gif(path, frames, [180] * (len(frames) - 1) + [2000])
 
 
-def _limit(planes: Sequence[NDArray[np.float32]]) -> float:
+def _limit(planes: Iterable[NDArray[np.float32]]) -> float:
     return 1.08 * max(float(np.abs(plane[:NUM_PATHS, :PATH_LENGTH]).max()) for plane in planes)
 
 
 def _paths(axes: Axes, plane: NDArray[np.float32], limit: float) -> None:
     """Draws trajectories as connected points, their first one ringed."""
-    for colour, line, marker, points in zip(COLOURS, LINES * 2, MARKERS, plane[:NUM_PATHS, :PATH_LENGTH], strict=False):
+    looks = figures.COLOURS, figures.LINES * 2, figures.MARKERS, plane[:NUM_PATHS, :PATH_LENGTH]
+    for colour, line, marker, points in zip(*looks, strict=False):
         axes.plot(*points.T, line, color=colour, marker=marker, markersize=3, linewidth=1)
         axes.plot(*points[0], "o", color=colour, markersize=6, markerfacecolor="white")
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import files
 from jepa_mpc.eval.metrics import rate
-from jepa_mpc.eval.report import markdown_table, page
+from jepa_mpc.eval.report import page
 from jepa_mpc.eval.results import Made
 from jepa_mpc.provenance import command_line
 from jepa_mpc.settings import to_json
@@ -103,35 +103,24 @@ def num_hyperparameters(regularizer: str) -> int:
 def tables(rows: list[StudyRow], baselines: Baselines) -> str:
     """Returns Markdown: every remedy at its defaults, one option at a time, and each remedy's best and worst."""
     agents = ", ".join(f"{name.replace('_', '-')} {_percent(hits)}" for name, hits in baselines.items())
-    remedies, swept = dict.fromkeys(row.regularizer for row in rows), sweeps(rows)
-    factors = sorted({row.factor for row in rows})
-    defaults = [_at_defaults(name, [r for r in rows if r.regularizer == name and not r.option]) for name in remedies]
-    success, embedding = list(defaults[0])[:6], ["remedy", *list(defaults[0])[6:]]
-    ends = []
-    for name in dict.fromkeys(name for name, _ in swept):
-        tried = sorted((row for row in rows if row.regularizer == name), key=lambda row: -sum(row.hits))
-        ends.append([f"`{name}`", *(f"{_percent(row.hits)}: {_setting(row)}" for row in (tried[0], tried[-1]))])
+    of = {name: [row for row in rows if row.regularizer == name] for name in dict.fromkeys(r.regularizer for r in rows)}
+    defaults = {name: [row for row in each if not row.option] for name, each in of.items()}
+    swept, factors = sweeps(rows), sorted({row.factor for row in rows})
     return page(
         f"Made by `jepa-mpc benchmark collapse`. Success on {len(rows[0].hits)} standard pairs a training; intervals "
         f"are Wilson's at 95 %. On the same pairs: {agents}. All else is read off held-out episodes, on average over "
         "the seeds.",
-        markdown_table(success, ([row[column] for column in success] for row in defaults)),
+        [_reached(*each) for each in defaults.items()],
         "Effective rank ignores scale: what is left of a collapsed space is noise in every direction, and has the "
         "highest. Read it beside the std.",
-        markdown_table(embedding, ([row[column] for column in embedding] for row in defaults)),
+        [_embeddings(*each) for each in defaults.items()],
         "One option at a time, seed 0. A dagger: the guard reports collapse.",
-        markdown_table(
-            ["remedy", "option, default", *(f"× {factor:g}" for factor in factors)],
-            (_sweep(*what, each, factors) for what, each in swept.items()),
-        ),
-        markdown_table(["remedy", "best", "worst"], ends),
+        [_sweep(*what, each, factors) for what, each in swept.items()],
+        [_best_and_worst(name, of[name]) for name in dict.fromkeys(name for name, _ in swept)],
     )
 
 
-def _at_defaults(name: str, seeds: list[StudyRow]) -> dict[str, str]:
-    """Returns a remedy's cells by column: what it reached, and after that what its embeddings are like."""
-    embeddings, errors = [row.embedding for row in seeds], [row.loss["joint"]["prediction"] for row in seeds]
-    relative = [error / each["std"] ** 2 for error, each in zip(errors, embeddings, strict=True)]
+def _reached(name: str, seeds: list[StudyRow]) -> dict[str, str]:
     return {
         "remedy": f"`{name}`",
         "success by seed": " / ".join(f"{np.mean(row.hits):.1%}" for row in seeds),
@@ -139,20 +128,37 @@ def _at_defaults(name: str, seeds: list[StudyRow]) -> dict[str, str]:
         "guard": f"{sum(bool(row.collapsed) for row in seeds)} of {len(seeds)}",
         "loss hyper-parameters": str(num_hyperparameters(name)),
         "learning time": f"{np.mean([row.learning_seconds for row in seeds]):.0f} s",
-        "std": f"{np.mean([each['std'] for each in embeddings]):.2g}",
-        "effective rank": f"{np.mean([each['effective_rank'] for each in embeddings]):.1f}",
-        "probe R², least": f"{np.mean([min(each['probe_r2'].values()) for each in embeddings]):.2f}",
-        "SIGReg statistic": f"{np.mean([each['sigreg'] for each in embeddings]):.1f}",
+    }
+
+
+def _embeddings(name: str, seeds: list[StudyRow]) -> dict[str, str]:
+    read, errors = [row.embedding for row in seeds], [row.loss["joint"]["prediction"] for row in seeds]
+    relative = [error / each["std"] ** 2 for error, each in zip(errors, read, strict=True)]
+    return {
+        "remedy": f"`{name}`",
+        "std": f"{np.mean([each['std'] for each in read]):.2g}",
+        "effective rank": f"{np.mean([each['effective_rank'] for each in read]):.1f}",
+        "probe R², least": f"{np.mean([min(each['probe_r2'].values()) for each in read]):.2f}",
+        "SIGReg statistic": f"{np.mean([each['sigreg'] for each in read]):.1f}",
         "prediction error": f"{np.mean(errors):.2g}",
         "error / variance": f"{np.mean(relative):.2g}",
     }
 
 
-def _sweep(name: str, option: str, rows: list[StudyRow], factors: list[float]) -> list[str]:
+def _sweep(name: str, option: str, rows: list[StudyRow], factors: list[float]) -> dict[str, str]:
     found = {row.factor: _percent(row.hits) + "†" * bool(row.collapsed) for row in rows}
-    default = getattr(REGULARIZERS[name](), option)
-    cells = (found.get(factor, "") for factor in factors)
-    return [f"`{name}`", f"{option.replace('_', ' ')}, {default:.3g}", *cells]
+    default = f"{option.replace('_', ' ')}, {getattr(REGULARIZERS[name](), option):.3g}"
+    cells = {f"× {factor:g}": found.get(factor, "") for factor in factors}
+    return {"remedy": f"`{name}`", "option, default": default, **cells}
+
+
+def _best_and_worst(name: str, rows: list[StudyRow]) -> dict[str, str]:
+    def said(row: StudyRow) -> str:
+        scaled = f"{row.option.replace('_', ' ')} × {row.factor:g}" if row.option else "defaults"
+        return f"{_percent(row.hits)}: {scaled}, seed {row.seed}"
+
+    best, *_, worst = sorted(rows, key=lambda row: -sum(row.hits))
+    return {"remedy": f"`{name}`", "best": said(best), "worst": said(worst)}
 
 
 def sweeps(rows: list[StudyRow]) -> dict[tuple[str, str], list[StudyRow]]:
@@ -170,11 +176,6 @@ def sweeps(rows: list[StudyRow]) -> dict[tuple[str, str], list[StudyRow]]:
 def _percent(hits: list[bool]) -> str:
     share = rate(sum(hits), len(hits))
     return f"{share.rate:.1%} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
-
-
-def _setting(row: StudyRow) -> str:
-    scaled = f"{row.option.replace('_', ' ')} × {row.factor:g}" if row.option else "defaults"
-    return f"{scaled}, seed {row.seed}"
 
 
 def _latents(run: Path) -> dict[int, NDArray[np.float32]]:

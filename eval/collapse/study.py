@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AgentConfig
-from jepa_mpc.agent.base import Agent, DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.cli import option_value, parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.book import Book
 from jepa_mpc.eval.collapse.report import StudyRow, Variant, write_results
-from jepa_mpc.eval.trial import Trial
+from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.provenance import provenance
 from jepa_mpc.settings import Count, Seed, checked, to_json
@@ -39,7 +38,7 @@ from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.train import dataset_paths, train
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows
 
 # The distance between embeddings, and nothing learned after them: what is judged is the representation.
@@ -65,8 +64,8 @@ class StudyConfig:
 
     task: str = "reacher"
     """Task in the registry."""
-    preset: Literal["default", "debug"] = "default"
-    """debug: every part runs within two minutes, nothing is learned; options given beside it win."""
+    preset: str = "default"
+    """Of the trainings; debug: every part runs within two minutes, nothing is learned; options given beside it win."""
     data: Path | None = None
     """HDF5 data set; `data/<task>.h5` unless given."""
     output: Path | None = None
@@ -74,7 +73,7 @@ class StudyConfig:
     num_seeds: Count = 3
     """Trainings of each remedy at its defaults; sweeps take one."""
     num_steps: Count = 600
-    """Steps of a training, encoder and predictor together; the trainer's own debug preset decides there."""
+    """Steps of a training, encoder and predictor together; a preset with a number of its own decides there."""
     num_episodes: Count = 200
     """Start and goal pairs of the standard protocol."""
     pairs_seed: Seed = 0
@@ -102,7 +101,7 @@ def variants(num_seeds: int) -> Iterator[Variant]:
 def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
     """Returns a variant's settings: LeWorldModel's batch and its prediction one step ahead, reported often."""
     settings: dict[str, Any] = {"num_steps": study.num_steps, "batch_size": 128, "num_frames": 4, "save_every": 200}
-    settings |= {**PRESETS[study.preset], "rollout_weight": 0.0, "predictor_steps": 0, "reachability_steps": 0}
+    settings |= {**TRAIN_PRESETS[study.preset], "rollout_weight": 0.0, "predictor_steps": 0, "reachability_steps": 0}
     settings |= {"report_every": 20, "report_frames": 512}
     remedy = REGULARIZERS[variant.regularizer]()
     if type(remedy) is type(settings.get("regularizer")):
@@ -147,14 +146,15 @@ def _plan(study: StudyConfig, checkpoint: Path | None) -> dict[str, list[bool]]:
     """Returns success on every pair by agent: the checkpoint's, or without one random and do-nothing."""
     spec = envs.get_task(study.task)
     with contextlib.closing(envs.make(study.task)) as env:
-        space, block = env.action_space, spec.action_block
-        agents: dict[str, Agent]
-        if checkpoint is None:
-            agents = {"random": RandomAgent(space, block), "do_nothing": DoNothingAgent(space, block)}
-        else:
-            agents = {"planning": PlanningAgent(load_checkpoint(checkpoint)[0], space, block, PLANNING)}
         trial = Trial.on_pairs(env, spec, "standard", study.pairs_seed, study.num_episodes)
-        return {name: [each.success for each in trial.run(agent, name)[0]] for name, agent in agents.items()}
+        if checkpoint is None:
+            return trial.baselines(_hits)
+        agent = PlanningAgent(load_checkpoint(checkpoint)[0], env.action_space, spec.action_block, PLANNING)
+        return {"planning": _hits(trial.run(agent, "planning")[0])}
+
+
+def _hits(records: Sequence[EpisodeRecord]) -> list[bool]:
+    return [record.success for record in records]
 
 
 def _shared(study: StudyConfig) -> dict[str, Any]:
@@ -165,6 +165,7 @@ def _shared(study: StudyConfig) -> dict[str, Any]:
 def run_study(study: StudyConfig) -> Path:
     """Measures what is missing, and writes tables, pictures and JSON; returns their folder."""
     study = checked(study)
+    TRAIN_PRESETS[study.preset]  # raises if there is none
     docs = None if (root := places.checkout()) is None else root / "docs/results/collapse"
     if study.publish and docs is None:
         raise UserError("--publish writes into docs/results of a checkout, and this is none")
@@ -184,7 +185,7 @@ def run_study(study: StudyConfig) -> Path:
 def parse_config(args: Sequence[str]) -> StudyConfig:
     """Returns what options make of the chosen preset."""
     small: dict[str, Any] = {"num_seeds": 1, "num_episodes": 2} if option_value(args, "--preset") == "debug" else {}
-    return parse(StudyConfig, args, StudyConfig(preset="debug" if small else "default", **small))
+    return parse(StudyConfig, args, StudyConfig(**small))
 
 
 def main(args: Sequence[str]) -> None:

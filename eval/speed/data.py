@@ -12,7 +12,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.speed.rounds import Results, measurement, rates_in_turn, rates_table
+from jepa_mpc.eval.speed.harness import Results, measurement, rates_in_turn, show_rates
 from jepa_mpc.eval.speed.stable_worldmodel import stable_worldmodel_batches
 from jepa_mpc.settings import Count, NonNegative
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetInfo, Episode, write_dataset
@@ -60,13 +60,15 @@ class DataSpeedConfig:
     """JSON file to write."""
 
 
-def noise(num_episodes: int) -> Iterator[Episode]:
-    """Yields episodes of reacher's shape whose pictures no compression makes smaller."""
-    rng = np.random.default_rng(0)
-    for _ in range(num_episodes):
+def write_noise(path: Path, num_episodes: int) -> None:
+    """Writes a data set of reacher's shape whose pictures no compression makes smaller."""
+    rng, zeros = np.random.default_rng(0), np.zeros((ROWS, 2))
+
+    def episode() -> Episode:
         pixels = rng.integers(0, 256, (ROWS, SIDE, SIDE, 3), np.uint8)
-        action, zeros = rng.standard_normal((ROWS - 1, 10), np.float32), np.zeros((ROWS, 2))
-        yield Episode(pixels, action, zeros, zeros)
+        return Episode(pixels, rng.standard_normal((ROWS - 1, 10), np.float32), zeros, zeros)
+
+    write_dataset(path, (episode() for _ in range(num_episodes)), INFO)
 
 
 def write_holes(path: Path, num_episodes: int) -> None:
@@ -74,18 +76,15 @@ def write_holes(path: Path, num_episodes: int) -> None:
     import h5py
 
     rows = num_episodes * ROWS
-    write_dataset(path, noise(1), INFO)
+    write_noise(path, 1)
     with h5py.File(path, "a") as file:
-        del file["pixels"]
-        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        plist.set_chunk((1, SIDE, SIDE, 3))
-        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        space = h5py.h5s.create_simple((rows, SIDE, SIDE, 3))
-        h5py.h5d.create(file.id, b"pixels", h5py.h5t.NATIVE_UINT8, space, plist)
+        del file["pixels"], file["ep_len"], file["ep_offset"]
+        places = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        places.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        places.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        file.create_dataset("pixels", (rows, SIDE, SIDE, 3), np.uint8, chunks=(1, SIDE, SIDE, 3), dcpl=places)
         for name in ("action", "observation", "qpos", "qvel", "ep_idx", "step_idx"):
             file[name].resize(rows, axis=0)
-        del file["ep_len"], file["ep_offset"]
         file["ep_len"] = np.full(num_episodes, ROWS)
         file["ep_offset"] = ROWS * np.arange(num_episodes)
 
@@ -144,13 +143,12 @@ def measure(config: DataSpeedConfig) -> Results:
     if config.large_gigabytes and not Path("/proc/self/status").exists():
         raise UserError("only Linux says how large a process is; use --large-gigabytes 0")
     with tempfile.TemporaryDirectory() as folder:
-        path = config.data or Path(folder) / "noise.h5"
+        path, holes = config.data or Path(folder) / "noise.h5", Path(folder) / "holes.h5"
         if config.data is None:
-            write_dataset(path, noise(config.num_episodes), INFO)
+            write_noise(path, config.num_episodes)
         rounds = {name: functools.partial(rate, way, config.batch_size) for name, way in ways(path, config).items()}
         results = rates_in_turn(rounds, config.num_rounds)
         if config.large_gigabytes:
-            holes = Path(folder) / "holes.h5"
             write_holes(holes, int(config.large_gigabytes * 1e9 / (ROWS * SIDE * SIDE * 3)))
             results["large_file"] = watch_memory(holes, config)
     return {**results, "torch_threads": torch.get_num_threads()}
@@ -158,6 +156,6 @@ def measure(config: DataSpeedConfig) -> Results:
 
 def main(args: Sequence[str]) -> None:
     results = measure(parse(DataSpeedConfig, args))
-    rich.print(rates_table("from", results))
+    show_rates(results)
     if (large := results.get("large_file")) is not None:
         rich.print("a file of {file_gb:.1f} GB: {before_gb:.2f} GB before, at most {largest_gb:.2f} GB".format(**large))

@@ -14,31 +14,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import rich
 import torch
 from gymnasium.spaces import Box
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.speed.rounds import Results, measurement
+from jepa_mpc.eval.speed.harness import Results, in_turn, measurement, show
 from jepa_mpc.eval.speed.stable_worldmodel import stable_worldmodel_solve
 from jepa_mpc.settings import Count, Natural
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
-from jepa_mpc.world_model.training.config import PRESETS
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS
 
 ACTIONS = Box(-1.0, 1.0, (2,), np.float32)
 BLOCK = 5
 MATRIX = 1024  # side of the matrices whose product measures the machine
-PARTS = ("encode", "rollout", "sampling", "rest")
+PARTS = ("encode", "rollout", "sampling")
 PAPER_SEARCH = replace(AGENT_PRESETS["lewm"], receding_horizon=1)  # every decision is a search
 
 
@@ -64,7 +63,7 @@ class PlanningSpeedConfig:
 
 def paper_model() -> JEPAConfig:
     """Returns the sizes that the preset "paper" trains, of our own predictor, which rolls out by a cache."""
-    paper = PRESETS["paper"]
+    paper = TRAIN_PRESETS["paper"]
     sizes = {field.name: paper[field.name] for field in fields(JEPAConfig) if field.name in paper}
     ours = PredictorConfig()
     predictor = replace(sizes.pop("predictor"), kind=ours.kind, dropout=ours.dropout, max_len=ours.max_len)
@@ -86,31 +85,17 @@ def count_multiply_adds(work: Callable[[], Any]) -> int:
     return counter.get_total_flops() // 2
 
 
-class Stopwatch:
-    """Adds up the seconds spent inside functions that it wraps."""
+def stopwatch(owner: Any, method: str, seconds: dict[str, float], name: str) -> None:
+    """Replaces `owner.method` by one that adds the time spent inside to `seconds[name]`."""
+    function = getattr(owner, method)
 
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
+    def timed(*args, **kwargs):
+        begin = time.perf_counter()
+        result = function(*args, **kwargs)
+        seconds[name] += time.perf_counter() - begin
+        return result
 
-    def watch(self, owner: Any, method: str, name: str) -> None:
-        """Replaces `owner.method` by one that is timed under `name`."""
-        function = getattr(owner, method)
-
-        def timed(*args, **kwargs):
-            begin = time.perf_counter()
-            result = function(*args, **kwargs)
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
-            return result
-
-        object.__setattr__(owner, method, timed)
-
-
-class Decision(NamedTuple):
-    """Seconds of a decision and of its parts, and the machine's multiply-adds a second just before."""
-
-    seconds: float
-    parts: dict[str, float]
-    rate: float
+    object.__setattr__(owner, method, timed)
 
 
 class Subject:
@@ -119,16 +104,16 @@ class Subject:
     def __init__(self, model: JEPA, config: AgentConfig, batch_size: int, history: int):
         self.agent = PlanningAgent(model, ACTIONS, BLOCK, config)
         size = model.config.encoder.image_size
-        rng = np.random.default_rng(0)
-        self._goals = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
-        self._pictures = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+        self._goals, self._pictures = np.random.default_rng(0).integers(
+            0, 256, (2, batch_size, size, size, 3), dtype=np.uint8
+        )
         self._history = history
         self.prepare()
         self.multiply_adds = count_multiply_adds(self.decide)  # which also warms up
-        self._watch = Stopwatch()
+        self._inside = dict.fromkeys(PARTS, 0.0)
         for part in ("encode", "rollout"):
-            self._watch.watch(self.agent.model, part, part)  # in half precision, the agent's own copy
-        self._watch.watch(self.agent._planner, "noise", "sampling")
+            stopwatch(self.agent.model, part, self._inside, part)  # in half precision, the agent's own copy
+        stopwatch(self.agent._planner, "noise", self._inside, "sampling")
 
     def prepare(self) -> None:
         """Plans up to the decision that is to be timed."""
@@ -139,22 +124,23 @@ class Subject:
     def decide(self) -> None:
         self.agent.act(self._pictures)
 
-    def time(self) -> Decision:
-        """Times one decision."""
+    def time(self) -> dict[str, float]:
+        """Times one decision: seconds of it and of its parts, the machine's multiply-adds a second just before, and
+        seconds at that rate.
+        """
         self.prepare()
         rate = machine_rate()
-        self._watch.seconds.clear()
+        self._inside.update(dict.fromkeys(PARTS, 0.0))
         begin = time.perf_counter()
         self.decide()
         seconds = time.perf_counter() - begin
-        parts = {part: self._watch.seconds.get(part, 0.0) for part in PARTS}
-        return Decision(seconds, {**parts, "rest": seconds - sum(parts.values())}, rate)
+        parts = {**self._inside, "rest": seconds - sum(self._inside.values())}
+        return {"seconds": seconds, **parts, "rate": rate, "floor": self.multiply_adds / rate}
 
-    def row(self, name: str, decisions: Sequence[Decision]) -> Results:
+    def row(self, name: str, decisions: Sequence[dict[str, float]]) -> Results:
         """Returns medians over decisions: milliseconds, their parts, multiply-adds, the floor and the ratio to it."""
-        seconds = np.array([each.seconds for each in decisions])
-        rates = np.array([each.rate for each in decisions])
-        floors, config = self.multiply_adds / rates, self.agent.config
+        of = {key: np.array([each[key] for each in decisions]) for key in decisions[0]}
+        ms, config = {key: 1e3 * float(np.median(values)) for key, values in of.items()}, self.agent.config
         return {
             "name": name,
             "batch_size": len(self._goals),
@@ -163,13 +149,13 @@ class Subject:
             "horizon": config.horizon,
             "precision": str(self.agent.model.predictor.position.dtype).removeprefix("torch."),
             "decisions": len(decisions),
-            "median_ms": 1e3 * float(np.median(seconds)),
-            "p95_ms": 1e3 * float(np.percentile(seconds, 95)),
-            **{f"{part}_ms": 1e3 * float(np.median([each.parts[part] for each in decisions])) for part in PARTS},
+            "median_ms": ms["seconds"],
+            "p95_ms": 1e3 * float(np.percentile(of["seconds"], 95)),
+            **{f"{part}_ms": ms[part] for part in (*PARTS, "rest")},
             "multiply_adds": self.multiply_adds,
-            "machine_gmacs": float(np.median(rates)) / 1e9,
-            "floor_ms": 1e3 * float(np.median(floors)),
-            "times_floor": float(np.median(seconds / floors)),
+            "machine_gmacs": float(np.median(of["rate"])) / 1e9,
+            "floor_ms": ms["floor"],
+            "times_floor": float(np.median(of["seconds"] / of["floor"])),
         }
 
 
@@ -181,9 +167,9 @@ def measure(config: PlanningSpeedConfig) -> Results:
     model, _ = load_checkpoint(config.checkpoint)
     if BLOCK * ACTIONS.shape[0] != model.config.action_dim:
         raise UserError(f"{config.checkpoint} takes other actions than are timed here; use one of task reacher")
-    solve = None
+    theirs: dict[str, Callable[[], Any]] = {}
     if config.stable_worldmodel is not None and config.paper_decisions:
-        solve = stable_worldmodel_solve(config.stable_worldmodel, paper_model(), PAPER_SEARCH)
+        theirs["theirs"] = stable_worldmodel_solve(config.stable_worldmodel, paper_model(), PAPER_SEARCH)
     machine_rate()
     rows = []
     for name, search, batch_size, share in (
@@ -198,35 +184,23 @@ def measure(config: PlanningSpeedConfig) -> Results:
         torch.manual_seed(0)
         paper = JEPA(paper_model()).eval().requires_grad_(False)
         subject = Subject(paper, replace(PAPER_SEARCH, precision=config.paper_precision), 1, history=1)
-        ours, theirs = [], []
-        for _ in range(config.paper_decisions):
-            ours.append(subject.time())
-            if solve is not None:
-                theirs.append(solve())
-        rows.append(subject.row("paper size", ours))
+        found = in_turn({"ours": subject.time, **theirs}, config.paper_decisions)
+        rows.append(subject.row("paper size", found["ours"]))
         if theirs:
+            ours = [each["seconds"] for each in found["ours"]]
             results["stable_worldmodel"] = {
-                "median_ms": 1e3 * float(np.median(theirs)),
-                "decisions": len(theirs),
-                "ours_over_theirs": float(np.median([a.seconds / b for a, b in zip(ours, theirs, strict=True)])),
+                "median_ms": 1e3 * float(np.median(found["theirs"])),
+                "decisions": len(ours),
+                "ours_over_theirs": float(np.median(np.divide(ours, found["theirs"]))),
             }
     return results
 
 
-def table(results: Results) -> Table:
-    """Returns a column a subject."""
-    rows = results["decisions"]
-    title = f"one decision on {results['threads']} thread(s)"
-    shown = Table("", *(row["name"] for row in rows), title=title, title_justify="left")
-    for key in list(rows[0])[1:]:
-        cells = (f"{row[key]:,.1f}" if isinstance(row[key], float) else str(row[key]) for row in rows)
-        shown.add_row(key.replace("_", " "), *cells)
-    return shown
-
-
 def main(args: Sequence[str]) -> None:
     results = measure(parse(PlanningSpeedConfig, args))
-    rich.print(table(results))
+    columns = {f"{row['name']}, {row['batch_size']} at once": row for row in results["decisions"]}
+    figures = list(results["decisions"][0])[2:]
+    show({figure: {name: row[figure] for name, row in columns.items()} for figure in figures})
     if (theirs := results.get("stable_worldmodel")) is not None:
         rich.print(
             f"stable-worldmodel's CEM, a model of the paper's size: {theirs['median_ms']:,.0f} ms; "

@@ -38,7 +38,7 @@ def _modules(checkout: Path, packages: tuple[str, ...], modules: tuple[str, ...]
     try:
         return [importlib.import_module(f"stable_worldmodel.{module}") for module in modules]
     except ModuleNotFoundError as error:
-        raise UserError(f"stable-worldmodel needs {error.name}; pip install {error.name}") from error
+        raise UserError(f"stable-worldmodel needs {error.name}; pip install 'jepa-mpc[stable-worldmodel]'") from error
 
 
 def stable_worldmodel_batches(

@@ -9,25 +9,21 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("speed training")
 
-import functools
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
-
-import rich
 
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.speed.data import INFO, noise
-from jepa_mpc.eval.speed.rounds import Results, measurement, rates_in_turn, rates_table
+from jepa_mpc.eval.speed.data import write_noise
+from jepa_mpc.eval.speed.harness import Results, measurement, rates_in_turn, show_rates
 from jepa_mpc.settings import Count
 from jepa_mpc.world_model.checkpoint import load_info
-from jepa_mpc.world_model.data.dataset import write_dataset
 
 
 @dataclass(frozen=True)
@@ -36,9 +32,9 @@ class TrainingSpeedConfig:
 
     data: Path | None = None
     """HDF5 data set; one of noise is made unless given."""
-    task: str = INFO.task
+    task: str = "reacher"
     """Task that it is of."""
-    preset: Literal["default", "debug", "paper"] = "default"
+    preset: str = "default"
     """Of the trainings."""
     num_steps: Count = 60
     """Steps of encoder and predictor together."""
@@ -55,14 +51,13 @@ class TrainingSpeedConfig:
 def variants(config: TrainingSpeedConfig) -> dict[str, tuple[int, int, list[str]]]:
     """Returns processes, threads of each, and further options, by what to call them."""
     n = config.cores
-    wanted: dict[str, tuple[int, int, list[str]]] = {
+    compiled = {f"1 process × {n} threads, compiled": (1, n, ["--compile"])} if config.compile else {}
+    return {
         f"1 process × {n} threads": (1, n, []),
         f"{n} processes × 1 thread": (n, 1, []),
         f"1 process × {n} threads, float32": (1, n, ["--precision", "float32"]),
+        **compiled,
     }
-    if config.compile:
-        wanted[f"1 process × {n} threads, compiled"] = (1, n, ["--compile"])
-    return wanted
 
 
 def command(config: TrainingSpeedConfig, data: Path, output: Path, processes: int, options: list[str]) -> list[str]:
@@ -96,13 +91,10 @@ def measure(config: TrainingSpeedConfig) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         data = config.data or Path(folder) / "noise.h5"
         if config.data is None:
-            write_dataset(data, noise(200), INFO)
-        ways = {
-            name: functools.partial(windows_per_second, config, data, *variant)
-            for name, variant in variants(config).items()
-        }
+            write_noise(data, 200)
+        ways = {name: partial(windows_per_second, config, data, *way) for name, way in variants(config).items()}
         return rates_in_turn(ways, config.num_rounds)
 
 
 def main(args: Sequence[str]) -> None:
-    rich.print(rates_table("training", measure(parse(TrainingSpeedConfig, args))))
+    show_rates(measure(parse(TrainingSpeedConfig, args)))

@@ -1,20 +1,19 @@
 """What the agents' figures look like against what they cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from jepa_mpc.agent.rivals import RIVALS
 from jepa_mpc.envs import TaskSpec
 from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
+from jepa_mpc.eval.tables.agents import AgentRow, Point
 
-if TYPE_CHECKING:
-    from jepa_mpc.eval.tables.agents import AgentRow, Point
-
-Cost = Callable[["Point"], float]
+Cost = Callable[[Point], float]
 
 # Mean return from pixels at 100 k, 500 k and 1 M control steps, trained on the reward of the very task. DreamerV3 and
 # DrQ-v2: scores/ of danijar/dreamerv3 at e3f0224, episodes within 50 k steps, 8 to 10 seeds; TD-MPC2: its own release.
@@ -24,35 +23,22 @@ PUBLISHED = {
     "TD-MPC2": {"reacher-easy": (360, 918, 982), "reacher-hard": (130, 723, 910)},
     "DrQ-v2": {"reacher-easy": (242, 745, 944), "reacher-hard": (47, 308, 670)},
 }
-NAMES = {
-    "jepa": "planning, ours",
-    "jepa_short": "planning, ours, fewer steps",
-    "dreamer": "DreamerV3",
-    "sac": "SAC with hindsight, from state",
-    "inverse": "inverse model on our embeddings",
-    "gcbc": "behaviour cloning on our embeddings",
-    "random": "random actions",
-    "do_nothing": "no actions",
-    "oracle": "planning with the simulator",
-}
-
-
-def _points(rows: Sequence["AgentRow"]) -> list["Point"]:
-    """Returns those of all seeds; a curve's last point is the row itself, on fewer pairs."""
-    return [point for row in rows for point in (*row.curve[:-1], row)]
 
 
 def _mean_return(task: str) -> Cost:
     return lambda point: point.suite[task].mean
 
 
-def _plot(axes: Axes, rows: dict[str, list["AgentRow"]], x: Cost, y: Cost, levels: bool = False) -> None:
+def _plot(axes: Axes, rows: dict[str, list[AgentRow]], x: Cost, y: Cost, levels: bool = False) -> None:
     """Plots y over x of agents that learned, a curve where one was measured along its training; and of the others the
     levels to compare with.
     """
     for index, (name, measured) in enumerate(rows.items()):
-        values = [(x(point), y(point)) for point in _points(measured)]
-        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "alpha": 0.85, "label": NAMES.get(name, name)}
+        # Of all seeds; a curve's last point is the row itself, on fewer pairs.
+        points = [point for row in measured for point in (*row.curve[:-1], row)]
+        values = [(x(point), y(point)) for point in points]
+        label = RIVALS[name].label or name
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "alpha": 0.85, "label": label}
         if any(cost for cost, _ in values):
             line = "-" if measured[0].curve else "none"
             axes.plot(*zip(*values, strict=True), linestyle=line, marker=MARKERS[index % len(MARKERS)], **style)
@@ -60,7 +46,7 @@ def _plot(axes: Axes, rows: dict[str, list["AgentRow"]], x: Cost, y: Cost, level
             axes.axhline(values[0][1], linestyle=LINES[1 + index % 3], linewidth=1.5, **style)
 
 
-def plot_success(path: Path, rows: dict[str, list["AgentRow"]]) -> None:
+def plot_success(path: Path, rows: dict[str, list[AgentRow]]) -> None:
     """Plots success on far goals against the steps seen in learning and against the time that it took."""
     figure = new_figure(11, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
@@ -72,7 +58,7 @@ def plot_success(path: Path, rows: dict[str, list["AgentRow"]]) -> None:
     _finish(path, figure, "goals of another episode reached, % of pairs")
 
 
-def plot_returns(path: Path, rows: dict[str, list["AgentRow"]], spec: TaskSpec) -> None:
+def plot_returns(path: Path, rows: dict[str, list[AgentRow]], spec: TaskSpec) -> None:
     """Plots return on the suite's own tasks against control steps, beside published curves of agents trained on it."""
     figure = new_figure(11, 4.2)
     panels = figure.subplots(1, len(spec.suite), sharey=True, squeeze=False)[0]

@@ -96,10 +96,8 @@ def asked(name: str, learning_seed: int, config: AgentsConfig) -> dict[str, Any]
     return row
 
 
-def score(
-    agent: Agent, task: str, seed: int, num_pairs: int, num_suite: int, name: str
-) -> tuple[dict[str, Success], dict[str, ReturnSummary]]:
-    """Returns success by protocol and return by suite task."""
+def score(agent: Agent, facts: Facts, task: str, seed: int, num_pairs: int, num_suite: int, name: str) -> Point:
+    """Measures success by protocol and return by suite task."""
     spec = envs.get_task(task)
     protocols, suite = {}, {}
     with contextlib.closing(envs.make(task)) as env:
@@ -111,7 +109,7 @@ def score(
         with contextlib.closing(rewarded.make(spec.image_size, True)) as env:
             trial = Trial.on_suite(env, spec, rewarded, seed, num_suite)
             suite[rewarded.name] = summarise_returns(trial.run(agent, f"{name}, {rewarded.name}")[0])
-    return protocols, suite
+    return Point(facts, protocols, suite)
 
 
 def multiply_adds(agent: Agent, trial: Trial) -> float:
@@ -141,18 +139,17 @@ def measure(name: str, learning_seed: int, config: AgentsConfig, book: Book[Agen
     for command in rival.train(task, learning_seed):
         run_command(command)
     agent, facts = rival.make(task, learning_seed)
-    protocols, suite = score(agent, task, config.seed, config.num_episodes, SUITE_EPISODES, f"{name} {learning_seed}")
+    called = f"{name} {learning_seed}"
+    trained = score(agent, facts, task, config.seed, config.num_episodes, SUITE_EPISODES, called)
     with contextlib.closing(envs.make(task)) as env:
         trial = Trial.on_pairs(env, spec, "standard", config.seed, config.num_episodes)
         times, count = trial.time_decisions(agent, TIMED_DECISIONS), multiply_adds(agent, trial)
     curve = [
-        Point(then, *score(earlier, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, f"{name} at {then.steps}"))
+        score(earlier, then, task, config.seed, CURVE_PAIRS, CURVE_EPISODES, f"{name} at {then.steps}")
         for earlier, then in rival.stages(task, learning_seed)
     ]
     return AgentRow(
-        facts=facts,
-        protocols=protocols,
-        suite=suite,
+        **vars(trained),
         decision_ms=float(np.median(times)),
         decision_steps=agent.action_block,
         multiply_adds=count,
@@ -166,12 +163,11 @@ def _measure_elsewhere(
     venv: Path, name: str, learning_seed: int, config: AgentsConfig, book: Book[AgentRow]
 ) -> AgentRow:
     """Has the agent's rows measured by this very command in the environment that has its packages."""
-    python = venv.absolute() / "bin/python"
+    python = venv / "bin/python"
     if not python.exists():
         raise UserError(f"{name} needs {venv}; build it with `make {name}`")
-    options = {"task": config.task, "agents": name, "max-seeds": config.max_seeds, "num-episodes": config.num_episodes}
-    options |= {"seed": config.seed, "output": book.folder}
-    words = [f"--{option}={value}" for option, value in options.items()]
+    options = {**vars(config), "agents": name, "output": book.folder}
+    words = [f"--{option.replace('_', '-')}={value}" for option, value in options.items() if option != "publish"]
     run_command([str(python), "-m", "jepa_mpc", "benchmark", "agents", *words])
     row = book.find(row_name(name, learning_seed), asked(name, learning_seed, config))
     assert row is not None
@@ -180,9 +176,8 @@ def _measure_elsewhere(
 
 def run_command(command: Sequence[str]) -> None:
     """Runs one of our own commands, in this environment or another's."""
-    root = str(places.checkout() or Path(__file__).parents[2])
     try:
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": root})
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(places.SOURCE)})
     except subprocess.CalledProcessError as error:
         raise UserError(f"`{shlex.join(command)}` failed; what it said stands above") from error
 
@@ -223,41 +218,42 @@ def row_name(name: str, learning_seed: int) -> str:
 
 def table(rows: dict[str, dict[int, AgentRow]], spec: envs.TaskSpec, config: AgentsConfig) -> str:
     """Returns what agents reach, and what they cost, as Markdown, with the command that makes it."""
-    suite = " / ".join(rewarded.name for rewarded in spec.suite)
-    reach = ("agent", "is given", "standard, % [95 %]", "far, % [95 %]", f"return, {suite}", "runs")
-    cost = ("agent", "steps seen", "reward", "learned in", "decision, for steps", "multiply-adds", "parameters")
     return report.page(
         f"# Agents on `{config.task}`",
         f"Made by `jepa-mpc benchmark agents --task {config.task}` on {config.num_episodes} pairs of seed "
         f"{config.seed}, the same for everyone: the mean over seeds of learning, Wilson's 95 % interval for the pairs, "
         "and the seeds' own rates. Runs are named by their commits. What is equal, what is not, and what would change "
         "the verdict: [docs/benchmark.md](../../../benchmark.md).",
-        report.markdown_table(reach, (_reach(name, each) for name, each in rows.items())),
-        report.markdown_table(cost, (_cost(name, list(each.values())) for name, each in rows.items())),
+        [_reach(name, each, [rewarded.name for rewarded in spec.suite]) for name, each in rows.items()],
+        [_cost(name, list(each.values())) for name, each in rows.items()],
     )
 
 
-def _reach(name: str, rows: dict[int, AgentRow]) -> list[str]:
-    suite = next(iter(rows.values())).suite
+def _reach(name: str, rows: dict[int, AgentRow], suite: list[str]) -> dict[str, str]:
     returns = [f"{np.mean([row.suite[task].mean for row in rows.values()]):.0f}" for task in suite]
     runs = [f"[{row.commit[:7]}]({row_name(name, seed)}.json)" for seed, row in rows.items()]
-    shares = [share([row.protocols[protocol] for row in rows.values()]) for protocol in PROTOCOLS_OF_A_ROW]
-    return [f"`{name}`", RIVALS[name].given, *shares, " / ".join(returns) or "–", ", ".join(runs)]
+    shares = {p: share([row.protocols[p] for row in rows.values()]) for p in PROTOCOLS_OF_A_ROW}
+    return {
+        "agent": f"`{name}`",
+        "is given": RIVALS[name].given,
+        **{f"{protocol}, % [95 %]": cell for protocol, cell in shares.items()},
+        f"return, {' / '.join(suite)}": " / ".join(returns) or "–",
+        "runs": ", ".join(runs),
+    }
 
 
-def _cost(name: str, rows: Sequence[AgentRow]) -> list[str]:
-    first = rows[0].facts
+def _cost(name: str, rows: Sequence[AgentRow]) -> dict[str, str]:
+    facts, count = rows[0].facts, rows[0].multiply_adds
     seconds = np.median([row.facts.learning_seconds for row in rows])
-    count = rows[0].multiply_adds
-    return [
-        f"`{name}`",
-        f"{first.steps:,}" if first.steps else "–",
-        "yes" if first.rewards else "no",
-        f"{seconds / 60:.0f} min" if seconds else "–",
-        f"{np.median([row.decision_ms for row in rows]):.1f} ms for {rows[0].decision_steps}",
-        f"{count / 1e6:.1f} M" if first.parameters and count else "–",
-        f"{first.parameters / 1e6:.2f} M" if first.parameters else "–",
-    ]
+    return {
+        "agent": f"`{name}`",
+        "steps seen": f"{facts.steps:,}" if facts.steps else "–",
+        "reward": "yes" if facts.rewards else "no",
+        "learned in": f"{seconds / 60:.0f} min" if seconds else "–",
+        "decision, for steps": f"{np.median([row.decision_ms for row in rows]):.1f} ms for {rows[0].decision_steps}",
+        "multiply-adds": f"{count / 1e6:.1f} M" if facts.parameters and count else "–",
+        "parameters": f"{facts.parameters / 1e6:.2f} M" if facts.parameters else "–",
+    }
 
 
 def share(summaries: Sequence[SuccessSummary]) -> str:

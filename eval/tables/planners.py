@@ -107,18 +107,21 @@ def measure(trial: Trial, agent: PlanningAgent, num_searches: int) -> PlannerRow
 
 def table(rows: dict[str, PlannerRow], config: PlannersConfig) -> str:
     """Returns the table as Markdown, by rate of holding."""
-    header = ("planner, objective, size", "touched, % [95 %]", "held, % [95 %]", "strict, %", "decision, ms (p95)")
     order = sorted(rows, key=lambda name: (-rows[name].held.rate, rows[name].decision_ms.median))
     return report.page(
         f"Made by `jepa-mpc benchmark planners --task {config.task}` on {config.num_episodes} far pairs of seed "
         f"{config.seed}; intervals are Wilson's at 95 %.",
-        report.markdown_table(header, (_line(name, rows[name]) for name in order)),
+        [
+            {
+                "planner, objective, size": f"[{name}]({name}.json)",
+                "touched, % [95 %]": rows[name].first_hit.percent(0),
+                "held, % [95 %]": rows[name].held.percent(0),
+                "strict, %": f"{100 * rows[name].strict.rate:.0f}",
+                "decision, ms (p95)": "{median:.1f} ({p95:.1f})".format(**vars(rows[name].decision_ms)),
+            }
+            for name in order
+        ],
     )
-
-
-def _line(name: str, row: PlannerRow) -> list[str]:
-    time, strict = f"{row.decision_ms.median:.1f} ({row.decision_ms.p95:.1f})", f"{100 * row.strict.rate:.0f}"
-    return [f"[{name}]({name}.json)", row.first_hit.percent(0), row.held.percent(0), strict, time]
 
 
 def draw(rows: dict[str, PlannerRow], ways: dict[str, AgentConfig], path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jepa_mpc import envs, files, places
-from jepa_mpc.agent.agent_config import config_for
+from jepa_mpc.agent.agent_config import planning_of
 from jepa_mpc.cli import parse
 from jepa_mpc.envs.task import TableRow
 from jepa_mpc.errors import UserError
@@ -58,7 +58,7 @@ def run_settings(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any
 
 def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
     """Returns what decides a row's figures."""
-    planner, folder = config_for(envs.get_task(task)), places.bundled_checkpoints() / task
+    planner, folder = planning_of(task), places.bundled_checkpoints() / task
     weights = {"weights": weights_digest(folder)}
     if planner.warm_start != "none":
         weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
@@ -67,7 +67,7 @@ def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
 
 def measure(task: str, row: TableRow, config: TasksConfig) -> PairResults:
     """Runs a row."""
-    run = RunConfig(**run_settings(task, row, config), agent=config_for(envs.get_task(task)))
+    run = RunConfig(**run_settings(task, row, config), agent=planning_of(task))
     results = evaluate(run, write=False)
     assert isinstance(results, PairResults)
     return results
@@ -95,55 +95,46 @@ def write_task_table(config: TasksConfig) -> Path:
 
 def table(rows: dict[tuple[str, TableRow], PairResults], config: TasksConfig) -> str:
     """Returns the tables as Markdown, with the command that makes them."""
-    header = [
-        *("task, goal", "random / do nothing, %", "success, % [95 %]", "median steps", "held / strict, %"),
-        *("random, held / strict, %", "published, %", "decision", "run"),
-    ]
-    far = {each: results for each, results in rows.items() if results.episodes[0].distance is not None}
-    parts: list[str | list[str]] = [
+    return report.page(
         f"Made by `jepa-mpc benchmark tasks`, {config.num_episodes} pairs of seed {config.seed}; intervals are "
         "Wilson's at 95 %. † A baseline reaches more than a third of these goals: judge such a row by what is held.",
-        report.markdown_table(header, (_line(*each, results) for each, results in rows.items())),
-    ]
-    if far:
-        header = ["success, % [95 %], by how far the goal is", "nearest third", "middle third", "farthest third"]
-        parts.append(report.markdown_table(header, (_strata(*each, results) for each, results in far.items())))
-    return report.page(*parts)
+        [_line(*each, results) for each, results in rows.items()],
+        [_strata(results) for results in rows.values() if results.episodes[0].distance is not None],
+    )
 
 
-def _line(task: str, row: TableRow, results: PairResults) -> list[str]:
+def _line(task: str, row: TableRow, results: PairResults) -> dict[str, str]:
     random, nothing = results.baselines["random"], results.baselines["do_nothing"]
     steps = "–" if results.median_steps is None else f"{results.median_steps:g}"
     free = "†" * (max(random.success_rate, nothing.success_rate) > FREE)
-    return [
-        _goal(task, results),
-        f"{100 * random.success_rate:.1f} / {100 * nothing.success_rate:.1f}{free}",
-        Rate(results.success_rate, *results.success_interval).percent(),
-        f"{steps} of {results.protocol.budget}",
-        _held_and_strict(results),
-        _held_and_strict(random),
-        row.published,
-        f"{results.decision_ms.median:.0f} ms",
-        f"[JSON]({row_name(task, row)}.json)",
-    ]
+    return {
+        "task, goal": _goal(results),
+        "random / do nothing, %": f"{100 * random.success_rate:.1f} / {100 * nothing.success_rate:.1f}{free}",
+        "success, % [95 %]": Rate(results.success_rate, *results.success_interval).percent(),
+        "median steps": f"{steps} of {results.protocol.budget}",
+        "held / strict, %": _held_and_strict(results),
+        "random, held / strict, %": _held_and_strict(random),
+        "published, %": row.published,
+        "decision": f"{results.decision_ms.median:.0f} ms",
+        "run": f"[JSON]({row_name(task, row)}.json)",
+    }
 
 
-def _strata(task: str, row: TableRow, results: PairResults) -> list[str]:
-    """Success on the third of the pairs whose start is nearest the goal, on the next, and on the farthest."""
+def _strata(results: PairResults) -> dict[str, str]:
+    """Returns success on the third of the pairs that start nearest their goals, on the next, and on the farthest."""
     episodes = sorted(results.episodes, key=lambda episode: (episode.distance or 0.0, episode.pair))
-    unit, cells = envs.get_task(task).pose.unit, []
-    for part in np.array_split(np.arange(len(episodes)), 3):
+    unit, cells = envs.get_task(results.task).pose.unit, {"success, % [95 %], by how far the goal is": _goal(results)}
+    for name, part in zip(("nearest", "middle", "farthest"), np.array_split(range(len(episodes)), 3), strict=True):
         third = [episodes[index] for index in part]
-        if third:
-            share = rate(sum(each.success for each in third), len(third)).percent()
-            cells.append(f"{share}, {third[0].distance:.2g}–{third[-1].distance:.2g} {unit}")
-    return [_goal(task, results), *cells, *["–"] * (3 - len(cells))]
+        share = rate(sum(each.success for each in third), len(third)).percent() if third else ""
+        cells[f"{name} third"] = f"{share}, {third[0].distance:.2g}–{third[-1].distance:.2g} {unit}" if third else "–"
+    return cells
 
 
-def _goal(task: str, results: PairResults) -> str:
+def _goal(results: PairResults) -> str:
     rule = results.protocol
     goal = "another episode" if rule.goal_offset is None else f"{rule.goal_offset} ahead"
-    return f"`{task}`, {rule.name}: {goal}"
+    return f"`{results.task}`, {rule.name}: {goal}"
 
 
 def _held_and_strict(summary: SuccessSummary) -> str:

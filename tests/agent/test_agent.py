@@ -8,7 +8,7 @@ import torch
 from conftest import CHECKPOINT, ROOT
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, config_for
+from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
@@ -180,7 +180,7 @@ def test_a_checkpoint_brings_its_own_way_to_plan():
     for task, policy in (("reacher", None), ("gym/Pusher-v5", "gcbc")):
         agent = PlanningAgent.load(ROOT / "checkpoints" / task)
         space = envs.make(task).action_space
-        assert agent.config == config_for(envs.get_task(task))
+        assert agent.config == planning_of(task)
         assert (agent.config.warm_start == policy) == (policy is not None)
         agent.reset(pictures[:1], [0])
         block = agent.act(pictures[1:])
@@ -196,6 +196,7 @@ def test_the_papers_search_is_the_papers():
     assert (paper.horizon, paper.receding_horizon, paper.effort_weight) == (5, 5, 0)
     search = paper.planner
     assert (search.num_samples, search.num_elites, search.num_iterations, search.init_std) == (300, 30, 30, 1)
+    assert search.min_std < 1e-6  # it has no floor
     assert paper.settings()["num_samples"] == 300
 
 
@@ -233,6 +234,8 @@ def test_the_metric_is_shown_each_prediction_and_the_one_before_it():
     agent = PlanningAgent(model, SPACE, BLOCK, AgentConfig(horizon=3, planner=SEARCH))
     picture = picture_of((4, 6))[None]
     agent.reset(picture_of((14, 3))[None], seeds=[0])
+    agent.act(picture_of((2, 9))[None])
+    seen.clear()
     agent.act(picture)
     now = model.encode(torch.from_numpy(picture))
     for z, z_before in seen:
@@ -263,7 +266,8 @@ def test_a_policy_alone_is_asked_with_before_now_and_goal_and_kept_within_bounds
     agent.reset(picture_of((3, 0))[None], seeds=[0])
     np.testing.assert_allclose(agent.act(picture_of((1, 0))[None])[0], [[1, -2], [0.25, 0], [0, 0]])
     agent.act(picture_of((2, 0))[None])
-    assert asked == [[[[1, 0]], [[1, 0]], [[3, 0]]], [[[1, 0]], [[2, 0]], [[3, 0]]]]
+    agent.act(picture_of((4, 0))[None])
+    assert asked == [[[[before, 0]], [[now, 0]], [[3, 0]]] for before, now in ((1, 1), (1, 2), (2, 4))]
     assert not model.histories  # one pass of the policy: the world model foresees nothing
 
 
@@ -314,6 +318,12 @@ def test_latent_distance():
     np.testing.assert_allclose(agent.latent_distance(pictures, goals), [5, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["inverse", "gcbc"])
+def test_a_warm_start_is_the_checkpoints_file_of_its_name(kind):
+    with pytest.raises(UserError, match=rf"reacher/{kind}\.safetensors"):
+        PlanningAgent.load(CHECKPOINT, AgentConfig(warm_start=kind))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -342,6 +352,7 @@ def test_baselines_act_within_bounds_and_by_their_seed():
         draws.append(random.act(pictures))
     np.testing.assert_array_equal(draws[0], draws[1][::-1])
     assert all(SPACE.contains(action) for action in draws[0].reshape(-1, 2))
+    assert (np.diff(draws[0], axis=1) != 0).all()  # anew at every step
     many = np.concatenate([random.act(pictures) for _ in range(300)]).reshape(-1, 2)
     np.testing.assert_allclose(many.min(0), SPACE.low, atol=0.05)  # all over the space
     np.testing.assert_allclose(many.max(0), SPACE.high, atol=0.05)
@@ -350,8 +361,8 @@ def test_baselines_act_within_bounds_and_by_their_seed():
 
 
 def test_a_task_is_planned_its_own_way_unless_told_otherwise():
-    assert config_for(envs.get_task("reacher")) == AgentConfig()
-    own, config = config_for(envs.get_task("cube")), run_planning.parse_config(["--task", "cube", "--horizon", "3"])
+    assert planning_of("reacher") == AgentConfig()
+    own, config = planning_of("cube"), run_planning.parse_config(["--task", "cube", "--horizon", "3"])
     assert config.task == "cube"
     assert config.agent == dataclasses.replace(own, horizon=3)
     assert config.agent.planner.num_samples > AgentConfig().planner.num_samples
@@ -359,7 +370,7 @@ def test_a_task_is_planned_its_own_way_unless_told_otherwise():
 
 def test_a_planner_and_a_preset_are_chosen_by_name_and_their_options_follow():
     config = run_planning.parse_config(["--task", "cube", "--planner", "mppi", "--num-samples=4", "--temperature", "2"])
-    own = config_for(envs.get_task("cube"))
+    own = planning_of("cube")
     assert config.agent.planner == MPPIConfig(num_samples=4, num_iterations=own.planner.num_iterations, temperature=2)
     assert dataclasses.replace(config.agent, planner=own.planner) == own
     lewm = run_planning.parse_config(["--preset", "lewm"]).agent
@@ -382,7 +393,7 @@ def test_settings_survive_json_and_lie_flat_in_results(planner):
     [
         (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi"),
         (["--planner", "math:pi"], "3.14.* is no planner"),
-        (["--preset", "lwm"], "unknown preset 'lwm'; did you mean lewm"),
+        (["--preset", "lwm"], "unknown planning preset 'lwm'; did you mean lewm"),
     ],
 )
 def test_a_wrong_choice_is_one_line(options, message):

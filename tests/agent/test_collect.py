@@ -1,7 +1,9 @@
 import functools
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,13 +67,17 @@ def test_data_are_what_the_simulator_does(tmp_path, in_process):
     np.testing.assert_array_equal(data.qpos[19], env.qpos)
 
 
-def test_a_collection_says_how_it_was_made_and_its_seed_decides_every_episode(tmp_path, in_process):
+def test_a_collection_says_how_it_was_made_and_its_seed_decides_every_episode(tmp_path, in_process, monkeypatch):
+    planning = {"horizon": 3, "planner": {"name": "icem"}}
+    monkeypatch.setitem(TASKS._values, "reacher", replace(envs.get_task("reacher"), planning=planning))
     first = Dataset(collect(config(tmp_path / "a.h5")), task="reacher")
     other = Dataset(collect(config(tmp_path / "b.h5", seed=1, policy="held")), task="reacher")
     assert (first.info.task, first.info.seed, first.info.data_policy) == ("reacher", 0, "uniform")
     assert (other.info.seed, other.info.data_policy) == (1, "held")
     assert (first.info.action_block, first.info.action_repeat, first.info.angles) == (5, 2, (True, True))
     assert first.info.simulator == simulator_version()
+    assert (first.info.action_low, first.info.action_high) == ((-1, -1), (1, 1))
+    assert json.loads(first.info.planning) == planning
     starts = np.concatenate([data.qpos[::5] for data in (first, other)])
     assert len(np.unique(starts, axis=0)) == 10
 
@@ -125,12 +131,41 @@ def test_an_interruption_changes_nothing_and_loses_nothing(tmp_path, in_process,
     assert [path.name for path in tmp_path.iterdir() if "cut" in path.name] == ["cut.h5"]
 
 
+class Killed(Exception):
+    pass
+
+
 def test_other_settings_do_not_mix_into_an_unfinished_collection(tmp_path, in_process, monkeypatch):
-    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
         collect(config(tmp_path / "d.h5"))
     with pytest.raises(UserError, match="holds work with other settings: seed is 0 there and 1 now"):
         collect(config(tmp_path / "d.h5", seed=1))
+    monkeypatch.setitem(TASKS._values, "reacher", replace(envs.get_task("reacher"), episode_len=10))
+    with pytest.raises(UserError, match="holds work with other settings: episode_len is 20 there and 10 now"):
+        collect(config(tmp_path / "d.h5"))
+
+
+def hold_still(action, env, block, rng):
+    return lambda picture: np.full((block, 2), action, np.float32)
+
+
+def test_what_a_policy_has_learned_since_does_not_mix_into_an_unfinished_collection(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(Killed))
+    for action, error, message in ((0.1, Killed, "^$"), (0.2, UserError, "settings: policy_digest is")):
+        monkeypatch.setitem(DATA_POLICIES._values, "learned", functools.partial(hold_still, action))
+        with pytest.raises(error, match=message):
+            collect(config(tmp_path / "d.h5", policy="learned"))
+
+
+def test_an_unfinished_collection_goes_on_to_more_episodes(tmp_path, in_process, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            collect(config(tmp_path / "more.h5"))
+    whole, more = (contents(collect(config(tmp_path / f"{name}.h5", num_episodes=6))) for name in ("whole", "more"))
+    for ours, theirs in zip(more, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_existing_data_are_never_overwritten(tmp_path):
@@ -273,6 +308,9 @@ def test_an_episode_is_cut_where_the_simulation_diverges_and_that_is_said(tmp_pa
     assert data.ep_len.tolist() == [5, 3, 5, 1, 5]  # whole blocks of 5 only
     assert data.pixels[:, 0, 0, 0].tolist() == [0, 5, 10, 15, 20, 0, 5, 10, 0, 5, 10, 15, 20, 0, 0, 5, 10, 15, 20]
     assert "2 of 5 episodes are shorter" in caplog.text
+    caplog.clear()
+    collect(config(tmp_path / "steps.h5", task="fragile", every_step=True))
+    assert "2 of 5 episodes are shorter" in caplog.text
 
 
 def test_a_run_of_which_most_is_cut_stops_with_one_line_every_time(tmp_path, fragile, monkeypatch):
@@ -318,16 +356,16 @@ if __name__ != "stranger":
     DATA_POLICIES.register("still", still)
 if __name__ == "__main__":
     for task, policy in (("arm", "still"), ("stranger:arm", "stranger:still")):
-        collect(CollectConfig(task, policy, num_episodes=3, num_processes=2, output=f"{task[:3]}.h5"))
+        collect(CollectConfig(task, policy, num_episodes=3, num_processes=2))
 """
 
 
 def test_tasks_and_policies_of_a_strangers_file_and_of_the_running_script_reach_the_workers(tmp_path):
     (tmp_path / "stranger.py").write_text(STRANGER)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JEPA_MPC_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "stranger.py"], cwd=tmp_path, check=True, env=environment)
-    for path, task in (("arm.h5", "arm"), ("str.h5", "stranger:arm")):
-        data = Dataset(tmp_path / path, task=task)
+    for path, task in (("arm.h5", "arm"), ("stranger/arm.h5", "stranger:arm")):
+        data = Dataset(tmp_path / "data" / path, task=task)
         assert (data.action[~np.isnan(data.action)] == 0.25).all()
         assert data.ep_len.tolist() == [3] * 3
         assert data.info.action_low == (-1, -1)

@@ -17,6 +17,7 @@ from test_agent import BLOCK, SEARCH, SPACE, PointModel, agent_with, picture_of
 
 from jepa_mpc.agent import planning_agent
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig, Plan, PlannerConfig
@@ -110,6 +111,16 @@ def test_seeds_may_be_numpys_and_pictures_lists_of_arrays():
 def test_bounds_that_cannot_serve_are_refused(low, high, message):
     with pytest.raises(UserError, match=message):
         agent_in(SimpleNamespace(low=np.array(low), high=np.array(high)))
+
+
+def test_bounds_are_rounded_inward_and_stay_in_order():
+    low, high = np.array([0.1, -0.7, 0.1]), np.array([0.7, 0.1, 0.1])  # the last is fixed
+    least, most = checked_bounds(SimpleNamespace(low=low, high=high), "the agent")
+    assert least.dtype == most.dtype == np.float32
+    assert (least[:2] >= low[:2]).all()
+    assert (most <= high).all()
+    assert least[2] == most[2]
+    np.testing.assert_allclose([least, most], [low, high], atol=1e-7)
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -327,3 +338,7 @@ def test_bounds_and_block_are_the_checkpoints(tmp_path):
     block = agent.act(pictures)
     assert (agent.action_block, block.shape) == (10, (1, 10, 1))
     assert ((block >= 0.25) & (block <= 0.5)).all()
+    narrower = gym.spaces.Box(0.3, 0.4, (1,), np.float32)
+    agent = PlanningAgent.load(tmp_path / "other", bounds=narrower)
+    agent.reset(pictures, [0])
+    assert all(narrower.contains(action) for action in agent.act(pictures)[0])

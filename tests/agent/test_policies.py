@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_mpc import envs
-from jepa_mpc.agent.data_policies import DATA_POLICIES
-from jepa_mpc.agent.data_policies.base import scripted
-from jepa_mpc.agent.data_policies.coloured import coloured_noise
+from jepa_mpc.agent.data_policies import DATA_POLICIES, one_by_one
+from jepa_mpc.agent.data_policies.noise import coloured_noise
 from jepa_mpc.envs.suites import two_room
 
 
@@ -59,7 +58,8 @@ def test_coloured_noise_has_its_spectrum(exponent):
     frequencies = np.fft.rfftfreq(1024)[4:400]
     slope = np.polyfit(np.log(frequencies), np.log(power.mean(1)[4:400]), 1)[0]
     assert slope == pytest.approx(-exponent, abs=0.1)
-    assert coloured_noise(1024, (3,), exponent, rng).std(0) == pytest.approx(np.ones(3))
+    noise = coloured_noise(1024, (3,), exponent, rng)
+    np.testing.assert_allclose([noise.mean(0), noise.std(0)], [[0] * 3, [1] * 3], atol=1e-9)
 
 
 def test_held_actions_last_up_to_two_blocks():
@@ -73,16 +73,24 @@ def test_held_actions_last_up_to_two_blocks():
 def test_scripted_policies_see_each_action_done_before_they_choose_the_next():
     env, seen = envs.make("two_room"), []
 
-    def controller():
-        seen.append(env.qpos)
-        return np.array([3.0, 0.0])  # beyond the bounds
+    def actions():
+        while True:
+            seen.append(env.qpos)
+            yield np.array([3.0, 0.0])  # beyond the bounds
 
     env.reset(seed=0)
     env.set_pose([30.0, 150.0])
-    for action in scripted(env, 3, controller)(None):
+    for action in one_by_one(env, 3, actions())(None):
         env.advance(action)
         assert action.tolist() == [1, 0]
     np.testing.assert_array_equal(np.array(seen)[:, 0], [30, 35, 40])
+
+
+def test_the_walkers_noise_is_twice_the_largest_action():
+    env = envs.make("two_room")
+    env.reset(seed=0)
+    at_the_bounds = (np.abs(actions_of("two_room_walker", env, num_blocks=200)) == 1).mean()
+    assert 0.55 < at_the_bounds < 0.75  # of a normal number of std 2, 0.62 to 0.66 lie beyond 1 from up to 1 off
 
 
 def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():

@@ -1,12 +1,17 @@
 """The agents that planning is compared with: each is given what it says it is given, and no more."""
 
 import json
+import os
+import shutil
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from line import LINE, Line, register
@@ -16,18 +21,19 @@ from torch.utils.tensorboard import SummaryWriter
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
-from jepa_mpc.agent.data_policies.sac import load_policy
-from jepa_mpc.agent.data_policies.train_sac import StateEnv
-from jepa_mpc.agent.rivals import RIVALS, Rival, dreamer_env, her, train_dreamer
+from jepa_mpc.agent.data_policies.sac import Actor, load_actor, normalise, read_state
+from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
+from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, ours, train_dreamer, train_her
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
-from jepa_mpc.agent.rivals.goals import draw_pose
 from jepa_mpc.agent.rivals.oracle import OracleAgent
+from jepa_mpc.agent.rivals.train_her import GoalStateEnv, HerConfig
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.goal_tasks import goal_tasks, sample_pair
+from jepa_mpc.eval.pairs import held_out_pairs, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig, ICEMConfig
+from jepa_mpc.world_model.checkpoint import load_info
 
 SPEC = envs.get_task("reacher")
 ANGLES = (True, False, True)
@@ -45,7 +51,7 @@ def line(monkeypatch):
 
 @pytest.fixture(scope="module")
 def far(env, tmp_path_factory):
-    return goal_tasks(env, SPEC, 5, 3, tmp_path_factory.mktemp("goals"), far=True)
+    return held_out_pairs(env, SPEC, 5, 3, tmp_path_factory.mktemp("goals"), far=True)
 
 
 def test_the_oracle_tries_plans_in_the_simulator(env, far):
@@ -92,6 +98,26 @@ def test_the_oracle_weighs_effort_and_reduces_the_distance_as_the_planner_does(l
     assert np.ptp(loose) > 0.1
 
 
+def first_block(agent, goal):
+    pictures = np.zeros((1, 8, 8, 3), np.uint8)
+    agent.reset(pictures, [0])
+    agent.look(np.zeros((1, 1)), np.array([[goal]]))
+    return agent.act(pictures)
+
+
+def test_reset_forgets_goal_and_plan_of_the_trial_before(line):
+    used, fresh = (OracleAgent("line", AgentConfig()) for _ in range(2))
+    first_block(used, -4.0)
+    np.testing.assert_array_equal(first_block(used, 4.0), first_block(fresh, 4.0))
+    # An actor that goes where the goal is: of x, the goal, x and the velocity it reads the second.
+    zeros, layer = np.zeros(1, np.float32), np.array([[0, 1, 0, 0]], np.float32)
+    weights = {"state_mean": np.zeros(4), "state_std": np.ones(4), "mean.weight": layer, "mean.bias": zeros}
+    weights |= {"log_std.weight": 0 * layer, "log_std.bias": zeros}
+    agent = her.HerAgent("line", Actor(weights, np.array([-2.0]), np.array([1.0])))
+    for goal in (0.5, -0.25):
+        np.testing.assert_allclose(first_block(agent, goal), [[[1.5 * np.tanh(goal) - 0.5]]], rtol=1e-6)
+
+
 def test_the_oracle_reaches_far_goals(env, far):
     search = ICEMConfig(num_samples=24, num_iterations=2, num_elites=4)
     agent = OracleAgent("reacher", AgentConfig(horizon=2, planner=search))
@@ -100,22 +126,26 @@ def test_the_oracle_reaches_far_goals(env, far):
     assert all(record.success for record in records)
 
 
+def features_of(qpos, angles=ANGLES):
+    return read_state(SimpleNamespace(qpos=qpos, qvel=np.zeros(0)), angles)
+
+
 @given(st.lists(st.floats(-20, 20), min_size=3, max_size=3))
 def test_a_pose_survives_its_features(qpos):
-    back = her.pose_of(her.pose_features(np.array(qpos), ANGLES), ANGLES)
+    back = train_her.pose_of(features_of(np.array(qpos)), ANGLES)
     difference = back - np.array(qpos)
     wrapped = np.where(ANGLES, (difference + np.pi) % (2 * np.pi) - np.pi, difference)
     np.testing.assert_allclose(wrapped, 0, atol=1e-5)
 
 
 def test_hindsight_rewards_what_the_task_calls_success(env):
-    state_env = her.GoalStateEnv(env, SPEC, 0, 200)
+    state_env = GoalStateEnv(env, SPEC, 0, 200)
+    mean, std = state_env.mean[:4], state_env.std[:4]
     rng = np.random.default_rng(0)
     goals = rng.uniform(-2, 2, (200, 2))
     poses = goals + rng.uniform(-0.08, 0.08, (200, 2)) + 2 * np.pi * rng.integers(-1, 2, (200, 1)) * [1, 0]
     rewards = state_env.compute_reward(
-        np.stack([her.pose_features(pose, SPEC.angles) for pose in poses]),
-        np.stack([her.pose_features(goal, SPEC.angles) for goal in goals]),
+        *(np.stack([(features_of(pose, SPEC.angles) - mean) / std for pose in each]) for each in (poses, goals)),
         None,
     )
     wanted = [SPEC.pose.success(pose, goal) - 1.0 for pose, goal in zip(poses, goals, strict=True)]
@@ -123,14 +153,16 @@ def test_hindsight_rewards_what_the_task_calls_success(env):
     np.testing.assert_array_equal(rewards, wanted)
 
 
-def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
+def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    place = tmp_path / "runs/benchmark/reacher/her-seed0"
     sac = pytest.importorskip("stable_baselines3").SAC
     learners = []
     learn = sac.learn
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sac, "learn", lambda self, *args, **kw: (learners.append(self), learn(self, *args, **kw))[1])
-        folder = her.train(her.HerConfig(output=tmp_path, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
-    actor, info = load_policy(folder, "reacher")
+        folder = train_her.train(HerConfig(output=place, num_steps=130, random_steps=110, hidden_sizes=(16, 16)))
+    actor, info = load_actor(folder, "reacher")
     agent = her.HerAgent("reacher", actor)
     assert isinstance(agent, PrivilegedAgent)
     agent.reset(far.goal_picture, [0, 1, 2])
@@ -140,38 +172,68 @@ def test_the_exported_actor_acts_as_stable_baselines3_would(env, far, tmp_path):
     state_env = learners[0].get_env().envs[0].unwrapped
     for i in range(3):
         state_env._env.set_state(far.start_state[i])
-        state_env._goal = her.pose_features(far.goal_qpos[i], SPEC.angles)
+        goal = features_of(far.goal_qpos[i], SPEC.angles)
+        state_env._goal = normalise(goal, state_env.mean[:4], state_env.std[:4])
         wanted, _ = learners[0].predict(state_env._observe(), deterministic=True)
         np.testing.assert_allclose(actions[i, 0], wanted, atol=1e-5)
-    assert info.num_steps == 130
+    assert info.num_steps == 200  # whole episodes
+    facts = RIVALS["her"].make("reacher", 0)[1]  # 14 numbers go in: twice a pose of 4, and it again with velocities
+    assert (facts.steps, facts.parameters) == (200, (14 + 1) * 16 + (16 + 1) * 16 + 2 * (16 + 1) * 2)
 
 
 def test_hindsight_learns_by_the_settings(env, far, tmp_path):
-    sac = pytest.importorskip("stable_baselines3").SAC
-    learners = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sac, "learn", lambda self, *args, **kw: learners.append(self))
-        config = her.HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
-        her.train(config)
-    (learner,) = learners
+    pytest.importorskip("stable_baselines3")
+    config = HerConfig(output=tmp_path, num_steps=300, random_steps=20, num_hindsight=3, discount=0.9)
+    learner = build_sac(config, GoalStateEnv(env, SPEC, 0, 20), config.num_hindsight)
     assert (learner.gamma, learner.batch_size, learner.learning_rate) == (0.9, 256, 1e-3)
     assert (learner.learning_starts, learner.buffer_size) == (20, 300)
     assert learner.replay_buffer.her_ratio == pytest.approx(3 / 4)  # three put in, for each that was asked for
 
 
+def test_a_killed_training_with_hindsight_goes_on_to_the_same_weights(line, tmp_path, monkeypatch):
+    pytest.importorskip("stable_baselines3")
+    small = {"task": "line", "num_steps": 4 * LINE.far_budget, "random_steps": LINE.far_budget, "hidden_sizes": (8,)}
+    whole = train_her.train(HerConfig(**small, output=tmp_path / "whole", save_every=1))
+    begin, begun = GoalStateEnv._begin, []
+
+    def begin_until_killed(self):
+        begun.append(self.episode)
+        if begun[-1] == 4:
+            raise KeyboardInterrupt
+        begin(self)
+
+    killed = HerConfig(**small, output=tmp_path / "killed", save_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(GoalStateEnv, "_begin", begin_until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_her.train(killed)
+    assert begun == [1, 2, 3, 4]
+    assert (tmp_path / "killed/state.safetensors").exists()
+    train_her.train(killed)
+    expected, found = (load_file(folder / "actor.safetensors") for folder in (whole, tmp_path / "killed"))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_hindsight_needs_an_episode_before_it_learns(tmp_path):
+    with pytest.raises(UserError, match="--random-steps must be at least 100, an episode's length, not 99"):
+        train_her.train(HerConfig(output=tmp_path / "run", random_steps=99))
+    assert not (tmp_path / "run").exists()
+
+
 def test_hindsights_task_lasts_as_long_as_far_goals_do_and_asks_for_another_each_time(line):
-    env, again, other = (her.GoalStateEnv(Line(), LINE, seed, 50) for seed in (0, 0, 1))
+    env, again, other = (GoalStateEnv(Line(), LINE, seed, 50) for seed in (0, 0, 1))
     goals = []
     for _ in range(10):
         seen = env.reset()[0]
         np.testing.assert_equal(seen, again.reset()[0])
         goals.append((float(seen["desired_goal"][0]), float(other.reset()[0]["desired_goal"][0])))
-        env._env.set_pose(seen["desired_goal"])
+        env._env.set_pose(seen["desired_goal"] * env.std[:1] + env.mean[:1])
         for step in range(LINE.far_budget):
             seen, reward, terminated, truncated, _ = env.step(np.array([0.4 if step == 0 else 0.2]))
             assert reward == (0 if step == 0 else -1)  # 0.4 and 0.6 away, or farther
             assert (terminated, truncated) == (False, step == LINE.far_budget - 1)
-        np.testing.assert_allclose(seen["achieved_goal"] - seen["desired_goal"], 1.8, rtol=1e-5)
+        np.testing.assert_allclose((seen["achieved_goal"] - seen["desired_goal"]) * env.std[:1], 1.8, rtol=1e-5)
     assert len({goal for pair in goals for goal in pair}) > 10
 
 
@@ -197,7 +259,7 @@ def test_no_rival_learns_from_a_held_out_episode(line, monkeypatch, tmp_path):
     held_out = set(began)
     assert len(held_out) >= 30
     began.clear()
-    for learner in (GoalEnv("line", "dense", 0), her.GoalStateEnv(Line(), LINE, 0, 50), StateEnv(Line(), LINE, 0, 50)):
+    for learner in (GoalEnv("line", "dense", 0), GoalStateEnv(Line(), LINE, 0, 50), StateEnv(Line(), LINE, 0, 50)):
         for _ in range(20):
             learner.reset()
     assert len(set(began)) > 100
@@ -257,6 +319,12 @@ def test_dreamers_own_reward_is_the_simulators():
         GoalEnv("two_room", "own", seed=0)
 
 
+def test_dreamers_episodes_of_its_own_reward_are_the_tasks(line):
+    env = GoalEnv("line", "own", seed=0)
+    env.reset()
+    assert [env.step(np.ones(1))[3] for _ in range(LINE.episode_len)] == [False] * 9 + [True]
+
+
 def test_a_part_of_the_pose_that_never_moves_is_paid_within_the_tolerance(monkeypatch):
     pose = np.array([0.5, 1.0])
     monkeypatch.setattr(dreamer_env, "draw_pose", lambda env, spec, rng: pose)
@@ -284,13 +352,15 @@ def test_dreamers_impossible_settings_are_refused(settings, message):
 
 def test_sheeprl_is_told_decisions_where_we_count_steps(tmp_path):
     config = train_dreamer.DreamerConfig(
-        num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100
+        num_steps=1000, action_repeat=4, updates_per_step=0.1, random_steps=200, save_every=100, seed=2
     )
     said = dict(each.split("=", 1) for each in train_dreamer.overrides(config, tmp_path, None))
     assert int(said["algo.total_steps"]) == 250
     assert int(said["algo.learning_starts"]) == 50
     assert int(said["checkpoint.every"]) == 25
     assert float(said["algo.replay_ratio"]) * 250 == pytest.approx(0.1 * 1000)
+    assert int(said["seed"]) == 2000  # far from other seeds', on from which simulators are counted
+    assert float(said["algo.gamma"]) == config.discount
 
 
 def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypatch):
@@ -303,6 +373,8 @@ def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypat
         layer = torch.full((2, 3, 5, 5), float(decisions)).to(memory_format=torch.channels_last)
         state = {part: {"layer": layer.clone()} for part in train_dreamer.PARTS}
         torch.save(state, version / f"checkpoint/ckpt_{decisions}_0.ckpt")
+        for path, when in (("config.yaml", 1000), (f"checkpoint/ckpt_{decisions}_0.ckpt", 1060 + 30 * number)):
+            os.utime(version / path, (when, when))
         with SummaryWriter(str(version)) as writer:
             writer.add_scalar("Rewards/rew_avg", 0.5 * decisions, decisions)
     train_dreamer.export(tmp_path, {"task": "reacher", "reward": "dense", "action_repeat": 4})
@@ -310,7 +382,7 @@ def test_what_dreamer_keeps_is_by_steps_and_beside_baselines(tmp_path, monkeypat
     assert kept["training_returns"] == [[100, 12.5], [200, 25.0]]
     assert {name: len(returns) for name, returns in kept["baseline_returns"].items()} == {"random": 3, "do_nothing": 3}
     assert all(0 < earned < SPEC.budget for returns in kept["baseline_returns"].values() for earned in returns)
-    assert list(kept["learning_seconds"]) == ["100", "200"]
+    assert kept["learning_seconds"] == {"100": 60, "200": 60 + 90}
     assert kept["sheeprl"] == {"number": 1}
     for steps, decisions in ((100, 25), (200, 50)):
         stored = load_file(tmp_path / f"actors/{steps}.safetensors")
@@ -334,8 +406,10 @@ def test_agents_that_see_state_say_so():
 
 def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp_path, monkeypatch):
     monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
-    assert list(RIVALS) == ["jepa", "jepa_short", "dreamer", "sac", "inverse", "gcbc", "random", "do_nothing", "oracle"]
+    assert list(RIVALS) == ["jepa", "jepa_short", "dreamer", "her", "inverse", "gcbc", "random", "do_nothing", "oracle"]
     assert all(isinstance(RIVALS[name], Rival) for name in RIVALS)
+    assert all(RIVALS[name].label for name in RIVALS)
+    assert RIVALS["dreamer"].venv.is_absolute()  # so that it is found from any folder
     commands = [command for name in RIVALS for command in RIVALS[name].train("reacher", 1)]
     assert all(command[:3] == [sys.executable, "-m", "jepa_mpc"] for command in commands)
     assert {command[3] for command in commands} == COMMANDS.keys() & {
@@ -346,3 +420,50 @@ def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp
     )
     monkeypatch.chdir(tmp_path)
     assert RIVALS["my_rivals:STATUE"].seeds == (7,)
+
+
+def options_of(command):
+    return dict(zip(command[4::2], command[5::2], strict=True))
+
+
+def test_trainings_are_of_the_seed_and_of_the_bundled_checkpoints_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    bundled = load_info("reacher")
+    bundled = replace(bundled, data={**bundled.data, "num_episodes": 70, "seed": 5})
+    monkeypatch.setattr(ours, "load_info", lambda name: bundled)
+    place = tmp_path / "runs/benchmark/reacher"
+    collect, train = map(options_of, RIVALS["jepa"].train("reacher", 2))
+    assert collect == {"--task": "reacher", "--num-episodes": "70", "--seed": "5"}
+    assert (train["--seed"], train["--output"]) == ("2", str(place / "jepa-seed2"))
+    collect, train = map(options_of, RIVALS["jepa_short"].train("reacher", 2))
+    assert (collect["--num-episodes"], collect["--seed"]) == ("150", "2")  # of 200 steps each
+    assert (train["--seed"], train["--data"]) == ("2", collect["--output"])
+    _, train = map(options_of, RIVALS["gcbc"].train("reacher", 2))
+    assert (train["--kind"], train["--seed"], train["--output"]) == ("gcbc", "2", str(place / "gcbc-seed2"))
+
+
+def test_an_agent_without_a_search_has_none_and_has_cost_its_encoder_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    task, bundled = "gym/Pusher-v5", ROOT / "checkpoints/gym/Pusher-v5"
+    place = tmp_path / "runs/benchmark" / task / "gcbc-seed1"
+    place.mkdir(parents=True)
+    shutil.copy(bundled / "gcbc.safetensors", place)
+    agent, facts = RIVALS["gcbc"].make(task, 1)
+    assert agent.config.planner.num_iterations == 0
+    assert facts.learning_seconds > load_info(task).learning_seconds
+    assert (facts.steps, facts.rewards) == (6400 * envs.get_task(task).episode_len, False)
+
+
+def test_dreamer_is_the_youngest_actor_and_its_stages_the_older_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
+    monkeypatch.setattr(dreamer, "DreamerAgent", lambda path: SimpleNamespace(action_block=5, num_parameters=7))
+    rival, actors = RIVALS["dreamer"], tmp_path / "runs/benchmark/reacher/dreamer-seed0/actors"
+    assert rival.train("reacher", 0)
+    actors.mkdir(parents=True)
+    for steps in (20_000, 90_000, 110_000):
+        (actors / f"{steps}.safetensors").touch()
+    (actors / "config.json").write_text(json.dumps({"learning_seconds": {"20000": 2, "90000": 9, "110000": 11}}))
+    assert not rival.train("reacher", 0)
+    _, facts = rival.make("reacher", 0)
+    assert (facts.steps, facts.pictures, facts.learning_seconds, facts.parameters) == (110_000, 22_000, 11, 7)
+    assert [facts.steps for _, facts in rival.stages("reacher", 0)] == [20_000, 90_000, 110_000]

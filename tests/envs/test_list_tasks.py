@@ -42,6 +42,8 @@ def test_one_task_is_shown_in_full(tmp_path):
     assert shown["period"] == "40 ms a step, 200 ms a block"
     assert shown["coordinates"] == "2; angles: 1"
     assert shown["reached"] == "within 0.02 of the range: distance of 0 / 3.6; angle of 1 / 6.28"
+    assert shown["goal"] == "25 steps ahead in 50; of another episode in 100"
+    assert shown["data"] == "episodes of 200 steps by pink"
     assert shown["checkpoint"] == "bundled"
     picture = np.asarray(Image.open(tmp_path / "cartpole.png"))
     np.testing.assert_array_equal(picture, envs.make("cartpole").reset(seed=0)[0])

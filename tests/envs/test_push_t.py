@@ -6,6 +6,7 @@ from gymnasium.utils.env_checker import check_env
 
 pusht = pytest.importorskip("gym_pusht.envs.pusht")
 
+from jepa_mpc import envs
 from jepa_mpc.agent.collect import run_episode
 from jepa_mpc.agent.data_policies.push_t import push_t_pusher
 from jepa_mpc.envs import EnvError
@@ -219,9 +220,9 @@ def test_the_block_frame_is_the_simulators():
 
 def test_without_gym_pusht_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gym_pusht.envs", None)
-    push_t._import_library.cache_clear()
+    monkeypatch.delitem(sys.modules, push_t.__name__)
     with pytest.raises(EnvError, match=r"pip install -e '\.\[push-t\]'") as caught:
-        PushTEnv()
+        envs.make("push_t")
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ MODULE = """
 from dataclasses import replace
 from jepa_mpc import envs
 
-arm = replace(envs.get_task("two_room"), name="arm", budget=70)
+arm = replace(envs.get_task("two_room"), name="arm", budget=70, image_size=32)
 def by_function():
     return replace(arm, budget=80)
 def of_another_kind():
@@ -48,6 +48,7 @@ def test_a_strangers_task_has_the_name_that_was_asked_for(stranger, attribute, b
     ((in_worker, picture),) = run_parallel(first_picture, [(name,)], 1)  # it imports the module by that name alone
     assert in_worker == budget
     np.testing.assert_array_equal(picture, envs.make(name).reset(seed=0)[0])
+    assert picture.shape == (32, 32, 3)  # the task's own
 
 
 def test_a_registered_task_is_listed_and_goes_by_its_name(stranger):

@@ -86,7 +86,7 @@ def test_a_clone_without_runs_draws_the_table_from_stored_rows(monkeypatch, tmp_
     config = AgentsConfig(output=tmp_path / "reacher")
     book = Book(AgentRow, folder)
     done = {n for n in RIVALS if all(book.find(row_name(n, s), asked(n, s, config)) for s in RIVALS[n].seeds)}
-    assert {"dreamer", "sac", "inverse", "random", "do_nothing"} <= done
+    assert {"dreamer", "her", "inverse", "random", "do_nothing"} <= done
     config = replace(config, agents=",".join(done))
     assert write_agent_table(config).read_text() == (folder / "agents.md").read_text()
 

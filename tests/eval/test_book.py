@@ -53,6 +53,7 @@ def test_a_damaged_row_is_measured_again(book, content):
             {"asked": ASKED | {"task": "cube"}, "rate": 0.5, "steps": []},
             "a.json is a row of another table: task is cube",
         ),
+        ({"asked": ASKED | {"seed": 1}, "rate": 0.5, "steps": []}, "seed is 1 there and None now"),
         ({"asked": ASKED | {"num_episodes": 200}}, "num_episodes is 200 there and 2 now; choose another --output"),
         ({"asked": ASKED, "rate": "high", "steps": []}, "a.json: rate must be float, not 'high'"),
         ({"asked": ASKED, "steps": []}, "a.json: rate is missing"),

@@ -7,8 +7,8 @@ from jepa_mpc import envs
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.collect import find_policy, run_episode
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval.goal_tasks import GoalTasks, _load, goal_tasks, sample_pair, suite_tasks
 from jepa_mpc.eval.metrics import summarise, summarise_returns
+from jepa_mpc.eval.pairs import Pairs, _load, held_out_pairs, sample_pair, suite_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS, first_kept
 from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.seeds import episode_rng
@@ -23,7 +23,7 @@ def env():
 
 @pytest.fixture(scope="module")
 def tasks(env, tmp_path_factory):
-    return goal_tasks(env, SPEC, 11, 6, tmp_path_factory.mktemp("goals"))
+    return held_out_pairs(env, SPEC, 11, 6, tmp_path_factory.mktemp("goals"))
 
 
 class Watched:
@@ -68,18 +68,18 @@ def test_pairs_start_unsolved_and_show_their_goal(env, tasks):
 
 
 def test_fewer_pairs_are_the_first_of_more_and_are_stored_once(env, tasks, tmp_path, monkeypatch):
-    three = goal_tasks(env, SPEC, 11, 3, tmp_path)
-    six = goal_tasks(env, SPEC, 11, 6, tmp_path)
+    three = held_out_pairs(env, SPEC, 11, 3, tmp_path)
+    six = held_out_pairs(env, SPEC, 11, 6, tmp_path)
     for name in vars(tasks):
         np.testing.assert_array_equal(getattr(three, name), getattr(tasks, name)[:3])
         np.testing.assert_array_equal(getattr(six, name), getattr(tasks, name))
-    monkeypatch.setattr("jepa_mpc.eval.goal_tasks.sample_pair", None)  # would fail if anything were simulated again
-    assert len(goal_tasks(env, SPEC, 11, 5, tmp_path)) == 5
+    monkeypatch.setattr("jepa_mpc.eval.pairs.sample_pair", None)  # would fail if anything were simulated again
+    assert len(held_out_pairs(env, SPEC, 11, 5, tmp_path)) == 5
 
 
 def test_stored_pairs_that_are_damaged_are_made_again(env, tasks, tmp_path):
     """Cut, empty, or with any one bit flipped: what is used is what was simulated."""
-    goal_tasks(env, SPEC, 11, 2, tmp_path)
+    held_out_pairs(env, SPEC, 11, 2, tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_stored_pairs_that_are_damaged_are_made_again(env, tasks, tmp_path):
     for content in damaged:
         path.write_bytes(content)
         assert _load(path, env) == []
-    pairs = goal_tasks(env, SPEC, 11, 2, tmp_path)
+    pairs = held_out_pairs(env, SPEC, 11, 2, tmp_path)
     for name in vars(tasks):
         np.testing.assert_array_equal(getattr(pairs, name), getattr(tasks, name)[:2])
     assert path.read_bytes() == whole
@@ -148,7 +148,7 @@ def test_no_pair_is_of_an_episode_that_was_collected(env):
     for index in range(20):
         sample_pair(watched, short, 11, index, far=index % 2 == 1)
     for suite_task in SPEC.suite:
-        suite_tasks(watched, suite_task, 11, 20)
+        suite_pairs(watched, suite_task, 11, 20)
     held_out = {tuple(episode[0][1]) for episode in watched.episodes}
     assert len(trained_on) == 40
     assert len(held_out) >= 70
@@ -166,7 +166,7 @@ def test_pairs_are_of_the_tasks_own_data_policy():
 
 
 def test_far_goals_are_at_rest(env, tmp_path):
-    far = goal_tasks(env, SPEC, 11, 6, tmp_path, far=True)
+    far = held_out_pairs(env, SPEC, 11, 6, tmp_path, far=True)
     for i in range(6):
         env.set_state(far.start_state[i])
         assert not SPEC.pose.success(env.qpos, far.goal_qpos[i])
@@ -179,7 +179,7 @@ def test_far_goals_are_at_rest(env, tmp_path):
 @pytest.mark.parametrize("task", SPEC.suite, ids=lambda task: task.name)
 def test_suite_goals_show_a_pose_that_earns_the_reward(task):
     env = task.make(64, True)
-    tasks = suite_tasks(env, task, 3, 5)
+    tasks = suite_pairs(env, task, 3, 5)
     targets = []
     for i in range(5):
         env.set_state(tasks.goal_state[i])
@@ -199,7 +199,7 @@ def test_rewards_are_the_suites_own():
     task = SPEC.suite[0]
     env, reference = task.make(64, True), suite.load("reacher", "easy", task_kwargs={"random": 5})
     reference.reset()
-    tasks = suite_tasks(env, task, 0, 1)
+    tasks = suite_pairs(env, task, 0, 1)
     env.set_state(tasks.goal_state[0])
     with reference.physics.reset_context():
         reference.physics.data.qpos[:] = env.qpos
@@ -256,7 +256,7 @@ def test_success_is_the_first_step_within_tolerance(env):
         errors = [SPEC.pose.error(pose, path[-1]) for pose in path]
         expected.append((next(i for i, e in enumerate(errors, 1) if e < SPEC.pose.tolerance), min(errors), errors[-1]))
         goals.append(env.get_state()), pictures.append(env.render()), poses.append(path[-1])
-    tasks = GoalTasks(*(np.stack(x) for x in (starts, goals, poses, pictures)))
+    tasks = Pairs(*(np.stack(x) for x in (starts, goals, poses, pictures)))
     trial = Trial(env, SPEC, tasks, STANDARD, seed=0, budget=20)
     records, traces = trial.run(Replay(blocks))
     assert [record.success for record in records] == [True] * 3
@@ -315,7 +315,7 @@ def test_protocols_judge_the_same_trajectory_by_their_own_rules(env):
     env.set_pose([0.5, 0.5])
     start, picture = env.get_state(), env.render()
     env.set_pose([0.5, 0.54])  # within 0.05 rad, and 0.12 m × 0.04 = 0.005 m of the fingertip
-    tasks = GoalTasks(start[None], env.get_state()[None], env.qpos[None], picture[None])
+    tasks = Pairs(start[None], env.get_state()[None], env.qpos[None], picture[None])
     still = np.zeros((1, 1, 5, 2), np.float32)
     away = np.ones((1, 3, 5, 2), np.float32)
     steps = {}

@@ -15,14 +15,22 @@ from PIL import Image
 from watching import KINDS, assert_asked_the_pairs, watch_agents
 
 from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
-from jepa_mpc.eval import measure, run_planning
+from jepa_mpc.eval import measure, report, run_planning
+from jepa_mpc.eval.metrics import Rate
 from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.results import PairResults, PictureResults, SuiteResults
-from jepa_mpc.eval.results import read_results as read_back
 from jepa_mpc.eval.run_planning import RunConfig, evaluate
 from jepa_mpc.places import HOME_VARIABLE
-from jepa_mpc.settings import to_json
+from jepa_mpc.planners import CEMConfig
+from jepa_mpc.settings import read, to_json
+from jepa_mpc.world_model.model.encoder import EncoderConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+
+
+def read_back(path, kind=PairResults):
+    return read(kind, json.loads(path.read_text()), path)
 
 
 @pytest.fixture
@@ -91,6 +99,9 @@ def test_the_table_says_what_results_json_says(finished):
     assert f"{results['success_rate']:.1%}" in table
     assert f"n = {results['num_episodes']}" in table
     assert f"median {results['decision_ms']['median']:.1f} ms" in table
+    stored = read_back(folder / "results.json")
+    stored = dataclasses.replace(stored, first_hit=Rate(0.75, 0, 1), held=Rate(0.5, 0, 1), strict=Rate(0.25, 0, 1))
+    assert dict(report.describe(stored, None))["touched / held / strict"] == "75.0% / 50.0% / 25.0%"
 
 
 def test_the_same_seed_gives_the_same_episodes(command, read_results, tmp_path):
@@ -123,7 +134,9 @@ def test_every_agent_is_asked_the_same_pairs(command, read_results, tmp_path, mo
     env, spec = envs.make("reacher"), envs.get_task("reacher")
     assert_asked_the_pairs(seen, env, spec, tmp_path, seed=seed, num_pairs=3, far=protocol == "far")
     # At random one of the three is reached, under these seeds; what each baseline came to stands under its name.
-    shown = read_results(tmp_path / "out")["baselines"]
+    results = read_results(tmp_path / "out")
+    shown = results["baselines"]
+    assert results["seed"] == seed
     assert shown["random"]["success_rate"] == pytest.approx(1 / 3)
     assert shown["do_nothing"]["success_rate"] == 0
 
@@ -194,7 +207,6 @@ def test_a_goal_image_of_ones_own(command, read_results, tmp_path):
     assert "warning" not in err
     results = read_results(tmp_path / "out")
     assert code == 0
-    assert results["success_rate"] is None
     assert results["latent_distance"]["nearest"] < 0.5 * results["latent_distance"]["start"]
     assert "not decided" in table
     assert iio.imread(tmp_path / "out" / "goal_and_final.png").std() > 5
@@ -206,8 +218,9 @@ def test_goal_images_are_cut_to_their_centre_and_averaged(tmp_path):
     iio.imwrite(tmp_path / "wide.png", picture)
     np.testing.assert_array_equal(load_goal_image(tmp_path / "wide.png", 64), picture[:, 32:96])
     checks = np.kron(np.indices((64, 64)).sum(0) % 2 * 200, np.ones((2, 2)))[..., None].repeat(3, -1).astype(np.uint8)
-    iio.imwrite(tmp_path / "large.png", checks)
-    np.testing.assert_array_equal(load_goal_image(tmp_path / "large.png", 64), checks[::2, ::2])
+    noise = np.tile([[0, 8], [12, 4]], (64, 64))[..., None].astype(np.uint8)  # 6 on average
+    iio.imwrite(tmp_path / "large.png", checks + noise)
+    np.testing.assert_array_equal(load_goal_image(tmp_path / "large.png", 64), checks[::2, ::2] + 6)
     iio.imwrite(tmp_path / "grey.png", picture[:, 32:96, 0])
     np.testing.assert_array_equal(load_goal_image(tmp_path / "grey.png", 64), picture[:, 32:96])
 
@@ -287,8 +300,7 @@ def test_results_read_themselves_back(finished, command, tmp_path, monkeypatch):
     assert command("--protocol", "suite", "--num-episodes", 1, "--budget", 5, "--output", "suite")[0] == 0
     for folder, kind in ((finished[0], PairResults), ("picture", PictureResults), ("suite", SuiteResults)):
         path = tmp_path / folder / "results.json"
-        results = read_back(path)
-        assert type(results) is kind
+        results = read_back(path, kind)
         assert to_json(results) == json.loads(path.read_text())
     damaged = json.loads((finished[0] / "results.json").read_text())
     damaged["episodes"][2]["steps"] = "soon"
@@ -357,39 +369,41 @@ def test_a_preset_and_a_planner_are_where_options_begin(command, read_results, t
     assert (planner["planner"], planner["num_samples"], "num_elites" in planner) == ("mppi", 4, False)
 
 
-def test_processes_share_the_episodes_evenly(tmp_path):
+def test_processes_share_the_episodes_evenly(tmp_path, monkeypatch):
     """Three processes have two of six episodes each, and the first one reports what one process does."""
+    agent = AgentConfig(CEMConfig(num_samples=16, num_elites=4, num_iterations=2))
+    config = RunConfig("two_room", num_episodes=6, budget=10, video=False, output=tmp_path / "out", agent=agent)
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys, numpy as np, torch\n"
+        "import pathlib\n"
+        "from pathlib import PosixPath\n"
         "from jepa_mpc.agent import planning_agent\n"
+        "from jepa_mpc.agent.agent_config import AgentConfig\n"
         "from jepa_mpc.distributed import rank\n"
         "from jepa_mpc.eval import measure\n"
         "from jepa_mpc.eval.run_planning import RunConfig, evaluate\n"
-        "torch.set_num_threads(1)\n"
+        "from jepa_mpc.planners import CEMConfig\n"
         "measure.NUM_TIMED_DECISIONS = 1\n"
-        "reset, batches = planning_agent.PlanningAgent.reset, []\n"
+        "reset = planning_agent.PlanningAgent.reset\n"
         "def watched(self, goals, seeds):\n"
-        "    batches.append(len(goals))\n"
+        "    with open(f'batches-{rank()}', 'a') as file: file.write(f'{len(goals)} ')\n"
         "    reset(self, goals, seeds)\n"
         "planning_agent.PlanningAgent.reset = watched\n"
-        "evaluate(RunConfig(num_episodes=6, budget=10, video=False, output=sys.argv[1]))\n"
-        "print('batch', batches[0])\n"
+        f"evaluate({config!r})\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    episodes, batches = [], []
-    for name, start in (("one", [sys.executable]), ("three", launcher)):
-        command = [*start, script, tmp_path / name]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
-        batches.append([line for line in done.stdout.splitlines() if line.startswith("batch")])
-        episodes.append(json.loads((tmp_path / name / "results.json").read_text())["episodes"])
-    assert batches == [["batch 6"], ["batch 2"] * 3]
-    assert [each["pair"] for each in episodes[1]] == list(range(6))
+    done = subprocess.run([*launcher, script], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.read_text().split()[0] for path in sorted(tmp_path.glob("batches-*"))] == ["2"] * 3
+    monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
+    seen = watch_agents(monkeypatch)
+    episodes = evaluate(config, write=False).episodes, read_back(tmp_path / "out/results.json").episodes
+    assert len(seen["PlanningAgent"][0][1]) == 6
+    assert [each.pair for each in episodes[1]] == list(range(6))
     for one, three in zip(*episodes, strict=True):
-        assert (one["success"], one["steps"], one["distance"]) == (three["success"], three["steps"], three["distance"])
-        assert one["final_error"] == pytest.approx(three["final_error"], abs=1e-4)
+        assert (one.success, one.steps, one.distance) == (three.success, three.steps, three.distance)
+        assert one.final_error == pytest.approx(three.final_error, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +422,7 @@ def test_processes_share_the_episodes_evenly(tmp_path):
         (["--goal-image", "x.png", "--goal-offset", "9"], "--goal-offset is for goals of the same episode"),
         (["--goal-offset", "9", "--protocol", "suite"], "--goal-offset is for goals of the same episode"),
         (["--task", "two_room", "--protocol", "suite"], "task 'two_room' has no rewarded suite tasks"),
-        (["--preset", "lewn"], "unknown preset 'lewn'; did you mean lewm?"),
+        (["--preset", "lewn"], "unknown planning preset 'lewn'; did you mean lewm?"),
         (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi?"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),
         (["--num-elites", "1000"], "--num-elites must lie in"),
@@ -452,6 +466,18 @@ def test_checkpoints_that_do_not_fit_get_one_line(command, tmp_path, change, mes
     code, _, err = command("--checkpoint", folder)
     assert (code, err.count("\n")) == (1, 1)
     assert message in err
+
+
+def test_pictures_have_the_size_that_the_checkpoint_learned_from(monkeypatch):
+    runs, small = [], JEPA(JEPAConfig(10, encoder=EncoderConfig(image_size=32, channels=(4, 4)))).eval()
+    _, info = run_planning.load_checkpoint(CHECKPOINT)
+    monkeypatch.setattr(run_planning, "load_checkpoint", lambda *_, **__: (small.requires_grad_(False), info))
+    monkeypatch.setattr(run_planning, "on_pairs", lambda run: runs.append(run) or measure.on_pairs(run))
+    agent = AgentConfig(CEMConfig(num_samples=4, num_elites=2, num_iterations=1), objective="latent")
+    results = evaluate(RunConfig(num_episodes=1, budget=5, agent=agent), write=False)
+    assert runs[0].env.observation_space.shape == (32, 32, 3)
+    assert runs[0].spec.image_size == 32
+    assert results.parameters == sum(weights.numel() for weights in small.parameters()) > 0
 
 
 def test_pictures_of_another_simulator_warn(command, tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +16,15 @@ from line import LINE, Line, register
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.speed import data, planning, rendering, training
-from jepa_mpc.eval.speed.planning import PlanningSpeedConfig, Stopwatch, Subject, count_multiply_adds, paper_model
-from jepa_mpc.eval.speed.rounds import measurement, rates_in_turn
+from jepa_mpc.eval.speed.harness import measurement, rates_in_turn
+from jepa_mpc.eval.speed.planning import PlanningSpeedConfig, Subject, count_multiply_adds, paper_model, stopwatch
 from jepa_mpc.planners import CEMConfig
 from jepa_mpc.settings import Count
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
+from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.train import parse_config
-from jepa_mpc.world_model.training.config import PRESETS
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def test_a_rounds_rate_is_its_windows_by_its_seconds(clock):
 
 def test_every_way_to_read_draws_the_same_windows(tmp_path):
     path = tmp_path / "noise.h5"
-    write_dataset(path, data.noise(3), data.INFO)
+    data.write_noise(path, 3)
     config = data.DataSpeedConfig(batch_size=2, num_frames=4, num_batches=3, num_workers=2)
     read = {name: list(way()) for name, way in data.ways(path, config).items()}
     assert list(read) == ["memory", "memory, 2 workers", "files, 2 workers"]
@@ -140,7 +141,7 @@ def test_a_variant_is_the_training_command_of_its_precision_and_processes(tmp_pa
     asked = parse_config(words[4:])
     assert (asked.num_steps, asked.predictor_steps, asked.reachability_steps) == (7, 0, 0)
     assert (asked.task, asked.data, asked.output) == ("reacher", (tmp_path / "d.h5",), tmp_path / "run")
-    assert (asked.precision, asked.batch_size) == ("float32", PRESETS["debug"]["batch_size"])
+    assert (asked.precision, asked.batch_size) == ("float32", TRAIN_PRESETS["debug"]["batch_size"])
     assert parse_config(training.command(config, tmp_path, tmp_path, 1, options[3])[4:]).compile
     shared = training.command(config, tmp_path / "d.h5", tmp_path / "run", 3, [])
     assert shared[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
@@ -149,7 +150,7 @@ def test_a_variant_is_the_training_command_of_its_precision_and_processes(tmp_pa
 
 def test_a_training_is_rated_and_one_that_fails_says_why(tmp_path):
     path = tmp_path / "noise.h5"
-    write_dataset(path, data.noise(8), data.INFO)
+    data.write_noise(path, 8)
     config = training.TrainingSpeedConfig(preset="debug", num_steps=1)
     rate = training.windows_per_second(config, path, 1, 1, [])
     assert rate > 0
@@ -162,7 +163,7 @@ def test_a_training_is_rated_and_one_that_fails_says_why(tmp_path):
 # Rendering
 
 
-def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
+def test_pictures_are_timed_against_the_defaults(monkeypatch, clock, tmp_path, capsys):
     class Painter(Line):
         def render(self):
             clock.seconds += 1e-3 if self.fast_rendering else 4e-3
@@ -174,6 +175,12 @@ def test_pictures_are_timed_against_the_defaults(monkeypatch, clock):
     assert found["default_frames_per_second"] == pytest.approx(250)
     assert found["ratio"] == pytest.approx(4)
     assert found["mean_difference"] == pytest.approx(3)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)  # later tests need their cores
+    path = tmp_path / "out.json"
+    rendering.main(["--tasks", "line", "--num-frames", "25", "--num-rounds", "3", "--output", str(path)])
+    stored = json.loads(path.read_text())["tasks"]
+    assert stored == {"line": pytest.approx(found)}
+    assert "1,000.00" in capsys.readouterr().out
 
 
 def test_a_task_that_is_not_there_is_said_before_the_work():
@@ -209,7 +216,7 @@ def test_the_papers_model_has_the_papers_sizes():
     millions = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
     assert millions["encoder"] == pytest.approx(5.5, abs=0.1)
     assert millions["predictor"] == pytest.approx(10.8 + 0.8, abs=0.3)  # with the MLP that it ends in
-    trained = PRESETS["paper"]
+    trained = TRAIN_PRESETS["paper"]
     for size in ("width", "depth", "num_heads", "head_dim", "mlp_width", "projector_hidden"):
         assert getattr(model.config.predictor, size) == getattr(trained["predictor"], size)
     assert model.config.encoder == trained["encoder"]
@@ -237,11 +244,11 @@ def test_a_stopwatch_adds_up_what_is_spent_inside(clock):
             clock.seconds += seconds
             return seconds + 1
 
-    worker, watch = Worker(), Stopwatch()
-    watch.watch(worker, "work", "working")
+    worker, seconds = Worker(), {"working": 0.0}
+    stopwatch(worker, "work", seconds, "working")
     clock.seconds += 100.0  # outside
     assert [worker.work(1), worker.work(2)] == [2, 3]
-    assert watch.seconds == {"working": 3.0}
+    assert seconds == {"working": 3.0}
 
 
 def test_the_planning_benchmark_splits_and_compares(tmp_path, capsys, clock):
@@ -270,9 +277,10 @@ def test_every_part_of_a_decision_is_timed_in_either_precision(precision, clock)
     model, _ = load_checkpoint(CHECKPOINT)
     config = AgentConfig(CEMConfig(num_samples=7, num_elites=2, num_iterations=2), precision=precision)
     decision = Subject(model, config, batch_size=1, history=1).time()
-    assert decision.parts["encode"] == pytest.approx(1e-3)
-    assert decision.parts["rollout"] == decision.parts["sampling"] == pytest.approx(2e-3)
-    assert sum(decision.parts.values()) == pytest.approx(decision.seconds)
+    assert decision["encode"] == pytest.approx(1e-3)
+    assert decision["rollout"] == decision["sampling"] == pytest.approx(2e-3)
+    parts = [decision[part] for part in ("encode", "rollout", "sampling", "rest")]
+    assert sum(parts) == pytest.approx(decision["seconds"])
 
 
 def test_a_checkout_that_is_not_there_is_said_in_one_line(tmp_path):
@@ -282,3 +290,12 @@ def test_a_checkout_that_is_not_there_is_said_in_one_line(tmp_path):
     ):
         with pytest.raises(UserError, match="is no checkout of stable-worldmodel"):
             measure(config)
+
+
+def test_a_package_that_stable_worldmodel_misses_is_named_with_the_extra_that_brings_it(tmp_path):
+    reader = tmp_path / "stable_worldmodel/data/formats/hdf5.py"
+    reader.parent.mkdir(parents=True)
+    reader.write_text("import a_package_of_theirs")
+    config = data.DataSpeedConfig(stable_worldmodel=tmp_path, num_episodes=2, large_gigabytes=0)
+    with pytest.raises(UserError, match=r"needs a_package_of_theirs; pip install 'jepa-mpc\[stable-worldmodel\]'"):
+        data.measure(config)

@@ -12,10 +12,10 @@ from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
-from jepa_mpc.agent.rivals import RIVALS
+from jepa_mpc.agent.rivals import NOTHING, RIVALS
 from jepa_mpc.envs import SuiteTask
-from jepa_mpc.eval.goal_tasks import goal_tasks
 from jepa_mpc.eval.metrics import Rate, summarise
+from jepa_mpc.eval.pairs import held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.results import DecisionTime
 from jepa_mpc.eval.tables import planners
@@ -55,9 +55,10 @@ class Homing:
 
 
 def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
-    protocols, suite = score(Homing(), "line", 3, 5, 4, "homing")
+    point = score(Homing(), NOTHING, "line", 3, 5, 4, "homing")
+    protocols, suite = point.protocols, point.suite
     for name, far, budget in (("standard", False, 6), ("far", True, 8)):
-        pairs = goal_tasks(Line(), line, 3, 5, tmp_path / "others", far)
+        pairs = held_out_pairs(Line(), line, 3, 5, tmp_path / "others", far)
         records, _ = Trial(Line(), line, pairs, PROTOCOLS[name], seed=3, budget=budget).run(Homing())
         assert asdict(protocols[name]) == {"budget": budget, **asdict(summarise(records, budget))}
     assert protocols["standard"].success_rate == 1  # goals that 4 random steps reached
@@ -68,13 +69,13 @@ def test_an_agents_score_is_what_its_episodes_come_to(line, tmp_path):
     possible = {2500 - sum(range(5 - start)) for start in starts}
     assert returns.minimum in possible
     assert returns.minimum <= returns.mean <= 2500
-    _, still = score(DoNothingAgent(Line().action_space, 2), "line", 3, 5, 4, "still")
+    still = score(DoNothingAgent(Line().action_space, 2), NOTHING, "line", 3, 5, 4, "still").suite
     assert still["line-right"].mean % 125 == 0  # whole numbers, 500 steps each, over four episodes
     assert still["line-right"].mean < returns.mean
 
 
 def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line, tmp_path):
-    pairs = goal_tasks(Line(), line, 0, 1, tmp_path)
+    pairs = held_out_pairs(Line(), line, 0, 1, tmp_path)
     trial = Trial(Line(), line, pairs, PROTOCOLS["standard"], seed=0, budget=6)
     assert multiply_adds(Homing(), trial) == 3 * (3 * 4 * 5) / 5  # three of five
     assert multiply_adds(RandomAgent(Line().action_space, 2), trial) == 0
@@ -100,7 +101,7 @@ def options(command):
     return {name: value for name, value in pairwise(command) if name.startswith("--")}
 
 
-@pytest.mark.parametrize("name", ["jepa", "jepa_short", "inverse", "gcbc", "sac", "dreamer"])
+@pytest.mark.parametrize("name", ["jepa", "jepa_short", "inverse", "gcbc", "her", "dreamer"])
 def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(name):
     shutil.copytree(CHECKPOINT, "checkpoints/reacher")
     outputs = []
@@ -108,7 +109,7 @@ def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(nam
         *collect, train = map(options, RIVALS[name].train("reacher", seed))
         assert (train["--seed"], train["--task"]) == (str(seed), "reacher")
         outputs.append(train["--output"])
-        assert len(collect) == (name not in ("sac", "dreamer"))  # those two act as they learn
+        assert len(collect) == (name not in ("her", "dreamer"))  # those two act as they learn
         if name == "jepa_short":  # a quarter of Dreamer's steps, of its own
             assert int(collect[0]["--num-episodes"]) * 200 == 30_000
             assert (collect[0]["--seed"], collect[0]["--output"]) == (str(seed), train["--data"])

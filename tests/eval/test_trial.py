@@ -6,12 +6,13 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from line import LINE, Line, register, x_of
+from PIL import Image
 
 from jepa_mpc.agent.base import RandomAgent
 from jepa_mpc.envs import Diverged
-from jepa_mpc.eval import video
-from jepa_mpc.eval.goal_tasks import GoalTasks, goal_tasks
+from jepa_mpc.eval import report, video
 from jepa_mpc.eval.measure import Run, to_picture
+from jepa_mpc.eval.pairs import Pairs, held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
 from jepa_mpc.eval.run_planning import RunConfig
 from jepa_mpc.eval.trial import Trial
@@ -51,7 +52,7 @@ def pairs_of(starts, goals):
     for goal in goals:
         env.set_pose(goal)
         pictures.append(env.render())
-    return GoalTasks(starts, goals, goals, np.stack(pictures))
+    return Pairs(starts, goals, goals, np.stack(pictures))
 
 
 def go(agent, tasks, protocol="standard", **changes):
@@ -65,9 +66,11 @@ class Cliff(Line):
     """A line on which the simulation diverges beyond 2."""
 
     def advance(self, action):
-        if self.qpos[0] + action[0] > 2:
-            raise Diverged("beyond the cliff")
-        return super().advance(action)
+        return self.diverge(action) if self.qpos[0] + action[0] > 2 else super().advance(action)
+
+    def diverge(self, action):
+        self.x = 9.0  # what is left of it is no physics
+        raise Diverged("beyond the cliff")
 
 
 def test_a_diverging_episode_ends_alone_where_it_was_last_well(caplog):
@@ -77,6 +80,7 @@ def test_a_diverging_episode_ends_alone_where_it_was_last_well(caplog):
     assert [record.final_error for record in records] == [0, 1, 2]
     assert [trace.states[:, 0].tolist()[-1] for trace in traces] == [2, 1, 0]
     assert len({len(trace.pictures) for trace in traces}) == 1
+    assert x_of(np.stack([trace.pictures for trace in traces])).max() <= 2
     assert "the simulation of 2 of 3 episodes diverged" in caplog.text
 
 
@@ -149,14 +153,21 @@ def test_the_strict_rule_goes_by_the_effector_where_there_is_one():
 def test_protocols_say_what_they_ask():
     names = ("standard", "far", "hold", "strict")
     assert [PROTOCOLS[name].budget(LINE) for name in names] == [6, 8, 6, 8]
-    assert [PROTOCOLS[name].tolerance(LINE) for name in names] == [0.5, 0.5, 0.5, 0.25]
-    assert [PROTOCOLS[name].steps_kept(LINE) for name in names] == [1, 1, 5, 2]
-    assert PROTOCOLS["hold"].describe(LINE) == "goal 4 steps ahead, within 0.5 m for 5 steps"
-    assert PROTOCOLS["far"].describe(LINE) == "goal in another episode, within 0.5 m"
-    effector = replace(LINE, effector="point", effector_tolerance=0.02)
-    assert PROTOCOLS["strict"].tolerance(effector) == 0.02
-    assert PROTOCOLS["strict"].describe(effector) == "goal in another episode, point within 0.02 m for 2 steps"
-    assert Protocol("mine", far=False, steps=3).steps_kept(LINE) == 3
+    rules = {name: PROTOCOLS[name].rule(LINE, 6) for name in names}
+    assert [rules[name].tolerance for name in names] == [0.5, 0.5, 0.5, 0.25]
+    assert [(rules[name].far, rules[name].strict) for name in names] == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (True, True),
+    ]
+    assert [rules[name].steps for name in names] == [1, 1, 5, 2]
+    assert rules["hold"].rule == "goal 4 steps ahead, within 0.5 m for 5 steps"
+    assert rules["far"].rule == "goal in another episode, within 0.5 m"
+    by_effector = PROTOCOLS["strict"].rule(replace(LINE, effector="point", effector_tolerance=0.02), 6)
+    assert by_effector.tolerance == 0.02
+    assert by_effector.rule == "goal in another episode, point within 0.02 m for 2 steps"
+    assert Protocol("mine", far=False, steps=3).rule(LINE, 6).steps == 3
 
 
 def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(clock):
@@ -193,16 +204,32 @@ def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch)
     kinds.append((finer, 1, False))
     expected = []
     for number, (spec, seed, far) in enumerate(kinds):
-        expected.append(goal_tasks(Line(spec.image_size), spec, seed, 4, tmp_path / str(number), far))
+        expected.append(held_out_pairs(Line(spec.image_size), spec, seed, 4, tmp_path / str(number), far))
     for _ in range(2):  # drawn, then read, in one folder
         for (spec, seed, far), alone in zip(kinds, expected, strict=True):
-            found = goal_tasks(Line(spec.image_size), spec, seed, 4, tmp_path / "shared", far)
+            found = held_out_pairs(Line(spec.image_size), spec, seed, 4, tmp_path / "shared", far)
             for name, value in vars(alone).items():
                 np.testing.assert_array_equal(getattr(found, name), value)
     assert expected[-1].goal_picture.shape[1:3] == (16, 16)
     assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
+    monkeypatch.setattr("jepa_mpc.eval.pairs.simulator_version", lambda: "mujoco 9")  # whose pictures are others
+    monkeypatch.setattr(Line, "render", lambda self: np.full((64, 64, 3), 9, np.uint8))
+    assert (held_out_pairs(Line(), LINE, 1, 4, tmp_path / "shared").goal_picture == 9).all()
     monkeypatch.setattr(Line, "get_state", lambda self: np.array([self.x, 0.0]))  # a simulator whose state has grown
-    assert goal_tasks(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
+    assert held_out_pairs(Line(), LINE, 1, 4, tmp_path / "shared").start_state.shape == (4, 2)
+
+
+def test_pairs_whose_simulation_diverges_are_drawn_anew_which_is_said_once(tmp_path, monkeypatch, caplog):
+    spec = register(monkeypatch, replace(LINE, name="line-with-a-cliff"))
+    pairs = held_out_pairs(Cliff(), spec, 1, 30, tmp_path)
+    assert len(pairs) == 30
+    assert max(pairs.start_state.max(), pairs.goal_state.max()) <= 5  # where episodes begin
+    assert [record.getMessage() for record in caplog.records] == [
+        "simulations of line-with-a-cliff diverge at times; their pairs are drawn anew"
+    ]
+    monkeypatch.setattr(Cliff, "advance", Cliff.diverge)
+    with pytest.raises(Diverged, match="beyond the cliff"):
+        held_out_pairs(Cliff(), spec, 2, 1, tmp_path)
 
 
 class Measured(Script):
@@ -218,9 +245,9 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     start = env.x
     env.set_pose([start + 4])
     goal = env.render()
-    run = Run(RunConfig(seed=3, budget=10, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
+    run = Run(RunConfig(seed=3, budget=9, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
     found = to_picture(run, goal).keywords
-    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 6}
+    assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 5}
     assert found["nearest_step"] == 4
     assert "success_rate" not in found
     ((goals, seeds),) = agent.resets
@@ -229,7 +256,9 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     np.testing.assert_allclose(x_of(agent.pictures)[:, 0] - start, [0, 2, 4, 2, 0])
     panels = np.split(iio.imread(tmp_path / "goal_and_final.png").astype(int), 3, axis=1)
     shown = [panel[panel.shape[0] // 2, panel.shape[1] // 2, 0] for panel in panels]
-    assert shown == [round(100 + 10 * x) for x in (start + 4, start + 4, start - 2)]
+    assert shown == [round(100 + 10 * x) for x in (start + 4, start + 4, start - 1)]
+    run = replace(run, config=replace(run.config, budget=None))
+    assert to_picture(run, goal).keywords["budget"] == LINE.far_budget
 
 
 def test_videos_turn_green_when_the_goal_is_met(tmp_path):
@@ -248,6 +277,29 @@ def test_videos_turn_green_when_the_goal_is_met(tmp_path):
     np.testing.assert_allclose(middle[0], [[130, 130], [100, 100]], atol=3)  # goals above, what happens below
     np.testing.assert_allclose(middle[6], [[130, 130], [160, 100]], atol=3)
     np.testing.assert_array_equal(frames[6:-1], frames[7:])  # time to look at the end
+
+
+def test_a_gif_is_in_real_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(Line, "step_seconds", 0.04)  # of which two pass in a frame
+    tasks = pairs_of([0], [3])
+    records, traces = go(Script([[1] * 6]), tasks)
+    video.write_videos(tmp_path, Line(), tasks, traces, records)
+    with Image.open(tmp_path / "episodes.gif") as gif:
+        shown_ms = [gif.seek(frame) or gif.info["duration"] for frame in range(gif.n_frames)]
+    assert sum(shown_ms) == 4 * 80 + 1500  # steps 0, 2, 4 and 6, and time to look at the end
+
+
+def test_distances_are_plotted_over_environment_steps(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr("jepa_mpc.eval.figures.save", lambda figure, path: figures.append(figure))
+    records, _ = go(Script([[1] * 6, [0] * 6]), pairs_of([0, 0], [3, 9]))
+    report.write_latent_distance(tmp_path / "x.png", np.array([[3.0, 1, 1, 3], [9, 9, 9, 9]]), records, LINE)
+    (axes,) = figures[0].axes
+    assert [line.get_xydata().tolist() for line in axes.lines[:3]] == [
+        [[0, 3], [2, 1], [4, 1], [6, 3]],  # blocks are of two steps
+        [[3, 1]],  # where the goal was met
+        [[0, 9], [2, 9], [4, 9], [6, 9]],
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["standard", "far"])

@@ -91,6 +91,7 @@ def test_home_is_every_commands_option(command, monkeypatch, words):
 def test_the_last_value_of_an_option_counts():
     assert cli.option_value(["--task", "a", "--task=b"], "--task") == "b"
     assert cli.option_value(["--tasks", "a", "--task"], "--task") is None
+    assert cli.option_value(["--home=/a=b"], "--home") == "/a=b"
 
 
 def test_choices_are_taken_out_of_the_words():
@@ -169,3 +170,50 @@ def test_ctrl_c_in_the_first_import_is_answered(tmp_path):
     assert done.returncode == 130
     assert done.stderr == "interrupted; the same command goes on from here\n"
     assert not list(tmp_path.iterdir())
+
+
+TERMINATED = """
+import logging, os, signal, sys, types, warnings
+from pathlib import Path
+from jepa_mpc import cli
+from jepa_mpc.files import whole
+
+def main(args):
+    warnings.warn("careful")
+    logging.getLogger("jepa_mpc.tried").info("going on")
+    logging.getLogger("theirs").info("no news")
+    with whole(Path("result")):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.modules["jepa_mpc.tried"] = types.ModuleType("jepa_mpc.tried")
+sys.modules["jepa_mpc.tried"].main = main
+cli.COMMANDS["try"] = cli.Command("tried", "Tries.")
+cli.run("try")
+"""
+
+
+def test_what_is_told_goes_to_stderr_and_a_terminated_command_clears_up(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", TERMINATED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "warning: careful\ngoing on\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_stops_reading_gets_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jepa_mpc", "tasks"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_lies_beside_a_script_hides_no_module(tmp_path):
+    (tmp_path / "tyro.py").write_text("raise RuntimeError")
+    script = tmp_path / "script.py"
+    script.write_text("from jepa_mpc.cli import run\nrun('tasks')\n")
+    command, environment = [sys.executable, script, "--help"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -2,13 +2,23 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.files import claimed, read_json, refuse_existing, require_writable, whole, write_json, write_whole
+from jepa_mpc.files import (
+    claimed,
+    read_json,
+    refuse_existing,
+    refuse_foreign,
+    require_new,
+    whole,
+    write_json,
+    write_whole,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path):
@@ -28,6 +38,15 @@ def test_the_file_appears_only_at_the_end(tmp_path):
         assert not path.exists()
     assert path.read_text() == "all of it"
     assert path.stat().st_mode & 0o777 == (tmp_path / "folder").stat().st_mode & 0o666
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, call=call: (done.append(name), call(*args)))
+    write_whole(tmp_path / "a.txt", "all of it")
+    assert done == ["fsync", "replace"]
 
 
 def test_neighbours_of_like_names_are_not_touched(tmp_path):
@@ -50,14 +69,31 @@ def test_damaged_json_is_named_with_its_fix(tmp_path, content):
         read_json(tmp_path / "b.json", "make it")
 
 
-def test_what_exists_or_cannot_be_written_is_refused(tmp_path):
+def test_what_exists_or_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("")
     with pytest.raises(UserError, match="exists already"):
         refuse_existing(tmp_path / "a")
     for path in (tmp_path, tmp_path / "a" / "b.json"):
         with pytest.raises(UserError, match=r"--output .*"):
-            require_writable(path)
-    require_writable(tmp_path / "new" / "b.json")
+            require_new(path)
+    require_new(tmp_path / "new" / "b.json")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="exists already"):
+        refuse_existing(tmp_path / "link")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # to root, all may be written
+    with pytest.raises(UserError, match="is not a folder that one may write to"):
+        require_new(tmp_path / "new" / "b.json")
+
+
+def test_a_folder_with_things_but_no_claim_is_another_s_unless_they_are_hidden(tmp_path):
+    refuse_foreign(tmp_path / "new")
+    (tmp_path / ".lock").touch()  # left by a process that was killed before it said what it was about
+    refuse_foreign(tmp_path)
+    (tmp_path / "thesis").touch()
+    with pytest.raises(UserError, match="holds files that are none of ours"):
+        refuse_foreign(tmp_path)
+    (tmp_path / "settings.json").touch()
+    refuse_foreign(tmp_path)
 
 
 def test_other_settings_are_named_with_both_values(tmp_path):
@@ -69,6 +105,8 @@ def test_other_settings_are_named_with_both_values(tmp_path):
     with pytest.raises(UserError, match=line), claimed(tmp_path, {"steps": 4, "rate": 0.2}):
         pass
     assert json.loads((tmp_path / "settings.json").read_text()) == {"steps": 3, "rate": 0.1}
+    with pytest.raises(UserError, match=r"rate is 0.1 there and None now; choose"), claimed(tmp_path, {"steps": 3}):
+        pass
 
 
 @pytest.mark.parametrize("content", ["", '{"steps":'])

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import ROOT
 
 from jepa_mpc import places
 from jepa_mpc.errors import UserError
-from jepa_mpc.provenance import command_line, git_commit
+from jepa_mpc.provenance import command_line, git_commit, provenance
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def test_everything_lies_under_one_home(home):
     assert places.dataset("my_robot:arm") == home / "data/my_robot/arm.h5"
     assert places.runs("her", "my_robot:arm-seed0") == home / "runs/her/my_robot/arm-seed0"
     assert places.goal_pairs().is_relative_to(home)
+    assert places.slug("my_robots:gym/arm") == "my_robots-gym-arm"  # beside others, in one folder
 
 
 def test_home_may_begin_with_a_tilde(monkeypatch):
@@ -34,13 +36,13 @@ def test_home_may_begin_with_a_tilde(monkeypatch):
 def test_without_the_variable_home_is_the_checkout_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(places.HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert places.home() == ROOT
+    assert places.home() == places.SOURCE == ROOT
 
 
 def test_a_read_only_checkout_gives_way_to_the_users_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(places.HOME_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert places.home().name == "jepa-mpc"
     assert not places.home().is_relative_to(ROOT)
 
@@ -55,6 +57,8 @@ def test_bundled_checkpoints_are_found_by_name_and_folders_by_path(monkeypatch, 
     (mine / "config.json").write_text("{}")
     assert places.checkpoint("reacher") == Path("reacher")
     assert places.checkpoint(tmp_path / "reacher") == mine
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert places.checkpoint("~/reacher") == mine
     with pytest.raises(UserError, match=r"no checkpoint at nothing; train one .* name a bundled one: .*reacher"):
         places.checkpoint("nothing")
 
@@ -75,3 +79,21 @@ def test_the_commit_is_the_checkouts_from_any_folder(monkeypatch, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     expected = done.stdout.strip()[:12] if done.returncode == 0 else "version"
     assert git_commit().startswith(expected)
+
+
+def test_a_changed_tree_is_said_beside_its_commit(monkeypatch, tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    monkeypatch.setattr("jepa_mpc.provenance.SOURCE", tmp_path)
+    git("init", "--quiet")
+    (tmp_path / "code").write_text("one")
+    git("add", "code")
+    git("commit", "--quiet", "--message", "one")
+    assert not git_commit().endswith("-dirty")
+    (tmp_path / "code").write_text("two")
+    assert git_commit().endswith("-dirty")
+
+
+def test_the_date_is_the_same_moment_everywhere():
+    assert datetime.fromisoformat(provenance()["date"]).utcoffset() == timedelta(0)

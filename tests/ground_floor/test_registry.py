@@ -36,7 +36,9 @@ def test_names_find_values_in_their_order(registry):
     assert registry.name_of(2) == "mppi"
 
 
-@pytest.mark.parametrize(("name", "hint"), [("mpi", "did you mean mppi"), ("xyzw", "there are: cem, mppi")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("mpi", "did you mean mppi"), ("p", "did you mean mppi"), ("xyzw", "there are: cem, mppi")]
+)
 def test_unknown_names_get_a_hint(registry, name, hint):
     with pytest.raises(UserError, match=f"unknown planner '{name}'; {hint}"):
         registry[name]
@@ -56,6 +58,23 @@ def test_strangers_come_by_module_and_name(registry, module):
     assert list(registry) == ["cem", "mppi", "by_name"]
 
 
+def test_installed_packages_list_modules_that_register(registry, module, tmp_path, monkeypatch):
+    package = tmp_path / "strangers-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Name: strangers\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[jepa_mpc]\nall = {module}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry["by_name"] == 7
+
+
+def test_the_folder_one_stands_in_hides_no_installed_module(registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    (tmp_path / "wave.py").write_text("open = 1\n")
+    assert callable(registry["wave:open"])
+
+
 def test_references_are_imported_when_asked_for(registry):
     registry.register("join", "os.path:join")
     assert registry["join"]("a", "b") == "a/b"
@@ -63,7 +82,7 @@ def test_references_are_imported_when_asked_for(registry):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("no_such_module:x", "no module 'no_such_module'"), ("strangers_module:x", "'strangers_module' has no 'x'")],
+    [("no_such_module:x", "no module 'no_such_module'"), ("strangers_module:cem", "'strangers_module' has no 'cem'")],
 )
 def test_what_is_not_there_is_one_line(registry, module, name, line):
     with pytest.raises(UserError, match=line):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
-from jepa_mpc.settings import Choice, Count, Fraction, Natural, NonNegative, Positive, checked, read, to_json
+from jepa_mpc.settings import Choice, Count, Fraction, Natural, NonNegative, Positive, Seed, checked, read, to_json
 
 SHAPES: Registry[Any] = Registry("shape")
 
@@ -56,6 +56,8 @@ class Settings:
     name: str
     steps: Count = 3
     workers: Natural = 0
+    seed: Seed = 0
+    device: Count | str = 1
     limit: Positive | None = None
     sizes: tuple[Count, ...] = (1, 2)
     pair: tuple[int, str] = (1, "a")
@@ -77,6 +79,8 @@ class Settings:
         ({"steps": 1.5}, "--steps must be int, not 1.5"),
         ({"steps": True}, "--steps must be int, not True"),
         ({"limit": 0.0}, "--limit must be above 0, not 0.0"),
+        ({"limit": True}, "--limit must be float, not True"),
+        ({"seed": 2**31}, "--seed must be 0 to 2.14748e+09, not 2147483648"),
         ({"limit": math.inf}, "--limit must be a finite number, not inf"),
         ({"limit": math.nan}, "--limit must be a finite number, not nan"),
         ({"sizes": (1, 0)}, "--sizes must be at least 1, not 0"),
@@ -104,12 +108,13 @@ def test_what_is_in_range_stays_as_it_is_but_for_home():
 @given(
     steps=st.integers(1, 10**6),
     limit=st.none() | st.floats(1e-6, 1e6),
+    device=st.integers(1, 9) | st.text(),
     sizes=st.lists(st.integers(1, 99)).map(tuple),
     table=st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)),
     shape=st.sampled_from([Shape(2.5), Square(), Square(0.5, 7)]),
 )
-def test_settings_survive_json(steps, limit, sizes, table, shape):
-    settings = Settings(name="é", steps=steps, limit=limit, sizes=sizes, table=table, shape=shape)
+def test_settings_survive_json(steps, limit, device, sizes, table, shape):
+    settings = Settings(name="é", steps=steps, limit=limit, device=device, sizes=sizes, table=table, shape=shape)
     back = read(Settings, json.loads(json.dumps(to_json(settings))), "file")
     assert back == settings
     assert type(back.shape) is type(shape)

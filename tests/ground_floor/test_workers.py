@@ -1,5 +1,6 @@
 """Workers do what they are asked, end with their parent, and leave Ctrl-C to it."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -20,6 +21,17 @@ def test_every_call_is_done_once():
 def test_a_workers_error_is_raised_here():
     with pytest.raises(ZeroDivisionError):
         list(run_parallel(divmod, [(1, 0)], 1))
+
+
+def test_after_an_error_what_waits_is_not_begun(tmp_path):
+    wait = f"import pathlib, time; time.sleep(0.05); pathlib.Path({str(tmp_path / 'last')!r}).touch()"
+    with pytest.raises(ZeroDivisionError):
+        list(run_parallel(exec, [("1 / 0",), *[("import time; time.sleep(0.05)",)] * 999, (wait,)], 1))
+    assert not (tmp_path / "last").exists()
+
+
+def test_workers_begin_as_they_are_told(tmp_path):
+    assert list(run_parallel(os.getcwd, [()], 1, functools.partial(os.chdir, tmp_path))) == [str(tmp_path)]
 
 
 def test_a_killed_worker_is_one_line():

@@ -444,11 +444,20 @@ def test_mppi_weighs_candidates_by_exp_of_minus_cost_over_temperature():
     assert std.item() == pytest.approx(np.sqrt(weights @ (np.array([0, 1, 3]) - expected) ** 2), rel=1e-5)
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("unit", [1e-6, 1e6, 1e30])
 def test_mppi_weighs_costs_of_any_unit_alike(unit):
     samples, costs = torch.tensor([0.0, 1.0, 3.0]).view(1, 3, 1, 1), torch.tensor([[1.0, 2.0, 6.0]])
     planner = MPPIConfig(num_samples=3).make(-torch.ones(1), torch.ones(1))
     for ours, same in zip(planner.refit(samples, unit * costs), planner.refit(samples, costs), strict=True):
+        torch.testing.assert_close(ours, same)
+
+
+def test_mppi_gives_no_weight_to_what_has_no_cost():
+    samples, costs = torch.tensor([0.0, 1.0, 3.0, 50.0]).view(1, 4, 1, 1), torch.tensor([[1.0, 2.0, 6.0, torch.inf]])
+    planner = MPPIConfig(num_samples=4).make(-torch.ones(1), torch.ones(1))
+    for ours, same in zip(
+        planner.refit(samples, costs)[:2], planner.refit(samples[:, :3], costs[:, :3])[:2], strict=True
+    ):
         torch.testing.assert_close(ours, same)
 
 
@@ -461,7 +470,7 @@ def test_shift_drops_what_is_done_and_fills_the_end():
     assert shift(plan, 3, fill).actions.tolist() == [[[9, 8]] * 3]
 
 
-def test_objectives_by_hand():
+def test_costs_by_hand():
     distance = torch.tensor([[[5.0, 1.0, 2.0], [1.0, 13.0, 10.0]]])  # (1, 2, 3)
     by_hand = {"terminal": [2, 10], "minimum": [1, 1], "mean": [8 / 3, 8]}
     assert set(by_hand) == set(REDUCTIONS)

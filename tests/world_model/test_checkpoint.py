@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from jepa_mpc import envs
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, save_checkpoint
 
 BUNDLED = sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json"))
 
@@ -67,9 +67,20 @@ def refused(folder, line):
 
 def test_a_bundled_one_is_found_by_its_name_and_a_missing_one_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_checkpoint("reacher")[1] == load_info(CHECKPOINT)
+    model, info = load_checkpoint("reacher")
+    assert info == load_info(CHECKPOINT)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(UserError, match="no checkpoint at nowhere; train one with `jepa-mpc train`"):
         load_checkpoint("nowhere")
+
+
+def test_a_checkpoint_that_was_not_written_whole_is_none(tmp_path):
+    model, info = load_checkpoint("reacher")
+    (tmp_path / "half/card.md").mkdir(parents=True)  # where no file can be written
+    with pytest.raises(OSError, match=r"card\.md"):
+        save_checkpoint(tmp_path / "half", model, info, "")
+    assert not (tmp_path / "half/config.json").exists()
 
 
 def test_format_one_is_still_read(copy):

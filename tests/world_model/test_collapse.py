@@ -6,8 +6,8 @@ from test_train import debug_config
 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.regularizers.base import RegularizerConfig
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
+from jepa_mpc.world_model.training.guard import CollapseGuard
 
 
 def alive(seed=0):
@@ -23,7 +23,7 @@ def feed(guard, first, rest):
 
 def test_living_embeddings_are_left_in_peace(caplog):
     guard = feed(CollapseGuard(patience=100), alive(), [alive(seed) for seed in range(20)])
-    assert not guard.is_collapsed
+    assert not guard.verdict()
     assert guard.verdict() == ""
     assert not caplog.records
 
@@ -35,11 +35,11 @@ def one_direction():
 @pytest.mark.parametrize("collapsed", [lambda: 0.01 * alive(), one_direction], ids=["scale", "rank"])
 def test_collapse_in_scale_or_rank_is_said_once_it_has_lasted(caplog, collapsed):
     guard = feed(CollapseGuard(patience=100), alive(), [alive(), *[collapsed()] * 4])
-    assert not guard.is_collapsed  # since step 40, now 100
+    assert not guard.verdict()  # since step 40, now 100
     with caplog.at_level(logging.WARNING):
         for step in range(120, 300, 20):
             guard.see(step, collapsed())
-    assert guard.is_collapsed
+    assert guard.verdict()
     (record,) = caplog.records
     line = record.getMessage()
     assert "collapsed since step 40" in line
@@ -49,7 +49,7 @@ def test_collapse_in_scale_or_rank_is_said_once_it_has_lasted(caplog, collapsed)
 
 def test_a_dip_is_no_collapse():
     rest = [alive(), *[0.01 * alive()] * 4, alive(), *[0.01 * alive()] * 4]
-    assert not feed(CollapseGuard(patience=100), alive(), rest).is_collapsed
+    assert not feed(CollapseGuard(patience=100), alive(), rest).verdict()
 
 
 def test_embeddings_that_recover_are_no_longer_collapsed():

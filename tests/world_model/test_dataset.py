@@ -23,6 +23,13 @@ def test_layout_is_the_documented_one(dataset_path):
         assert file.attrs["simulator"] == "none"
 
 
+def test_pictures_alone_are_compressed_where_asked(dataset_path, tmp_path):
+    write_dataset(tmp_path / "d.h5", synthetic_episodes(2, 4), INFO, "gzip")
+    with h5py.File(tmp_path / "d.h5") as file, h5py.File(dataset_path) as plain:
+        assert (file["pixels"].compression, file["action"].compression) == ("gzip", None)
+        assert plain["pixels"].compression is None
+
+
 def test_windows_are_consecutive_frames_of_one_training_episode(dataset_path):
     data = Dataset(dataset_path, held_out_fraction=0.25)
     assert (len(data.train_episodes), len(data.held_out_episodes)) == (15, 5)

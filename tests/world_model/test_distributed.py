@@ -5,6 +5,7 @@ What one does is asserted by hand, its steps in `test_phases.py` and their succe
 
 import copy
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -21,10 +22,10 @@ from jepa_mpc.distributed import average_gradients, mean_over_ranks, num_ranks, 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training.build import build
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
-from jepa_mpc.world_model.training.phases import FrozenEmbeddings, joint_phase, predictor_phase, reachability_phase
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
+from jepa_mpc.world_model.training.guard import CollapseGuard
+from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
 
 def torchrun(*command, num_processes=2):
@@ -46,14 +47,14 @@ def one_step_each(dataset_path, folder):
     """Losses and gradients of one step of every phase and remedy, in this process's group."""
     data, done = Dataset(dataset_path), {}
     for name in REGULARIZERS:
-        settings = {**PRESETS["debug"], "regularizer": REGULARIZERS[name]()}
+        settings = {**TRAIN_PRESETS["debug"], "regularizer": REGULARIZERS[name]()}
         settings["predictor"] = dataclasses.replace(settings["predictor"], projector_hidden=8)  # with a BatchNorm
         config = TrainConfig(output=folder, task="square", precision="float32", **settings)
         model, remedy = build(config, data, torch.device("cpu"))
         torch.manual_seed(1)  # of which no ReLU stands so near its kink that rounding decides
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        frozen = FrozenEmbeddings(model, data)
+        frozen = functools.cache(functools.partial(encode_all, model, data))
         phases = [joint_phase(config, model, remedy, CollapseGuard(), data)]
         if name == "sigreg":
             phases.append(predictor_phase(config, model, data, frozen))
@@ -163,6 +164,30 @@ def test_two_processes_collect_the_data_that_one_does(tmp_path):
         for column in one:
             np.testing.assert_array_equal(one[column], two[column])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "two.h5"]
+
+
+REFUSED = """
+import sys
+from pathlib import Path
+import torch
+from jepa_mpc.distributed import claimed_by_first, process_group
+from jepa_mpc.errors import UserError
+
+with process_group(torch.device("cpu")):
+    try:
+        with claimed_by_first(Path(sys.argv[1]), {"seed": 1}):
+            print("at work", flush=True)
+    except UserError as error:
+        print(error, flush=True)
+"""
+
+
+def test_a_folder_that_the_first_process_is_refused_all_are(tmp_path):
+    (tmp_path / "settings.json").write_text('{"seed": 0}')
+    (tmp_path / "script.py").write_text(REFUSED)
+    said = torchrun(tmp_path / "script.py", tmp_path).stdout
+    assert said.count("seed is 0 there and 1 now; choose another --output") == 2
+    assert "at work" not in said
 
 
 def test_two_processes_measure_what_one_does(tmp_path, read_results):

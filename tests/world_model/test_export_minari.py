@@ -7,7 +7,7 @@ from conftest import INFO, synthetic_episodes
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.convert.minari import main
-from jepa_mpc.world_model.data.dataset import write_dataset
+from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 
 minari = pytest.importorskip("minari", "0.5.4")  # on Python 3.10 there is none that stores pictures as they are
 
@@ -55,12 +55,17 @@ def test_a_failed_export_leaves_nothing_and_a_wrong_name_is_one_line(tmp_path, m
     with pytest.raises(UserError, match="--dataset-id must be of the form namespace/name-v0, not 'no good'"):
         main([*args, "--dataset-id", "no good"])
 
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
+    rows_of = Dataset.rows_of
+
+    def interrupted(data, episodes):
+        if episodes == [2]:  # when two are written
+            raise KeyboardInterrupt
+        return rows_of(data, episodes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "arange", interrupted)
+        patch.setattr(Dataset, "rows_of", interrupted)
         with pytest.raises(KeyboardInterrupt):
             main([*args, "--dataset-id", "half-v0"])
+    assert not (tmp_path / "minari/half-v0").exists()
     main([*args, "--dataset-id", "half-v0"])
     assert minari.load_dataset("half-v0").total_episodes == 4

@@ -1,5 +1,6 @@
 """Pictures read from files as they are needed are those that memory would hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -115,6 +116,10 @@ def test_files_that_do_not_go_together_are_refused(paths, tmp_path):
     other = tmp_path / "other.h5"
     write_dataset(other, noise_episodes(3, 0), INFO.__class__(**{**vars(INFO), "action_block": 5}))
     with pytest.raises(DatasetError, match=r"other\.h5 differs from .*0\.h5 in action_block; train on each by itself"):
+        Dataset([paths[0], other])
+    episodes = [replace(each, pixels=each.pixels[:, ::2, ::2]) for each in noise_episodes(3, 0)]
+    write_dataset(other, episodes, INFO)
+    with pytest.raises(DatasetError, match=r"pictures differ in size: \(16, 16, 3\), \(32, 32, 3\); train on each"):
         Dataset([paths[0], other])
 
 

@@ -12,6 +12,7 @@ from conftest import INFO, synthetic_episodes
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.data.dataset import UNUSED, Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.data.hdf5 import guarded
 
 ROWS, EPISODES = 6 * 13, 6
 
@@ -205,6 +206,11 @@ def test_older_files_go_with_those_that_say_more(own, tmp_path):
     assert (data.info.step_seconds, data.info.seed, len(data.ep_len)) == (0.1, 0, 9)
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged(own):
+    with pytest.raises(PermissionError), guarded(own):
+        raise PermissionError
+
+
 def test_a_locked_file_is_said_to_be_locked(own, tmp_path):
     path = tmp_path / "copy.h5"
     path.write_bytes(own.read_bytes())
@@ -242,12 +248,13 @@ def test_what_blosc_has_coded_is_read(theirs, tmp_path):
     np.testing.assert_array_equal(Dataset(path).pixels[:], pixels)
 
 
-def test_an_action_that_never_varies_is_unused_and_said(own, tmp_path, caplog):
+@pytest.mark.parametrize("always", [0.3, -0.3])
+def test_an_action_that_never_varies_is_unused_and_said(own, tmp_path, caplog, always):
     path = tmp_path / "copy.h5"
     path.write_bytes(own.read_bytes())
     with h5py.File(path, "a") as file:
         action = file["action"][:]
-        action[:, 1] = np.where(np.isnan(action[:, 1]), np.nan, np.float32(0.3))
+        action[:, 1] = np.where(np.isnan(action[:, 1]), np.nan, np.float32(always))
         file["action"][:] = action
     mean, std = Dataset(path).action_stats()
     assert "action 1 never varies in these data: it is treated as unused" in caplog.text

@@ -172,6 +172,31 @@ def test_dropout_acts_in_training_only():
     assert not torch.allclose(model.predict(z, actions), model.predict(z, actions))
 
 
+@pytest.mark.parametrize("kind", ["residual", "lewm"])
+def test_every_place_for_dropout_drops(kind):
+    torch.manual_seed(0)
+    config = PredictorConfig(kind, width=10, depth=1, num_heads=2, dropout=0.5, mlp_width=14)
+    predictor = JEPA(JEPAConfig(6, 10, 20, EncoderConfig(image_size=32), config)).predictor.train()
+    for parameter in predictor.parameters():
+        torch.nn.init.normal_(parameter)
+    z, modulation = torch.randn(2, 3, 10), predictor.condition(torch.randn(2, 3, 6))
+    places = [(predictor.blocks[0], "dropout")]
+    places += [(layer, "p") for layer in predictor.modules() if isinstance(layer, torch.nn.Dropout)]
+    assert len(places) == (2 if kind == "residual" else 4)
+    rates = [getattr(*place) for place in places]
+    for alone in range(len(places)):
+        for index, (place, rate) in enumerate(zip(places, rates, strict=True)):
+            setattr(*place, rate if index == alone else 0.0)
+        assert not torch.allclose(predictor(z, modulation), predictor(z, modulation))
+
+
+@pytest.mark.parametrize("sizes", [{}, {"head_dim": 12, "mlp_width": 40}])
+def test_heads_and_mlp_are_as_wide_as_is_asked(sizes):
+    block = untrained(**sizes).predictor.blocks[0]
+    assert block.qkv.out_features == 3 * 4 * sizes.get("head_dim", 32 // 4)
+    assert block.mlp[0].out_features == sizes.get("mlp_width", 4 * 32)
+
+
 def test_pictures_are_scaled_to_minus_one_and_one():
     model, seen = untrained(), []
     model.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))

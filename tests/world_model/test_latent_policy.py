@@ -9,13 +9,7 @@ from conftest import INFO, ROOT, synthetic_episodes
 from test_loop import by_hand
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.world_model.checkpoint import (
-    CheckpointError,
-    CheckpointInfo,
-    load_checkpoint,
-    save_checkpoint,
-    weights_digest,
-)
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint, weights_digest
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.latent_policy import train as train_latent_policy
 from jepa_mpc.world_model.latent_policy.policy import (
@@ -24,13 +18,14 @@ from jepa_mpc.world_model.latent_policy.policy import (
     load_latent_policy,
     save_latent_policy,
 )
-from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig, policy_phase, sample_goals
+from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig, policy_phase
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.diagnostics import encode_rows
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
+from jepa_mpc.world_model.weights import CheckpointError
 
 REST = {"weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0, "log_every": 100, "report_every": 10**6}
 
@@ -64,10 +59,9 @@ def test_the_inverse_model_finds_the_action_between_two_embeddings(data, tmp_pat
 
 @pytest.mark.parametrize("kind", ["inverse", "gcbc"])
 def test_goals_lie_ahead_in_the_same_episode(data, kind, tmp_path):
-    config = LatentPolicyConfig(output=tmp_path, kind=kind, reach=3)
-    rng = np.random.default_rng(0)
-    rows = data.sample_rows(2000, 3, rng)[:, 1]
-    ahead = sample_goals(config, data, rows, rng) - rows
+    config = LatentPolicyConfig(output=tmp_path, kind=kind, reach=3, batch_size=2000)
+    _, rows, goals = policy_phase(config, LatentPolicy(2, 2), data, torch.empty(0)).load(np.random.default_rng(0))
+    ahead = goals - rows
     left = data.blocks_left(rows)
     assert (ahead >= 1).all()
     assert (ahead <= left).all()
@@ -75,9 +69,9 @@ def test_goals_lie_ahead_in_the_same_episode(data, kind, tmp_path):
 
 
 def test_goals_lie_whole_blocks_ahead_where_a_block_takes_several_rows(dataset_path, tmp_path):
-    data, rng = Dataset(dataset_path, frameskip=2), np.random.default_rng(0)
-    rows = data.sample_rows(500, 3, rng)[:, 1]
-    ahead = sample_goals(LatentPolicyConfig(output=tmp_path, reach=3), data, rows, rng) - rows
+    data, config = Dataset(dataset_path, frameskip=2), LatentPolicyConfig(output=tmp_path, reach=3, batch_size=500)
+    _, rows, goals = policy_phase(config, LatentPolicy(2, 4), data, torch.empty(0)).load(np.random.default_rng(0))
+    ahead = goals - rows
     assert {*ahead.tolist()} == {2, 4, 6}
     assert (ahead // 2 <= data.blocks_left(rows)).all()
 
@@ -87,7 +81,7 @@ def test_a_step_of_the_policy_by_hand(data, tmp_path):
     drawn = {}
 
     class Recording:
-        action, stride, blocks_left = data.action, data.stride, data.blocks_left
+        action, sample_future = data.action, data.sample_future
 
         def sample_rows(self, *args):
             drawn["rows"] = data.sample_rows(*args)
@@ -103,7 +97,7 @@ def test_a_step_of_the_policy_by_hand(data, tmp_path):
     before, now, _ = drawn["rows"].T
     again = np.random.default_rng(4)
     data.sample_rows(30, 3, again)
-    goal = sample_goals(config, data, now, again)
+    goal = data.sample_future(now, again, 1, config.reach)
     said = policy.layers(torch.cat([z[now] - z[before], z[now], z[goal]], dim=1))
     wanted = (torch.from_numpy(data.action[now]) - torch.tensor([0.5, -1.0])) / torch.tensor([2.0, 0.25])
     torch.testing.assert_close(loss, (said - wanted).square().mean())

@@ -31,11 +31,11 @@ from jepa_mpc.world_model.convert.lewm_release import (
 )
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.train import train
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
+from jepa_mpc.world_model.training.guard import CollapseGuard
 
 LENGTHS = [30, 17, 41, 26, 33]
 
@@ -97,6 +97,10 @@ def test_a_model_is_trained_on_their_files(theirs, tmp_path):
     model, info = load_checkpoint(train(config))
     assert model.config.action_dim == 10
     assert info.data["action_block"] == 5
+    again = replace(
+        config, output=tmp_path / "other", frameskip=4, num_steps=1, predictor_steps=0, reachability_steps=0
+    )
+    assert load_checkpoint(train(again))[0].config.action_dim == 8
     assert set(info.metrics["embedding"]["probe_r2"]) == {f"qpos{i}" for i in range(4)}
 
 
@@ -121,6 +125,7 @@ def test_files_whose_episodes_do_not_add_up_are_refused(theirs, tmp_path):
             np.zeros((147, 32, 32, 3), np.float32),
             r"column 'pixels' must be \(N, H, W, 3\) uint8, not .* float32",
         ),
+        ("pixels", np.zeros((147, 32, 32, 3), np.uint16), r"column 'pixels' must be .* uint8, not .* uint16"),
         ("action", np.zeros(147, np.float32), r"column 'action' must be \(147, A\) float, not \(147,\)"),
         ("action", np.zeros((140, 2), np.float32), r"column 'action' must be \(147, A\)"),
     ],
@@ -136,6 +141,8 @@ def test_columns_of_another_kind_are_refused(theirs, tmp_path, column, values, m
 
 
 def test_our_own_files_can_be_read_in_longer_blocks(tmp_path):
+    write_dataset(tmp_path / "threes.h5", synthetic_episodes(4, 12), replace(INFO, action_block=3))
+    assert Dataset(tmp_path / "threes.h5", frameskip=2).info.action_block == 6
     write_dataset(tmp_path / "d.h5", synthetic_episodes(4, 12), INFO)
     one, two = Dataset(tmp_path / "d.h5"), Dataset(tmp_path / "d.h5", frameskip=2)
     assert (one.info.action_block, two.info.action_block) == (1, 2)
@@ -192,7 +199,10 @@ def test_positions_count_from_the_windows_first_frame(release):
 
 def test_a_release_comes_back_as_it_was(release):
     _, weights = load(release)
-    config, again = to_release(from_release(*load(release)))
+    model = from_release(*load(release))
+    for value in to_release(model)[1].values():
+        value.zero_()  # what is handed out is the caller's own
+    config, again = to_release(model)
     assert set(again) == set(weights)
     assert config["predictor"]["heads"] == 4
     biased = {"projector.net.0.bias", "projector.net.1.running_mean"}  # of which only the difference counts
@@ -211,12 +221,17 @@ def test_a_release_becomes_a_checkpoint_that_plans(release, theirs, tmp_path):
     shapes = json.loads(GOLDEN.read_text())["shapes"]
     with h5py.File(tmp_path / "three.h5", "w") as file:  # actions of two numbers, so a block of three
         file["action"] = np.random.default_rng(0).normal([1.0, -2.0], [0.5, 3.0], (500, 2)).astype(np.float32)
-        file["action"][7] = np.nan
+        file["action"][::2] = np.nan  # where nothing was done
     options = ["--task", "push_t", "--data", tmp_path / "three.h5", "--output", tmp_path / "made", "--frameskip", 3]
     done = run("import", "--release", release, *options)
     assert done.returncode == 0, done.stderr
     model, info = load_checkpoint(tmp_path / "made", task="push_t")
     assert info.model.predictor.kind == "lewm"
+    assert info.data["action_block"] == 3
+    for name, value in from_release(*load(release)).predictor.state_dict().items():  # in full precision
+        torch.testing.assert_close(model.predictor.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"config\.json exists already"):
+        import_release(Import(release, "push_t", tmp_path / "three.h5", tmp_path / "made", 3))
     torch.testing.assert_close(model.action_mean.view(3, 2), torch.tensor([[1.0, -2.0]] * 3), atol=0.5, rtol=0)
     normalised = model.normalise_actions(torch.tensor([[1.5, 1.0] * 3]))
     assert ((normalised - 1).abs() < 0.3).all()
@@ -311,7 +326,7 @@ def test_actions_that_do_not_make_the_releases_blocks_are_counted(release, their
 
 @pytest.mark.parametrize(("depth", "fits"), [(6, False), (12, True)])
 def test_a_vit_that_no_release_can_name_is_not_exported(tmp_path, depth, fits):
-    preset = PRESETS["paper"]
+    preset = TRAIN_PRESETS["paper"]
     small = replace(preset["predictor"], depth=1, mlp_width=8, num_heads=2, head_dim=4, projector_hidden=8)
     encoder = replace(preset["encoder"], depth=depth, image_size=28)
     config = JEPAConfig(10, 192, 16, encoder, small, projector_activation="gelu")
@@ -321,8 +336,10 @@ def test_a_vit_that_no_release_can_name_is_not_exported(tmp_path, depth, fits):
     if fits:
         export_release(export)
         assert json.loads((tmp_path / "out/config.json").read_text())["encoder"]["size"] == "tiny"
-        with pytest.raises(UserError, match="exists already"):
-            export_release(export)
+        for left in ("weights.pt", "config.json"):  # by either of them
+            with pytest.raises(UserError, match=rf"{left} exists already"):
+                export_release(export)
+            (tmp_path / "out" / left).unlink()
     else:
         with pytest.raises(UserError, match="no release can name a ViT of width 192, depth 6, 3 heads"):
             export_release(export)
@@ -349,7 +366,7 @@ def test_only_models_of_the_papers_parts_are_exported(tmp_path):
 
 
 def test_the_papers_preset_has_the_released_size():
-    preset = PRESETS["paper"]
+    preset = TRAIN_PRESETS["paper"]
     names = ("embed_dim", "projector_hidden", "encoder", "predictor", "projector_activation")
     model = JEPA(JEPAConfig(10, **{name: preset[name] for name in names}))
 
@@ -367,7 +384,7 @@ def test_the_papers_preset_takes_a_step(tmp_path, monkeypatch):
     large = [replace(each, pixels=each.pixels.repeat(7, axis=1).repeat(7, axis=2)) for each in recorded]
     write_dataset(tmp_path / "d.h5", large, INFO)
     data = Dataset(tmp_path / "d.h5")
-    config = TrainConfig(output=tmp_path, task="square", device="cpu", **{**PRESETS["paper"], "batch_size": 3})
+    config = TrainConfig(output=tmp_path, task="square", device="cpu", **{**TRAIN_PRESETS["paper"], "batch_size": 3})
     model, regularizer = build(config, data, torch.device("cpu"))
     phase = phases.joint_phase(config, model, regularizer, CollapseGuard(), data)
     assert phase.num_steps == 180_000

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from jepa_mpc.world_model.training.loop import LoopConfig, Phase, TrainError, batches, run_phases
+from jepa_mpc.world_model.training.loop import LoopConfig, Phase, Progress, batches, run_phases
+from jepa_mpc.world_model.training.state import TrainError, newest_state, save_state
 
 SHARED = {"weight_decay": 0.1, "warmup_steps": 4, "grad_clip": 0.05, "log_every": 3, "report_every": 5}
 
@@ -77,6 +78,24 @@ def test_two_phases_take_the_steps_that_one_would_by_hand(tmp_path, seed, use_mu
         assert min(by_hand(phase, [seed, index], 0.1, 4, 0.05)) > 0.05  # clipping counts
     for ours, theirs in zip(weights.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_time_before_a_resumption_counts_and_progress_is_not_to_be_changed(tmp_path):
+    phase, _ = line("first", 3, 0.03)
+    movers = optimizers(phase, 0.1)
+    phase.begin()(0, torch.randn(6, 3))[0].backward()
+    movers[0].step()
+    save_state(tmp_path, phase.trained, movers, Progress(0, 2, seconds=1000.0))
+    assert newest_state(tmp_path, phase.trained, Progress)[0].step == 2
+    assert run_phases([phase], phase.trained, tmp_path, loop()).seconds > 1000
+
+    path = tmp_path / "state.safetensors"
+    assert path.read_bytes().count(b'step\\": 3') == 1
+    path.write_bytes(path.read_bytes().replace(b'step\\": 3', b'step\\": 1'))
+    assert newest_state(tmp_path, phase.trained, Progress)[0].step == 2  # of the state before
+    (tmp_path / "state.previous.safetensors").unlink()
+    with pytest.raises(TrainError, match="is damaged; delete it to start afresh"):
+        newest_state(tmp_path, phase.trained, Progress)
 
 
 @pytest.mark.parametrize("spoilt", ["loss", "gradient"])

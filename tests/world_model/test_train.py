@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,34 +23,34 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import claimed
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint
+from jepa_mpc.world_model.checkpoint import Interface, load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.encoder import EncoderConfig
-from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
+from jepa_mpc.world_model.model.reachability import ReachabilityConfig
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.regularizers.ema import EMAConfig
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
+from jepa_mpc.world_model.regularizers.alternatives import EMAConfig, KLConfig, SimCLRConfig
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
-from jepa_mpc.world_model.regularizers.simclr import SimCLRConfig
 from jepa_mpc.world_model.train import main, parse_config, train
 from jepa_mpc.world_model.training import loop as optimise
-from jepa_mpc.world_model.training.build import build, require_shares
+from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import train_options
-from jepa_mpc.world_model.training.config import PRESETS, TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
-from jepa_mpc.world_model.training.loop import TrainError
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import (
-    FrozenEmbeddings,
+    encode_all,
     joint_phase,
     predictor_phase,
     reachability_phase,
     recalibrate_batchnorm,
 )
+from jepa_mpc.world_model.training.state import TrainError
 
 
 def debug_config(output, dataset_path, **changes):
-    settings = {**PRESETS["debug"], "task": "square", "data": (dataset_path,), "preset": "debug", **changes}
+    settings = {**TRAIN_PRESETS["debug"], "task": "square", "data": (dataset_path,), "preset": "debug", **changes}
     return TrainConfig(output=output, precision="float32", device="cpu", **settings)
 
 
@@ -86,7 +88,7 @@ def test_a_training_is_its_phases_one_after_another(trained, dataset_path):
     """Written out: what resumed, shared and read-ahead trainings are compared with is itself what it should be."""
     config, data = debug_config(None, dataset_path), Dataset(dataset_path)
     model, regularizer = build(config, data, torch.device("cpu"))
-    target, frozen = copy.deepcopy(model.reachability), FrozenEmbeddings(model, data)
+    target, frozen = copy.deepcopy(model.reachability), functools.cache(lambda: encode_all(model, data))
     phases = [
         joint_phase(config, model, regularizer, CollapseGuard(), data),
         predictor_phase(config, model, data, frozen),
@@ -193,6 +195,19 @@ def test_what_does_not_fit_is_said_before_a_folder_is_claimed(dataset_path, tmp_
     with pytest.raises(UserError, match=line):
         train(debug_config(tmp_path / "run", dataset_path, **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_windows_may_be_as_long_as_the_predictor_sees(dataset_path, tmp_path):
+    longest = {"num_frames": 9, "predictor_num_frames": 9, "predictor": PredictorConfig(width=16, max_len=8)}
+    require_fit(debug_config(tmp_path, dataset_path, **longest), Dataset(dataset_path))
+
+
+def test_what_a_later_phase_needs_is_asked_for_at_the_start(tmp_path):
+    write_dataset(tmp_path / "d.h5", synthetic_episodes(4, num_blocks=1), INFO)
+    pairs = debug_config(tmp_path, tmp_path / "d.h5", num_frames=2, predictor_num_frames=2, reachability_steps=0)
+    require_fit(pairs, data := Dataset(tmp_path / "d.h5"))
+    with pytest.raises(DatasetError, match="no training episode has the 3 frames"):
+        require_fit(dataclasses.replace(pairs, reachability_steps=1), data)
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
@@ -323,6 +338,11 @@ def test_a_training_of_an_older_version_goes_on(trained, dataset_path, tmp_path)
 def test_another_configuration_does_not_touch_a_training(trained, dataset_path):
     with pytest.raises(UserError, match="other settings: seed is 0 there and 1 now; choose another --output"):
         train(debug_config(trained, dataset_path, seed=1))
+    others = {"batch_size": 9, "weight_decay": 0.0, "max_context": 1, "discount": 0.5, "num_steps": 31}
+    others |= {"regularizer": EMAConfig(), "encoder": EncoderConfig(), "reachability": ReachabilityConfig(hidden=9)}
+    for name, value in others.items():
+        with pytest.raises(UserError, match=f"other settings: {name}"):
+            train(debug_config(trained, dataset_path, **{name: value}))
 
 
 def test_another_tasks_data_are_refused(dataset_path, tmp_path):
@@ -378,6 +398,17 @@ def test_batchnorm_statistics_are_the_data_sets(dataset_path, trained):
     recalibrate_batchnorm(model, data, num_batches=2)  # plain averages, so few batches are enough
     torch.testing.assert_close(first[1].running_mean, activations, atol=0.03, rtol=0.05)
     assert not model.training
+
+
+def test_recalibration_leaves_the_predictors_own_batchnorm(dataset_path):
+    data, encoder = Dataset(dataset_path), EncoderConfig(image_size=32, channels=(4, 4))
+    width = {"width": 16, "depth": 1, "num_heads": 2}
+    model = JEPA(JEPAConfig(data.action.shape[1], 16, 16, encoder, PredictorConfig("lewm", **width))).train()
+    model.predict(torch.randn(8, 3, 16), torch.randn(8, 3, data.action.shape[1]))
+    before = copy.deepcopy(model.predictor.output.state_dict())
+    recalibrate_batchnorm(model, data, num_batches=2)
+    assert before["1.running_mean"].abs().max() > 1e-3
+    torch.testing.assert_close(model.predictor.output.state_dict(), before, rtol=0, atol=0)
 
 
 def test_half_precision_weights_encode_as_the_trained_ones(trained, dataset_path):
@@ -531,11 +562,34 @@ def test_a_checkpoint_says_where_it_came_from(trained):
     assert "| collapse | none noticed |" in card
 
 
+def test_what_the_data_say_of_actions_and_planning_is_in_the_checkpoint(tmp_path):
+    said = {"action_low": (-1.0, -2.0), "action_high": (1.0, 0.5), "step_seconds": 0.1, "planning": '{"horizon": 3}'}
+    write_dataset(tmp_path / "d.h5", synthetic_episodes(4, 12), dataclasses.replace(INFO, **said))
+    steps = {"num_steps": 1, "predictor_steps": 0, "reachability_steps": 0}
+    config = debug_config(tmp_path / "run", tmp_path / "d.h5", regularizer=EMAConfig(), **steps)
+    model, info = load_checkpoint(train(config))
+    assert info.interface == Interface((-1.0, -2.0), (1.0, 0.5), action_block=1, step_seconds=0.1, image_size=32)
+    assert info.planning == {"horizon": 3}
+    assert model.config.spherical  # as its remedy wants it
+
+
 def test_a_cards_command_gives_the_settings_that_it_was_trained_with(trained):
     _, info = load_checkpoint(trained)
     command = re.search(r"`jepa-mpc train (.*?)`", (trained / "card.md").read_text())[1]
     again = to_json(parse_config(command.split()))
     assert {**info.training, "device": "auto"} == {name: again[name] for name in info.training}
+
+
+def test_a_remedys_settings_are_told_by_its_own_defaults():
+    for remedy in (KLConfig(weight=SIGRegConfig().weight), KLConfig()):
+        said = train_options(to_json(TrainConfig(output=Path(), regularizer=remedy)))
+        assert parse_config(["--output", "x", *said.split()]).regularizer == remedy
+    assert said == " --regularizer kl"
+
+
+def test_a_training_is_where_it_is_asked_to_be(dataset_path, tmp_path):
+    with pytest.raises(UserError, match="device 'tpu' is not there"):
+        train(dataclasses.replace(debug_config(tmp_path, dataset_path), device="tpu"))
 
 
 def test_devices(monkeypatch):
@@ -565,8 +619,20 @@ def test_the_command_that_makes_a_bundled_checkpoint_again_asks_for_its_settings
 
 def test_presets_yield_to_options():
     config = parse_config(["--output", "x", "--preset", "debug", "--num-steps", "7", "--encoder.kind", "vit"])
-    assert (config.preset, config.num_steps, config.batch_size) == ("debug", 7, PRESETS["debug"]["batch_size"])
-    assert config.encoder == dataclasses.replace(PRESETS["debug"]["encoder"], kind="vit")
+    assert (config.preset, config.num_steps, config.batch_size) == ("debug", 7, TRAIN_PRESETS["debug"]["batch_size"])
+    assert config.encoder == dataclasses.replace(TRAIN_PRESETS["debug"]["encoder"], kind="vit")
+    named = parse_config(["--output", "x", "--preset", "paper", "--regularizer", "sigreg", "--regularizer.knots", "9"])
+    assert named.regularizer == dataclasses.replace(TRAIN_PRESETS["paper"]["regularizer"], knots=9)
+
+
+SHORT = {"num_steps": 3}
+
+
+def test_a_preset_may_be_ones_own():
+    config = parse_config(["--output", "x", "--preset", f"{__name__}:SHORT", "--batch-size", "5"])
+    assert config == TrainConfig(output=Path("x"), preset=f"{__name__}:SHORT", num_steps=3, batch_size=5)
+    with pytest.raises(UserError, match="unknown training preset 'papr'; did you mean paper"):
+        parse_config(["--output", "x", "--preset", "papr"])
 
 
 def test_the_command_refuses_missing_data_in_one_line(tmp_path):

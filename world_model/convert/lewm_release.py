@@ -28,11 +28,11 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, refuse_existing, whole, write_json
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, checked, read
-from jepa_mpc.world_model.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, save_checkpoint
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from jepa_mpc.world_model.data.dataset import FRAMESKIP, UNUSED, is_unused
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
-from jepa_mpc.world_model.weights import FLOATS, fill, plain_name, require_same
+from jepa_mpc.world_model.weights import FLOATS, CheckpointError, fill, plain_name, require_same
 
 # Pictures are divided by 255 and normalised per channel there (ImageNet's values), and mapped to ±1 here.
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -182,19 +182,14 @@ def to_release(model: JEPA) -> tuple[dict[str, Any], dict[str, Tensor]]:
     size = next((name for name, (*_, heads) in _VITS.items() if heads == encoder.num_heads), "tiny")
     vit = {"size": size, "patch_size": encoder.patch_size, "image_size": encoder.image_size}
     mlp = {"_target_": f"{module}.MLP", "norm_fn": {"_target_": "torch.nn.BatchNorm1d", "_partial_": True}}
-    transformer: dict[str, Any] = {
-        "num_frames": predictor.window,
-        "depth": predictor.depth,
-        "heads": predictor.num_heads,
-    }
-    transformer |= {"input_dim": D, "hidden_dim": predictor.width, "output_dim": D}
-    transformer |= {"dim_head": predictor.inner // predictor.num_heads, "dropout": predictor.dropout}
-    transformer |= {"mlp_dim": len(state["predictor.blocks.0.mlp.1.bias"]), "emb_dropout": 0.0}
-    hidden = len(state["predictor.output.0.bias"])
+    transformer = {"num_frames": predictor.window, "depth": predictor.depth, "heads": predictor.num_heads}
+    transformer |= {"dim_head": predictor.inner // predictor.num_heads, "input_dim": D, "hidden_dim": predictor.width}
+    transformer |= {"output_dim": D, "mlp_dim": len(state["predictor.blocks.0.mlp.1.bias"])}
+    dropout, hidden = {"dropout": predictor.dropout, "emb_dropout": 0.0}, len(state["predictor.output.0.bias"])
     return {
         "_target_": "stable_worldmodel.wm.lewm.LeWM",
         "encoder": {"_target_": _VIT, **vit, "pretrained": False, "use_mask_token": False},
-        "predictor": {"_target_": f"{module}.Predictor", **transformer},
+        "predictor": {"_target_": f"{module}.Predictor", **transformer, **dropout},
         "action_encoder": {"_target_": f"{module}.Embedder", "input_dim": config.action_dim, "emb_dim": D},
         "projector": {**mlp, "input_dim": encoder.width, "hidden_dim": config.projector_hidden, "output_dim": D},
         "pred_proj": {**mlp, "input_dim": D, "hidden_dim": hidden, "output_dim": D},
@@ -262,15 +257,8 @@ def import_release(config: Import) -> Path:
         )
     for buffer, values in ((model.action_mean, mean), (model.action_std, std)):
         buffer.copy_(values.repeat(config.frameskip))
-    info = CheckpointInfo(
-        task=config.task,
-        model=model.config,
-        data={"source": str(config.release), "simulator": "unknown", "action_block": config.frameskip},
-        training={},
-        commit=git_commit(),
-        learning_seconds=0.0,
-        metrics={},
-    )
+    source = {"source": str(config.release), "simulator": "unknown", "action_block": config.frameskip}
+    info = CheckpointInfo(config.task, model.config, source, {}, git_commit(), learning_seconds=0.0, metrics={})
     save_checkpoint(config.output, model, info, f"# {config.task}\n\nMade of {config.release}.\n", half=False)
     return config.output
 

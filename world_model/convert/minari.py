@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,15 @@ def episodes(data: Dataset) -> Any:
     from tqdm import tqdm
 
     for index in tqdm(range(len(data.ep_len)), desc="exporting", unit="episode"):
-        rows = slice(data.ep_offset[index], data.ep_offset[index] + data.ep_len[index])
-        actions = data.action[rows][:-1]  # nothing was done from the last picture
-        ends = np.arange(len(actions)) == len(actions) - 1
+        rows = data.rows_of([index])
+        actions = data.action[rows[:-1]]  # nothing was done from the last picture
         yield EpisodeBuffer(
             id=index,
             observations={"pixels": data.pixels[rows], "qpos": data.qpos[rows]},
             actions=actions,
             rewards=[0.0] * len(actions),
             terminations=[False] * len(actions),
-            truncations=ends.tolist(),
+            truncations=[step == len(actions) - 1 for step in range(len(actions))],
         )
 
 
@@ -88,7 +87,8 @@ def export(config: ExportConfig) -> str:
         f"A step is a block of {info.action_block} actions of the environment, side by side, each repeated for "
         f"{info.action_repeat} control steps; the picture is of the block's start."
     )
-    with _whole_or_not(folder), warnings.catch_warnings():
+    with contextlib.ExitStack() as failure, warnings.catch_warnings():
+        failure.callback(shutil.rmtree, folder, ignore_errors=True)
         warnings.filterwarnings("ignore", message=".*(env_spec|eval_env|author|code_permalink|algorithm_name).*")
         minari.create_dataset_from_buffers(
             dataset_id=name,
@@ -101,16 +101,8 @@ def export(config: ExportConfig) -> str:
             data_format="hdf5",
             jpeg_encoding=False,
         )
+        failure.pop_all()
     return name
-
-
-@contextlib.contextmanager
-def _whole_or_not(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def main(args: Sequence[str]) -> None:

@@ -111,8 +111,7 @@ def write_dataset(
             lengths.append(rows)
         file["ep_len"] = np.array(lengths, np.int64)
         file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
-        for name, value in vars(info).items():
-            file.attrs[name] = value
+        file.attrs.update(vars(info))
 
 
 class Dataset:
@@ -154,11 +153,9 @@ class Dataset:
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
         frames = Frames([Path(each) for each in paths])
-        fits = math.prod(frames.shape) < _memory() / 2
-        self.pixels = frames
-        if in_memory == "yes" or (in_memory == "auto" and fits):
-            self.pixels = frames[:]
-            frames.close()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        fits = in_memory == "yes" or (in_memory == "auto" and math.prod(frames.shape) < memory / 2)
+        self.pixels = frames[:] if fits else frames
         num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
         if num_held_out >= len(self.ep_len):
             raise DatasetError(f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s); at least 2 are needed")
@@ -202,32 +199,29 @@ class Dataset:
         """Returns at rows (B, T) pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
         return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
 
-    def sample_future(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draws for each row (B,) one some whole blocks later in the same episode, or itself, uniformly."""
-        return rows + self.stride * rng.integers(0, self.blocks_left(rows) + 1)
+    def sample_future(
+        self, rows: NDArray[np.int64], rng: np.random.Generator, least: int = 0, most: int | None = None
+    ) -> NDArray[np.int64]:
+        """Draws for each row (B,) one `least` to `most` blocks later in the same episode, uniformly."""
+        left = self.blocks_left(rows)
+        return rows + self.stride * rng.integers(least, (left if most is None else np.minimum(most, left)) + 1)
 
     def blocks_left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Counts for each row (B,) the whole blocks that follow in its episode."""
         last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
         return (last - rows) // self.stride
 
-    def rows_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows_of(self, episodes: Iterable[int]) -> NDArray[np.int64]:
         """Returns the rows (N,) of whole episodes."""
-        spans = [np.arange(self.ep_offset[e], self.ep_offset[e] + self.ep_len[e]) for e in episodes]
-        return np.concatenate(spans)
+        return np.concatenate([self.ep_offset[episode] + np.arange(self.ep_len[episode]) for episode in episodes])
 
     def probe_targets(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
         """Returns state to read off the embeddings (N, P), angles as cosine and sine, and its P names."""
-        targets, names = [], []
+        targets: dict[str, NDArray] = {}
         for coordinate, is_angle in enumerate(self.info.angles):
-            value = self.qpos[rows, coordinate]
-            if is_angle:
-                targets += [np.cos(value), np.sin(value)]
-                names += [f"cos_qpos{coordinate}", f"sin_qpos{coordinate}"]
-            else:
-                targets.append(value)
-                names.append(f"qpos{coordinate}")
-        return np.stack(targets, axis=1) if targets else np.empty((len(rows), 0)), names
+            value, name = self.qpos[rows, coordinate], f"qpos{coordinate}"
+            targets |= {f"cos_{name}": np.cos(value), f"sin_{name}": np.sin(value)} if is_angle else {name: value}
+        return np.stack([*targets.values()], axis=1) if targets else np.empty((len(rows), 0)), [*targets]
 
 
 def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int) -> NDArray[np.float32]:
@@ -242,12 +236,6 @@ def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int)
     left = np.repeat(np.cumsum(ep_len), ep_len) - np.arange(N)  # rows from here to the episode's end
     blocks[left <= stride] = np.nan
     return blocks
-
-
-def _memory() -> int:
-    """Returns bytes of memory for each of the processes that torchrun starts on this machine."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def is_unused(actions: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -271,9 +259,8 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     fix = f"collect it again with `jepa-mpc collect --task {task or 'TASK'}`"
     with guarded(path, fix), open_file(path, fix.replace("it again", "one")) as file:
         attributes = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in file.attrs.items()}
-        names = {name: file.id.links.exists(name.encode()) for name in _STATES}
         if "format_version" not in attributes:  # of le-wm or stable-worldmodel, which does not say what task it is of
-            columns = _columns(file, next((name for name in _STATES if names[name]), None))
+            columns = _columns(file, next((name for name in _STATES if file.id.links.exists(name.encode())), None))
             no_angles = (False,) * columns["qpos"].shape[1]
             return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, no_angles)
         if (version := attributes["format_version"]) != FORMAT_VERSION:

@@ -30,21 +30,15 @@ class Frames:
     def __init__(self, paths: Sequence[Path]):
         """Raises `DatasetError` where a file is none, or ends before its last picture."""
         self._files = [_open(path) for path in paths]
-        lengths = [len(file) for file in self._files]
-        self._ends = np.cumsum(lengths)
+        self._ends = np.cumsum([file.shape[0] for file in self._files])
         shapes = {file.shape[1:] for file in self._files}
         if len(shapes) > 1:
             sizes, names = ", ".join(map(str, sorted(shapes))), ", ".join(map(str, paths))
             raise DatasetError(f"{names}: pictures differ in size: {sizes}; train on each by itself")
-        self.shape: tuple[int, ...] = (sum(lengths), *shapes.pop())
+        self.shape: tuple[int, ...] = (int(self._ends[-1]), *shapes.pop())
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    def close(self) -> None:
-        for file in self._files:
-            if not isinstance(file, _Plain):
-                file.file.close()
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         """Returns pictures (..., H, W, 3) at rows (...), or at a slice of rows."""
@@ -59,7 +53,7 @@ class Frames:
             which = np.searchsorted(self._ends, flat, side="right")
             for index in np.unique(which):
                 file, here = self._files[index], which == index
-                pictures[here] = _read(file, flat[here] - (self._ends[index] - len(file)))
+                pictures[here] = _read(file, flat[here] - (self._ends[index] - file.shape[0]))
         return pictures.reshape(*wanted.shape, *self.shape[1:])
 
 
@@ -102,9 +96,6 @@ class _Plain:
         stretches = (max(len(self._map) - self._size + 1, 0), self._size)
         self._at = np.lib.stride_tricks.as_strided(np.frombuffer(self._map, np.uint8), stretches, (1, 1))
         self._read, self._lock = 0, threading.Lock()
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         offsets = self._offsets[rows]

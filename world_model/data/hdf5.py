@@ -76,22 +76,16 @@ def column(
     fits = fits and all(here == size if size else here > 0 for here, size in zip(found.shape, wanted, strict=True))
     if not fits or found.dtype.kind not in _TYPES[kind] or (kind == "uint8" and found.dtype.itemsize != 1):
         raise DatasetError(f"{must}, not {found.shape} {found.dtype}; write it again")
-    _require_filters(found, f"{path}: column {name!r}")
-    if name != "pixels" and found.nbytes > _PACKED * (found.id.get_storage_size() + 4096):
-        raise DatasetError(f"{path}: column {name!r} declares {found.nbytes} bytes, more than the file holds")
-    return found
-
-
-def _require_filters(found: "h5py.Dataset", what: str) -> None:
-    import h5py
-
     properties = found.id.get_create_plist()
-    for code, _, _, name in (properties.get_filter(index) for index in range(properties.get_nfilters())):
+    for code, _, _, coding in map(properties.get_filter, range(properties.get_nfilters())):
         if not h5py.h5z.filter_avail(code):
             with contextlib.suppress(ImportError):
                 import hdf5plugin  # noqa: F401 (registers them)
         if not h5py.h5z.filter_avail(code):
             raise DatasetError(
-                f"{what} is coded by {name.decode() or f'filter {code}'}, for which the package hdf5plugin is needed; "
-                "`pip install hdf5plugin`"
+                f"{path}: column {name!r} is coded by {coding.decode() or f'filter {code}'}, for which the package "
+                "hdf5plugin is needed; `pip install hdf5plugin`"
             )
+    if name != "pixels" and found.nbytes > _PACKED * (found.id.get_storage_size() + 4096):
+        raise DatasetError(f"{path}: column {name!r} declares {found.nbytes} bytes, more than the file holds")
+    return found

@@ -27,14 +27,11 @@ from jepa_mpc.world_model.data.dataset import UNUSED, Dataset
 from jepa_mpc.world_model.latent_policy.policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy
 from jepa_mpc.world_model.model.encoder import Size
 from jepa_mpc.world_model.training.diagnostics import encode_rows
-from jepa_mpc.world_model.training.loop import LoopConfig, Phase, StepLoss, TrainError, run_phases
+from jepa_mpc.world_model.training.loop import LoopConfig, Phase, run_phases
+from jepa_mpc.world_model.training.state import TrainError
 
-_FREE = (
-    "output",
-    "checkpoint",
-    "data",
-    "save_every",
-)  # settings that do not change what is learned; what lies there does
+# Settings that do not change what is learned; what lies there does.
+_FREE = ("output", "checkpoint", "data", "save_every")
 
 
 @dataclass(frozen=True)
@@ -63,20 +60,13 @@ class LatentPolicyConfig:
     """Steps between states to resume from."""
 
 
-def sample_goals(config: LatentPolicyConfig, data: Dataset, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns for each row (B,) a later one of its episode."""
-    left = data.blocks_left(rows)
-    furthest = left if config.kind == "gcbc" else np.minimum(config.reach, left)
-    return rows + data.stride * rng.integers(1, furthest + 1)
-
-
 def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset, z: Tensor) -> Phase:
     """Fits the blocks that were done, in the embeddings z (N, D) of all rows."""
     action = torch.from_numpy(data.action)
 
     def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         before, now, _ = data.sample_rows(config.batch_size, 3, rng).T
-        return before, now, sample_goals(config, data, now, rng)
+        return before, now, data.sample_future(now, rng, 1, config.reach if config.kind == "inverse" else None)
 
     def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         before, now, goal = batch
@@ -84,10 +74,7 @@ def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset
         loss = F.mse_loss(policy.standardised(z[before], z[now], z[goal]), wanted)
         return loss, {"policy": loss}
 
-    def begin() -> StepLoss:
-        return step_loss
-
-    return Phase("policy", config.num_steps, config.learning_rate, policy, load, begin)
+    return Phase("policy", config.num_steps, config.learning_rate, policy, load, lambda: step_loss)
 
 
 def train(config: LatentPolicyConfig) -> Path:
@@ -98,11 +85,13 @@ def train(config: LatentPolicyConfig) -> Path:
     model, _ = load_checkpoint(checkpoint, task=config.task)
     data = Dataset(config.data or places.dataset(config.task), task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
-    if size != [model.config.encoder.image_size] * 2 or block != model.config.action_dim:
+    side, numbers = model.config.encoder.image_size, model.config.action_dim
+    if size != [side, side] or block != numbers:
         raise TrainError(
-            f"{checkpoint} sees no pictures of {size} or acts not in blocks of {block} numbers, as the data"
+            f"{checkpoint} takes pictures of side {side} and blocks of {numbers} numbers, and the data have {size} and "
+            f"{block}; name its own data"
         )
-    data.sample_rows(1, 3, np.random.default_rng(0))
+    data.sample_rows(1, 3, np.random.default_rng(0))  # raises where no episode is that long
     encoder = weights_digest(checkpoint)
     with claimed(config.output, {**to_json(config), "encoder": encoder, "episodes": data.fingerprint()}, _FREE):
         if path.exists():
@@ -113,20 +102,19 @@ def train(config: LatentPolicyConfig) -> Path:
         # Of an action that never varied, all that need be said is its mean.
         policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
         phase = policy_phase(config, policy, data, encode_rows(model, data, np.arange(len(data.pixels))))
-        loop = LoopConfig(config.seed, 1e-3, 100, 1.0, 20, config.num_steps, config.save_every)
-        progress = run_phases([phase], policy, config.output, loop)
-        info = LatentPolicyInfo(
-            kind=config.kind,
-            task=config.task,
-            embed_dim=model.config.embed_dim,
-            action_dim=model.config.action_dim,
-            hidden=config.hidden,
+        loop = LoopConfig(
             seed=config.seed,
-            num_steps=config.num_steps,
-            learning_seconds=round(progress.seconds, 1),
-            encoder=encoder,
-            commit=git_commit(),
+            weight_decay=1e-3,
+            warmup_steps=100,
+            grad_clip=1.0,
+            log_every=20,
+            report_every=config.num_steps,
+            save_every=config.save_every,
         )
+        progress = run_phases([phase], policy, config.output, loop)
+        settings = {name: getattr(config, name) for name in ("kind", "task", "hidden", "seed", "num_steps")}
+        settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim, "encoder": encoder}
+        info = LatentPolicyInfo(**settings, learning_seconds=round(progress.seconds, 1), commit=git_commit())
         save_latent_policy(path, policy, info)
     return path
 

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.batchnorm import BatchNorm
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Range
+from jepa_mpc.world_model.model.batchnorm import BatchNorm
 
 # Within these, products of sizes cannot overflow, so a model of any settings can be described before it is made.
 Size = Annotated[int, Range(1, 2**16)]

@@ -64,16 +64,19 @@ class JEPA(nn.Module):
 
     def encode(self, pixels: Tensor, encoder: nn.Module | None = None, projector: nn.Module | None = None) -> Tensor:
         """Maps pictures (..., H, W, 3) uint8 to embeddings (..., D); by another encoder and projector if given."""
-        size = self.config.encoder.image_size
-        if pixels.shape[-3:] != (size, size, 3):
-            raise UserError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
-        lead = pixels.shape[:-3]
-        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
-        features = (encoder or self.encoder)(images.float() / 127.5 - 1)
+        features = (encoder or self.encoder)(self.normalise_pixels(pixels))
         z = (projector or self.projector)(features).float()
         if self.config.spherical:
             z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
-        return z.view(*lead, -1)
+        return z.view(*pixels.shape[:-3], -1)
+
+    def normalise_pixels(self, pixels: Tensor) -> Tensor:
+        """Returns pictures (..., H, W, 3) as the encoder takes them (N, 3, H, W). Raises `UserError` on other sizes."""
+        size = self.config.encoder.image_size
+        if pixels.shape[-3:] != (size, size, 3):
+            raise UserError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
+        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
+        return images.float() / 127.5 - 1
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predicts, at every time, the embeddings (B, T, D) that follow z (B, T, D) under actions (B, T, A)."""

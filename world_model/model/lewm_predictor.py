@@ -21,31 +21,21 @@ ACTION_FEATURES = 10  # to which an action block is mixed down before it is embe
 class Window:
     """The last frames' embeddings (B, L, W) and modulations, of which new tokens see up to `size` with themselves."""
 
-    def __init__(self, size: int):
-        self.size = size
-        self._z: Tensor | None = None
-        self._modulation: Modulation = ()
-
-    @property
-    def length(self) -> int:
-        return 0 if self._z is None else self._z.shape[1]
+    def __init__(self, size: int, kept: tuple[Tensor, ...] = ()):
+        self.size, self._kept = size, kept
 
     def extend(self, z: Tensor, modulation: Modulation) -> tuple[Tensor, Modulation]:
         """Returns the new tokens after those that they see."""
-        if self._z is not None:
-            z = torch.cat([self._z, z], dim=1)
-            modulation = tuple(torch.cat(pair, dim=1) for pair in zip(self._modulation, modulation, strict=True))
-        kept = slice(max(0, z.shape[1] - self.size + 1), None)
-        self._z, self._modulation = z[:, kept], tuple(layer[:, kept] for layer in modulation)
-        return z, modulation
+        seen: tuple[Tensor, ...] = (z, *modulation)
+        if self._kept:
+            seen = tuple(torch.cat(pair, dim=1) for pair in zip(self._kept, seen, strict=True))
+        first = max(0, seen[0].shape[1] - self.size + 1)
+        self._kept = tuple(each[:, first:] for each in seen)
+        return seen[0], seen[1:]
 
     def repeat(self, times: int) -> "Window":
         """Returns the same for `times` copies of every row of the batch, one after another."""
-        copy = Window(self.size)
-        if self._z is not None:
-            copy._z = self._z.repeat_interleave(times, dim=0)
-            copy._modulation = tuple(layer.repeat_interleave(times, dim=0) for layer in self._modulation)
-        return copy
+        return Window(self.size, tuple(each.repeat_interleave(times, dim=0) for each in self._kept))
 
 
 class LeWMBlock(nn.Module):

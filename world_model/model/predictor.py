@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa_mpc.batchnorm import BatchNorm
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Range
+from jepa_mpc.world_model.model.batchnorm import BatchNorm
 from jepa_mpc.world_model.model.encoder import Depth, Size
 
 

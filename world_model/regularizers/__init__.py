@@ -1,6 +1,6 @@
-"""The remedies against collapse by name; a file of one registers it, and one imported here is always there."""
+"""The remedies against collapse, by name. Importing this registers them all."""
 
 # ruff: isort: skip_file
 from jepa_mpc.world_model.regularizers.base import REGULARIZERS as REGULARIZERS, Regularizer as Regularizer
 from jepa_mpc.world_model.regularizers.base import RegularizerConfig as RegularizerConfig
-from jepa_mpc.world_model.regularizers import ema, vicreg, simclr, moco, kl, pldm, sigreg  # noqa: F401
+from jepa_mpc.world_model.regularizers import alternatives, sigreg  # noqa: F401

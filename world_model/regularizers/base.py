@@ -1,4 +1,4 @@
-"""What keeps a JEPA from collapsing, and what has been tried instead: each remedy in a file of its own.
+"""What every remedy against a JEPA's collapse is: the surface that SIGReg and its alternatives share.
 
 Prediction alone is at its best when every picture gets the same embedding. A remedy may change what is embedded and
 what is predicted (`embed`), add penalties to the prediction error (`forward`), and keep something of its own up to date
@@ -29,10 +29,7 @@ class RegularizerConfig(Choice):
 
     def make(self, model: JEPA) -> "Regularizer":
         """Returns the remedy, for that model."""
-        return Regularizer(self, model)
-
-
-REGULARIZERS.register("none", RegularizerConfig)
+        return self.made(self, model)
 
 
 class Latents(NamedTuple):
@@ -43,15 +40,20 @@ class Latents(NamedTuple):
     target: Tensor
 
 
+@RegularizerConfig.makes("none")
 class Regularizer(nn.Module):
     """The remedy `none`, and the surface of all: prediction error alone, with gradients through the targets."""
 
     compares_samples: ClassVar[bool] = False  # `forward` must see the windows of all processes
-    weights: dict[str, float]  # of each penalty in the loss
 
     def __init__(self, config: Any, model: JEPA):
         super().__init__()
-        self.config, self.weights = config, {}
+        self.config = config
+
+    def weight(self, penalty: str) -> float:
+        """Returns a penalty's weight in the loss: the setting `<penalty>_weight`, or else `weight`, or 1."""
+        settings = vars(self.config)
+        return settings.get(f"{penalty}_weight", settings.get("weight", 1.0))
 
     def embed(self, model: JEPA, pixels: Tensor, generator: torch.Generator) -> Latents:
         """Returns embeddings of pictures (B, T, H, W, 3)."""
@@ -67,7 +69,7 @@ class Regularizer(nn.Module):
         return {}
 
     def follow(self, model: JEPA) -> None:
-        """Follows a step of the optimiser."""
+        """Updates what the remedy keeps of its own, after a step of the optimiser."""
 
 
 class InverseModel(nn.Module):

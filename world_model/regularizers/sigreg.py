@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jepa_mpc.distributed import mean_over_ranks, num_ranks
 from jepa_mpc.settings import Count, NonNegative, Range
 from jepa_mpc.world_model.model.jepa import JEPA
-from jepa_mpc.world_model.regularizers.base import REGULARIZERS, InverseModel, Regularizer, RegularizerConfig
+from jepa_mpc.world_model.regularizers.base import InverseModel, Regularizer, RegularizerConfig
 
 
 class SIGReg(nn.Module):
@@ -79,22 +79,15 @@ class SIGRegConfig(RegularizerConfig):
     """Of telling the actions from the embeddings before and after them, as PLDM does; 0: LeWorldModel's loss. It keeps
     what actions move where other things, such as a block at rest, are easier to predict."""
 
-    def make(self, model: JEPA) -> Regularizer:
-        return SIGRegRegularizer(self, model)
 
-
-REGULARIZERS.register("sigreg", SIGRegConfig)
-
-
+@SIGRegConfig.makes("sigreg")
 class SIGRegRegularizer(Regularizer):
     """Embeddings of each time step are distributed as N(0, I) over the batch."""
 
     def __init__(self, config: SIGRegConfig, model: JEPA):
         super().__init__(config, model)
         self.sigreg = SIGReg(config.num_proj, config.knots)
-        self.weights = {"sigreg": config.weight}
         if config.inverse_weight:
-            self.weights["inverse"] = config.inverse_weight
             self.inverse = InverseModel(model)
 
     def forward(self, latents, predicted, actions, generator):

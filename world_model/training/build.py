@@ -10,8 +10,8 @@ from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers.base import Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
-from jepa_mpc.world_model.training.loop import TrainError
 from jepa_mpc.world_model.training.phases import recalibrate_batchnorm
+from jepa_mpc.world_model.training.state import TrainError
 
 
 def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
@@ -51,7 +51,7 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
     for option, length in windows.items():
         if config.predictor.kind == "residual" and length - 1 > config.predictor.max_len:
             raise TrainError(f"{option} {length} is more than the predictor sees; raise --predictor.max-len")
-        data.sample_rows(1, length, np.random.default_rng(0))
+        data.sample_rows(1, length, np.random.default_rng(0))  # raises where no episode is that long
 
 
 def _model_config(config: TrainConfig, data: Dataset) -> JEPAConfig:

@@ -15,12 +15,12 @@ _PHASES = {
 }
 
 
-def facts(info: CheckpointInfo) -> dict[str, str]:
-    """Returns what a person wants to know first about a trained checkpoint, each under a word or two."""
+def card(info: CheckpointInfo) -> str:
+    """Returns the card of a trained checkpoint, as Markdown."""
     data, training, embedding = info.data, info.training, info.metrics["embedding"]
     phases = ", ".join(f"{training[f'{phase}steps']} {what}" for phase, what in _PHASES.items())
     probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
-    return {
+    facts = {
         "data": f"{data['num_episodes']} episodes under the policy {data['data_policy']!r}, seed {data['seed']}, "
         f"{info.simulator}; blocks of {data['action_block']} steps",
         "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {info.commit}",
@@ -29,28 +29,11 @@ def facts(info: CheckpointInfo) -> dict[str, str]:
         f"{info.model.embed_dim}; linear probes' R²: {probes}",
         "collapse": info.collapsed or "none noticed",
     }
-
-
-def print_facts(info: CheckpointInfo) -> None:
-    """Prints a training's facts and last losses as a table."""
-    import rich
-    from rich.table import Table
-
-    said = facts(info)
     for phase, terms in info.metrics["loss"].items():
-        said[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-    table = Table(show_header=False)
-    for row in said.items():
-        table.add_row(*row)
-    rich.print(table)
-
-
-def card(info: CheckpointInfo) -> str:
-    """Returns the card of a trained checkpoint, as Markdown."""
-    data = info.data
-    table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts(info).items())]
+        facts[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
     collect = f"jepa-mpc collect --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
-    train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(info.training)}"
+    train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
     return "\n".join([*table, "", f"Made again by `{collect}` and `{train}`."]) + "\n"
 
 

@@ -32,8 +32,8 @@ class TrainConfig:
     """Rows of the data set in a block; unless given, 1, and 5 for data sets of le-wm, which have a row a step."""
     num_workers: Natural = 2
     """Threads that draw windows ahead where pictures stay in their files."""
-    preset: Literal["default", "debug", "paper"] = "default"
-    """Settings to start from; options given beside it win."""
+    preset: str = "default"
+    """Settings to start from: default, debug, paper or one of your own; options given beside it win."""
     seed: Seed = 0
     """Decides the initial weights, the order of the windows and the regulariser's random draws."""
     device: str = "auto"
@@ -93,8 +93,8 @@ class TrainConfig:
     """Steps between states to resume from."""
 
 
-PRESETS: Registry[dict[str, Any]] = Registry("preset")
-PRESETS.register("default", {})
+TRAIN_PRESETS: Registry[dict[str, Any]] = Registry("training preset")
+TRAIN_PRESETS.register("default", {})
 
 # LeWorldModel as its authors train and release it (arXiv 2603.19312): two losses, no metric; 18 M parameters. The
 # steps are about ten epochs of their Push-T data.
@@ -107,7 +107,7 @@ _PAPER: dict[str, Any] = (
     | {"predictor": PredictorConfig("lewm", dropout=0.1, max_len=1_000, **_LEWM)}
     | {"regularizer": SIGRegConfig(weight=0.09, num_proj=1024)}
 )
-PRESETS.register("paper", _PAPER)
+TRAIN_PRESETS.register("paper", _PAPER)
 
 # Seconds, for tests: every part runs, nothing is learned well.
 _DEBUG: dict[str, Any] = (
@@ -116,4 +116,4 @@ _DEBUG: dict[str, Any] = (
     | {"encoder": EncoderConfig(channels=(4, 8, 8, 8)), "predictor": PredictorConfig(width=16, depth=1, num_heads=2)}
     | {"reachability": ReachabilityConfig(hidden=16, metric_dim=8), "regularizer": SIGRegConfig(num_proj=64)}
 )
-PRESETS.register("debug", _DEBUG)
+TRAIN_PRESETS.register("debug", _DEBUG)

@@ -44,12 +44,6 @@ def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Te
     return 1 - residual.square().sum(0) / (test_y - test_y.mean(0)).square().sum(0)
 
 
-def _sigreg(z: Tensor) -> float:
-    """Returns SIGReg's statistic of 512 rows drawn from z (N, D); the same rows and directions at every call."""
-    generator = torch.Generator().manual_seed(0)
-    return float(SIGReg().eval()(z[torch.randperm(len(z), generator=generator)[:512]], generator))
-
-
 @torch.no_grad()
 def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512) -> Tensor:
     """Encodes rows of the data set (N, D), onto the CPU; the model is left in the mode it was in."""
@@ -63,22 +57,19 @@ def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 
 
 def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingReport:
     """Measures `num_frames` pictures spread over the held-out episodes, with probes fitted on as many others."""
-    train_rows, test_rows = (
-        _spread(data.rows_of(e), num_frames) for e in (data.train_episodes, data.held_out_episodes)
-    )
-    train_z, test_z = encode_rows(model, data, train_rows), encode_rows(model, data, test_rows)
-    train_y, names = data.probe_targets(train_rows)
-    test_y, _ = data.probe_targets(test_rows)
-    r2 = linear_probe_r2(train_z, torch.from_numpy(train_y), test_z, torch.from_numpy(test_y))
+    measured = []
+    for episodes in (data.train_episodes, data.held_out_episodes):
+        rows = data.rows_of(episodes)
+        rows = rows[np.linspace(0, len(rows) - 1, min(num_frames, len(rows))).astype(int)]
+        targets, names = data.probe_targets(rows)
+        measured += [encode_rows(model, data, rows), torch.from_numpy(targets)]
+    r2, test_z = linear_probe_r2(*measured), measured[2]
+    generator = torch.Generator().manual_seed(0)  # the same rows and directions at every call
+    drawn = test_z[torch.randperm(len(test_z), generator=generator)[:512]]
     return EmbeddingReport(
         std=float(test_z.std(0).mean()),
         effective_rank=effective_rank(test_z),
-        sigreg=_sigreg(test_z),
+        sigreg=float(SIGReg().eval()(drawn, generator)),
         # What never changes, such as a target's place, is nothing to read.
         probe_r2={name: value for name, value in zip(names, r2.tolist(), strict=True) if math.isfinite(value)},
     )
-
-
-def _spread(rows: np.ndarray, num: int) -> np.ndarray:
-    """Returns `num` of the rows at even distances, or all if there are fewer."""
-    return rows[np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(int)]

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
 from jepa_mpc.settings import Natural, NonNegative
-from jepa_mpc.world_model.training.state import TrainError as TrainError
-from jepa_mpc.world_model.training.state import newest_state, restore, save_state
+from jepa_mpc.world_model.training.state import TrainError, newest_state, restore, save_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -88,7 +87,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     began = time.monotonic() - progress.seconds
     for index in range(progress.phase, len(phases)):
         phase = phases[index]
-        if phase.num_steps == 0:  # nor is anything prepared for it
+        if phase.num_steps == 0:  # nor does it begin, which may take long
             continue
         first_step = progress.step if index == progress.phase else 0
         optimizers = _optimizers(phase, config.weight_decay)
@@ -103,7 +102,8 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
         for step, (dropout_seed, batch) in zip(
             bar, batches(phase.load, steps, [config.seed, index], config.num_workers), strict=False
         ):
-            learning_rate = phase.learning_rate * _learning_rate_factor(step, phase.num_steps, config.warmup_steps)
+            warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))  # and then a cosine to zero
+            learning_rate = phase.learning_rate * (warmup * 0.5 * (1 + math.cos(math.pi * step / phase.num_steps)))
             torch.manual_seed(dropout_seed + rank())
             loss, terms = step_loss(step, batch)
             phase.trained.zero_grad(set_to_none=True)
@@ -164,11 +164,6 @@ def _report(phase: Phase, writer: "SummaryWriter | None", step: int) -> None:
     if phase.report is not None and writer is not None:
         for name, value in phase.report(step).items():
             writer.add_scalar(name, value, step)
-
-
-def _learning_rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Returns linear warm-up times cosine decay to zero."""
-    return min(1.0, (step + 1) / max(1, warmup_steps)) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
 def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer]:

@@ -2,11 +2,13 @@
 reachability metric.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.distributed import gather, num_ranks, rank, share, sum_over_ranks
@@ -14,35 +16,31 @@ from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
-from jepa_mpc.world_model.regularizers.guard import CollapseGuard
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
+from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import Phase, StepLoss
 
-CALIBRATION_BATCH = 256  # pictures at a time, to take BatchNorm's statistics from; a few twice where processes share
+CALIBRATION_BATCH = (
+    256  # pictures at a time, to take BatchNorm's statistics from; a few more, where processes need equal shares
+)
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
-@torch.no_grad()
 def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50) -> None:
-    """Replaces BatchNorm's running statistics with plain averages over training pictures under the final weights.
+    """Replaces the encoder's running statistics with plain averages over training pictures under the final weights.
 
     Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145).
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
     rng, device = np.random.default_rng(0), model.action_mean.device
-    model.train()
-    for _ in range(num_batches):
-        rows = data.sample_rows(CALIBRATION_BATCH, 1, rng)
-        rows = np.resize(rows, (-(-len(rows) // num_ranks()) * num_ranks(), 1))
-        pixels, _ = data.windows(share(rows))
-        model.encode(pixels.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+
+    def pictures() -> Iterator[Tensor]:
+        for _ in range(num_batches):
+            rows = data.sample_rows(CALIBRATION_BATCH, 1, rng)
+            rows = np.resize(rows, (-(-len(rows) // num_ranks()) * num_ranks(), 1))
+            yield model.normalise_pixels(data.windows(share(rows))[0].to(device))
+
+    update_bn(pictures(), nn.Sequential(model.encoder, model.projector))
     model.eval()
 
 
@@ -86,7 +84,7 @@ def joint_phase(
         if config.rollout_weight:  # otherwise nothing need flow back through the rollout
             loss = loss + config.rollout_weight * scores.rollout
         for name, penalty in penalties.items():
-            loss = loss + regularizer.weights[name] * penalty
+            loss = loss + regularizer.weight(name) * penalty
         return loss, {"prediction": scores.one_step, "rollout": scores.rollout, **penalties}
 
     def begin() -> StepLoss:
@@ -98,47 +96,24 @@ def joint_phase(
         measured = report_embedding(model, data, num_frames=config.report_frames)
         if watch is not None:
             watch(model, data, step)
-        probes = {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
-        rest = {"std": measured.std, "effective_rank": measured.effective_rank, "sigreg": measured.sigreg}
-        return {f"embedding/{name}": value for name, value in rest.items()} | probes
+        scalars = {f"embedding/{name}": getattr(measured, name) for name in ("std", "effective_rank", "sigreg")}
+        return scalars | {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
 
     trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
-    return Phase(
-        "joint",
-        config.num_steps,
-        config.learning_rate,
-        trained,
-        load,
-        begin,
-        report,
-        after_step=lambda: regularizer.follow(model),
-    )
+    follow = partial(regularizer.follow, model)
+    return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow)
 
 
-class FrozenEmbeddings:
-    """The data set's embeddings `z` (N, D) and actions (N, A) under the final encoder, on the model's device."""
-
-    z: Tensor
-    action: Tensor
-
-    def __init__(self, model: JEPA, data: Dataset):
-        self._model, self._data, self._done = model, data, False
-
-    def prepare(self) -> None:
-        """Encodes all pictures, the first time that it is called; the model is left in evaluation mode."""
-        if self._done:
-            return
-        device = self._model.action_mean.device
-        recalibrate_batchnorm(self._model, self._data)
-        z = torch.zeros(len(self._data.action), self._model.config.embed_dim, device=device)
-        mine = np.arange(rank(), len(z), num_ranks())
-        z[mine] = encode_rows(self._model, self._data, mine).to(device)
-        self.z = sum_over_ranks(z)
-        self.action = torch.from_numpy(self._data.action).to(device)
-        self._done = True
+def encode_all(model: JEPA, data: Dataset) -> Tensor:
+    """Encodes all pictures (N, D) by the final encoder, on its device; the model is left in evaluation mode."""
+    recalibrate_batchnorm(model, data)
+    z = model.action_mean.new_zeros(len(data.action), model.config.embed_dim)
+    mine = np.arange(rank(), len(z), num_ranks())
+    z[mine] = encode_rows(model, data, mine).to(z.device)
+    return sum_over_ranks(z)
 
 
-def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: FrozenEmbeddings) -> Phase:
+def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Callable[[], Tensor]) -> Phase:
     """Trains the predictor alone: without pictures to encode, a step costs half, and precision is won by steps."""
 
     def load(rng: np.random.Generator) -> tuple[Tensor, int]:
@@ -146,26 +121,27 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Fro
         rows = share(data.sample_rows(config.predictor_batch_size, num_frames, rng))
         return torch.from_numpy(rows), _num_context(config, num_frames, rng)
 
-    def step_loss(step: int, batch: tuple[Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
-        rows, num_context = batch
-        z, actions = frozen.z[rows], frozen.action[rows[:, :-1]]
-        _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
-        return one_step + config.rollout_weight * rollout, {"prediction": one_step, "rollout": rollout}
-
     def begin() -> StepLoss:
-        frozen.prepare()
+        every_z = frozen()
+        every_action = torch.from_numpy(data.action).to(every_z.device)
         model.eval().predictor.train()
+
+        def step_loss(step: int, batch: tuple[Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
+            rows, num_context = batch
+            z, actions = every_z[rows], every_action[rows[:, :-1]]
+            _, one_step, rollout = model.score_predictions(z, z, actions, num_context)
+            return one_step + config.rollout_weight * rollout, {"prediction": one_step, "rollout": rollout}
+
         return step_loss
 
-    return Phase(
-        "predictor", config.predictor_steps, config.predictor_learning_rate, model.predictor, load, begin, use_muon=True
-    )
+    steps, learning_rate = config.predictor_steps, config.predictor_learning_rate
+    return Phase("predictor", steps, learning_rate, model.predictor, load, begin, use_muon=True)
 
 
 def reachability_phase(
-    config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: FrozenEmbeddings
+    config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: Callable[[], Tensor]
 ) -> Phase:
-    """Trains the reachability metric on frozen embeddings."""
+    """Trains the reachability metric on frozen embeddings; `target` is its slow copy."""
     metric = model.reachability
     assert metric is not None
 
@@ -175,29 +151,22 @@ def reachability_phase(
         mine = share(rows)
         return *mine.T, np.roll(goal, -rank() * len(mine))  # all goals, this rank's first
 
-    def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-        before, now, after, goal = batch
-        z = frozen.z
-        is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
-        embedded = (z[before], z[now], z[after], z[goal])
-        loss = reachability_loss(metric, target, *embedded, is_goal, config.discount, config.expectile)
-        return loss, {"reachability": loss}
+    def begin() -> StepLoss:
+        z = frozen()
+
+        def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+            before, now, after, goal = batch
+            is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
+            embedded = (z[before], z[now], z[after], z[goal])
+            loss = reachability_loss(metric, target, *embedded, is_goal, config.discount, config.expectile)
+            return loss, {"reachability": loss}
+
+        return step_loss
 
     @torch.no_grad()
     def follow() -> None:
         for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
             slow.lerp_(fast, config.target_rate)
 
-    def begin() -> StepLoss:
-        frozen.prepare()
-        return step_loss
-
-    return Phase(
-        "reachability",
-        config.reachability_steps,
-        config.reachability_learning_rate,
-        metric,
-        load,
-        begin,
-        after_step=follow,
-    )
+    steps, learning_rate = config.reachability_steps, config.reachability_learning_rate
+    return Phase("reachability", steps, learning_rate, metric, load, begin, after_step=follow)

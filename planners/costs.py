@@ -1,15 +1,13 @@
-"""How good a predicted future is: its distances to the goal, reduced over the horizon, plus the effort it takes.
+"""What a plan costs: distances over the horizon made one number, and the effort of its actions.
 
-The terminal distance is LeWorldModel's. The minimum asks only that the goal be met on the way, and so does not
-punish a plan that gets there early; the mean asks to be near it all the time, and so to stay. Effort breaks ties:
-a model that sees only the ends of blocks does not see actions that cancel inside them.
+Effort breaks ties: a model that sees only the ends of blocks does not see actions that cancel inside them.
 """
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-# Distances (..., H) of predicted embeddings to the goal, to costs (...).
+# Distances (..., H) along the horizon, to costs (...).
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "terminal": lambda distance: distance[..., -1],
     "minimum": lambda distance: distance.amin(-1),

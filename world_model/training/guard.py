@@ -35,22 +35,18 @@ class CollapseGuard(nn.Module):
         self.now.copy_(torch.tensor([float(z.std(0).mean()), effective_rank(z)]))
         if step == 0:
             self.start.copy_(self.now)
-        was_collapsed = self.is_collapsed
+        was_collapsed = bool(self.verdict())
         self.last_step.fill_(step)
         if bool((self.now >= self.fraction * self.start).all()):
             self.since.fill_(-1)
         elif self.since < 0:
             self.since.fill_(step)
-        if self.is_collapsed and not was_collapsed:
-            log.warning("%s", self.verdict())
-
-    @property
-    def is_collapsed(self) -> bool:
-        return bool(self.since >= 0) and int(self.last_step - self.since) >= self.patience
+        if not was_collapsed and (verdict := self.verdict()):
+            log.warning("%s", verdict)
 
     def verdict(self) -> str:
         """Returns one line that names cause and remedy, or nothing if the embeddings are alive."""
-        if not self.is_collapsed:
+        if self.since < 0 or self.last_step - self.since < self.patience:
             return ""
         (std, rank), (std_start, rank_start) = self.now.tolist(), self.start.tolist()
         return (

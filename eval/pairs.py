@@ -4,8 +4,7 @@ Pair i depends on the seed and i alone: 50 pairs are the first 50 of 200. Their 
 from data collection's by construction (`seeds.episode_rng`), so no pair was ever trained on.
 """
 
-import hashlib
-import io
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -17,16 +16,18 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import find_policy
-from jepa_mpc.files import write_whole
+from jepa_mpc.files import read_arrays, write_arrays
 from jepa_mpc.places import slug
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
 
 log = logging.getLogger(__name__)
 
+MOST_DIVERGED = 20  # episodes in a row, before it is given up
+
 
 @dataclass(frozen=True)
-class GoalTasks:
+class Pairs:
     """N pairs: simulator states to start from (N, S), goal poses (N, Q), goal pictures (N, H, W, 3) uint8."""
 
     start_state: NDArray[np.float64]
@@ -37,65 +38,80 @@ class GoalTasks:
     def __len__(self) -> int:
         return len(self.start_state)
 
-    def __getitem__(self, pairs: slice) -> "GoalTasks":
-        return GoalTasks(*(getattr(self, field.name)[pairs] for field in fields(self)))
+    def __getitem__(self, pairs: slice) -> "Pairs":
+        return Pairs(*(getattr(self, field.name)[pairs] for field in fields(self)))
 
 
-def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> GoalTasks:
+def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> Pairs:
     """Draws one pair (N = 1): a state of a held-out episode of the data policy, and a goal that it does not satisfy.
 
     The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest.
     """
-    rng = episode_rng("goal", seed, index)
-    while True:
+    rng, unsolved = episode_rng("goal", seed, index), None
+    while unsolved is None:
         states, poses = _sample_episode(env, spec, rng)
         if far:
             others = _sample_episode(env, spec, rng)[1]
             candidates = zip(rng.permutation(len(poses)), rng.permutation(len(others)), strict=True)
-            goals = ((start, others[goal]) for start, goal in candidates)
         else:
-            starts = rng.permutation(len(states) - spec.goal_offset)
-            goals = ((start, poses[start + spec.goal_offset]) for start in starts)
-        unsolved = next((pair for pair in goals if not spec.pose.success(poses[pair[0]], pair[1])), None)
-        if unsolved is not None:
-            start, goal_qpos = unsolved
-            break
+            others, starts = poses, rng.permutation(len(states) - spec.goal_offset)
+            candidates = zip(starts, starts + spec.goal_offset, strict=True)
+        unsolved = next((each for each in candidates if not spec.pose.success(poses[each[0]], others[each[1]])), None)
+    start, goal = unsolved
     if far:
-        env.set_pose(goal_qpos)
+        env.set_pose(others[goal])
     else:
-        env.set_state(states[start + spec.goal_offset])
-    return GoalTasks(states[start][None], env.get_state()[None], goal_qpos[None], env.render()[None])
+        env.set_state(states[goal])
+    return _pair(env, states[start], others[goal])
 
 
 def _sample_episode(
     env: envs.PixelEnv, spec: envs.TaskSpec, rng: np.random.Generator
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """Simulates an episode; returns states and poses at every step."""
-    policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
-    env.reset(seed=int(rng.integers(2**31)))
-    states, poses = [env.get_state()], [env.qpos]
-    for _ in range(spec.episode_len // spec.action_block):
-        for action in policy(None):
-            env.advance(action)
-            states.append(env.get_state())
-            poses.append(env.qpos)
+    """Simulates an episode; returns states and poses at every step. One that diverges gives way to the next."""
+    for remaining in reversed(range(MOST_DIVERGED)):
+        policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
+        env.reset(seed=int(rng.integers(2**31)))
+        states, poses = [env.get_state()], [env.qpos]
+        try:
+            for _ in range(spec.episode_len // spec.action_block):
+                for action in policy(None):
+                    env.advance(action)
+                    states.append(env.get_state())
+                    poses.append(env.qpos)
+            break
+        except envs.Diverged:
+            if not remaining:
+                raise
+            _say_diverged(spec.name)
     return states, poses
 
 
-def suite_tasks(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> GoalTasks:
+@functools.cache
+def _say_diverged(task: str) -> None:
+    """Warns, once."""
+    log.warning("simulations of %s diverge at times; their pairs are drawn anew", task)
+
+
+def _pair(env: envs.PixelEnv, start: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> Pairs:
+    """Returns one pair (N = 1), whose goal is what the simulator shows now."""
+    return Pairs(start[None], env.get_state()[None], goal_qpos[None], env.render()[None])
+
+
+def suite_pairs(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> Pairs:
     """Returns starts as the suite draws them, each with a picture of a pose at rest that earns the episode's reward."""
     episodes = []
     for index in range(num_episodes):
         env.reset(seed=int(episode_rng(task.name, seed, index).integers(2**31)))
         start, goal_qpos = env.get_state(), task.goal_pose(env)
         env.set_pose(goal_qpos)
-        episodes.append(GoalTasks(start[None], env.get_state()[None], goal_qpos[None], env.render()[None]))
+        episodes.append(_pair(env, start, goal_qpos))
     return _concatenate(episodes)
 
 
-def goal_tasks(
+def held_out_pairs(
     env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: int, folder: Path, far: bool = False
-) -> GoalTasks:
+) -> Pairs:
     """Returns the first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
     version = simulator_version().replace(" ", "-")
     kind = "far" if far else f"offset{spec.goal_offset}"
@@ -106,30 +122,20 @@ def goal_tasks(
     sampled = [sample_pair(env, spec, seed, i, far) for i in tqdm(missing, desc="sampling goals", leave=False)]
     pairs = _concatenate([*stored, *sampled])
     if sampled:
-        _store(path, pairs)
+        write_arrays(path, vars(pairs), compress=True)
     return pairs[:num_pairs]
 
 
-def _concatenate(pairs: Sequence[GoalTasks]) -> GoalTasks:
-    names = [field.name for field in fields(GoalTasks)]
-    return GoalTasks(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
+def _concatenate(pairs: Sequence[Pairs]) -> Pairs:
+    names = [field.name for field in fields(Pairs)]
+    return Pairs(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
 
 
-def _store(path: Path, pairs: GoalTasks) -> None:
-    """Writes the pairs, and behind them a digest, so that a damaged file is known before it is looked into."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **vars(pairs))
-    write_whole(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
-
-
-def _load(path: Path, env: envs.PixelEnv) -> list[GoalTasks]:
+def _load(path: Path, env: envs.PixelEnv) -> list[Pairs]:
     """Returns the stored pairs; nothing if there are none or they are of no use, since they can be simulated again."""
-    stored = path.read_bytes() if path.is_file() else b""
-    content, digest = stored[:-32], stored[-32:]
-    if hashlib.sha256(content).digest() != digest:
-        if stored:
+    if (stored := read_arrays(path)) is None:
+        if path.exists():
             log.warning("%s is damaged or of an older version; its pairs are simulated again", path)
         return []
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        pairs = GoalTasks(**{field.name: file[field.name] for field in fields(GoalTasks)})
+    pairs = Pairs(**{field.name: stored[field.name] for field in fields(Pairs)})
     return [pairs] if pairs.start_state.shape[1:] == env.get_state().shape else []

@@ -10,8 +10,10 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.rendering import View
-from jepa_mpc.envs.suites.reacher import pose_on_target
 from jepa_mpc.envs.task import Part, PoseTest, SuiteTask, TableRow, TaskSpec
 from jepa_mpc.registry import load
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from jepa_mpc.envs.base import PixelEnv
 
 _TURN = 2 * math.pi
+_LINK = 0.12  # metres, each of reacher's two
 # Where actions are many numbers or the goal is met in passing, a search wants more samples and rounds.
 _THOROUGH = {"name": "icem", "num_samples": 256, "num_iterations": 6, "num_elites": 16}
 
@@ -39,6 +42,19 @@ def _task(name: str, reference: str, options: dict | None = None, *, action_repe
     options = {**(options or {}), **({"action_repeat": action_repeat} if action_repeat > 1 else {})}
     make = functools.partial(_made, reference, options)
     return TaskSpec(name=name, make=make, action_repeat=action_repeat, **settings)
+
+
+def pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
+    """Returns the pose (2,) with the fingertip on the episode's target; of the two, that nearer to the present."""
+    x, y, _ = env.position("target")
+    wrist = np.arccos(np.clip((x * x + y * y) / (2 * _LINK**2) - 1, -1, 1))
+    poses = [np.array([np.arctan2(y, x) - bend / 2, bend]) for bend in (wrist, -wrist)]
+
+    def turn(pose: NDArray[np.float64]) -> float:
+        shoulder, wrist = pose - env.qpos
+        return max(abs((shoulder + np.pi) % (2 * np.pi) - np.pi), abs(wrist))
+
+    return min(poses, key=turn)
 
 
 _ARM = {"action_repeat": 2, "hidden_geoms": ("target",)}
