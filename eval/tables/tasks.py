@@ -123,7 +123,8 @@ def _line(task: str, row: TableRow, results: PairResults) -> dict[str, str]:
 def _strata(results: PairResults) -> dict[str, str]:
     """Returns success on the third of the pairs that start nearest their goals, on the next, and on the farthest."""
     episodes = sorted(results.episodes, key=lambda episode: (episode.distance or 0.0, episode.pair))
-    unit, cells = envs.get_task(results.task).pose.unit, {"success, % [95 %], by how far the goal is": _goal(results)}
+    unit, goal = envs.get_task(results.task).pose.unit, f"{_goal(results)}, in {results.protocol.budget} steps"
+    cells = {"success, % [95 %], by how far the goal is": goal}
     for name, part in zip(("nearest", "middle", "farthest"), np.array_split(range(len(episodes)), 3), strict=True):
         third = [episodes[index] for index in part]
         share = rate(sum(each.success for each in third), len(third)).percent() if third else ""
