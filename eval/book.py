@@ -52,14 +52,12 @@ class Book(Generic[R]):
 
         Raises `UserError` where nothing can be published.
         """
-        root = places.checkout()
-        docs = [] if root is None else [root / "docs/results" / name]
         trial = config.output or places.runs("tables", f"{name}-{config.num_episodes}-seed{config.seed}")
         if not config.publish:
-            return cls(kind, trial, docs)
-        if not docs or config.output is not None:
-            raise UserError("--publish writes into docs/results of a checkout; leave --output out")
-        return cls(kind, docs[0], [trial])
+            return cls(kind, trial, [] if places.checkout() is None else [published(name)])
+        if config.output is not None:
+            raise UserError("--publish writes into docs/results; leave --output out")
+        return cls(kind, published(name), [trial])
 
     def find(self, name: str, asked: Mapping[str, Any]) -> R | None:
         """Returns the row of that name if it was measured as it is asked for.
@@ -91,6 +89,13 @@ class Book(Generic[R]):
 
     def _write(self, name: str, asked: Mapping[str, Any], row: R) -> None:
         files.write_json(self.folder / f"{name}.json", {"asked": settings.to_json(asked), **settings.to_json(row)})
+
+
+def published(name: str) -> Path:
+    """Returns the folder of a table in docs/results. Raises `UserError` where this is no checkout."""
+    if (root := places.checkout()) is None:
+        raise UserError("--publish writes into docs/results of a checkout, and this is none")
+    return root / "docs/results" / name
 
 
 def _load(path: Path) -> Any:

@@ -25,6 +25,7 @@ from jepa_mpc.eval.trial import BATCH_SIZE, Trial
 if TYPE_CHECKING:
     from jepa_mpc.eval.run_planning import RunConfig
 
+DISTANCE, REACHED = "latent_distance.png", "goal_and_final.png"
 NUM_VIDEO_EPISODES = 4
 NUM_TIMED_DECISIONS = 100
 
@@ -50,7 +51,7 @@ def on_pairs(run: Run) -> Callable[..., PairResults]:
     if run.folder is not None:
         seen = zip(traces, trial.pairs.goal_picture, strict=True)
         distances = np.stack([run.agent.latent_distance(trace.pictures, goal) for trace, goal in seen])
-        report.write_latent_distance(run.folder / "latent_distance.png", distances, records, spec)
+        report.write_latent_distance(run.folder / DISTANCE, distances, records, spec)
         if config.video:
             few = slice(NUM_VIDEO_EPISODES)
             with contextlib.closing(envs.make(config.task, image_size=video.PANEL)) as with_detail:
@@ -95,7 +96,7 @@ def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResult
     distances = agent.latent_distance(np.stack(pictures), goal).tolist()
     nearest = int(np.argmin(distances))
     if run.folder is not None:
-        video.write_goal_reached(run.folder / "goal_and_final.png", goal, pictures, nearest, distances)
+        video.write_goal_reached(run.folder / REACHED, goal, pictures, nearest, distances)
     return partial(
         PictureResults,
         goal_image=str(config.goal_image),

@@ -1,8 +1,9 @@
 """What a run comes to: dataclasses that are written as `results.json` and read back as what they were."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from jepa_mpc.agent.rivals import Facts
 from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary
 from jepa_mpc.eval.protocols import Rule
 from jepa_mpc.eval.trial import EpisodeRecord
@@ -89,3 +90,31 @@ class PictureResults(Made, Results):
     budget: int
     latent_distance: dict[str, float]  # at the start, at its nearest, and in the end
     nearest_step: int
+
+
+@dataclass(frozen=True)
+class Success(SuccessSummary):
+    """Success under a protocol, within a budget of environment steps."""
+
+    budget: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """An agent at some time of its training."""
+
+    facts: Facts
+    protocols: dict[str, Success]
+    suite: dict[str, ReturnSummary]
+
+
+@dataclass(frozen=True)
+class AgentRow(Made, Point):
+    """An agent of one seed of learning, after its training."""
+
+    decision_ms: float  # median
+    decision_steps: int  # that a decision is for
+    multiply_adds: float  # of a decision
+    curve: list[Point]  # the agent along its training, on fewer pairs
+    training_returns: list[tuple[int, float]] = field(default_factory=list)  # by step, on a training task of its own
+    baseline_returns: dict[str, Any] = field(default_factory=dict)  # of agents that do not learn, on that task

@@ -29,17 +29,19 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.measure import Run, on_pairs, on_suite, to_picture
+from jepa_mpc.eval.measure import DISTANCE, REACHED, Run, on_pairs, on_suite, to_picture
 from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
 from jepa_mpc.eval.trial import BATCH_SIZE
+from jepa_mpc.eval.video import GIF, MP4
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance, simulator_version
 from jepa_mpc.settings import Count, Seed, checked, to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
-WRITTEN = ("results.json", "latent_distance.png", "episodes.mp4", "episodes.gif", "goal_and_final.png")
+RESULTS = "results.json"
+WRITTEN = (RESULTS, DISTANCE, REACHED, GIF, MP4)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
             **made_by,
         )
         if folder is not None:
-            files.write_json(folder / "results.json", to_json(results))
+            files.write_json(folder / RESULTS, to_json(results))
         if show and rank() == 0:
             report.print_table(results.task, report.describe(results, folder))
         return results

@@ -11,6 +11,7 @@ from jepa_mpc import envs
 from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import EpisodeRecord, EpisodeTrace
 
+GIF, MP4 = "episodes.gif", "episodes.mp4"
 PANEL = 192  # pixels; people see more than the agent's 64
 _MARGIN, _HEAD, _END = 8, 20, 15  # pixels round a panel and above it; frames to look at the end
 _GIF_SECONDS = 0.08  # a frame, at least: browsers show none faster
@@ -46,9 +47,9 @@ def write_videos(
         frames.append(np.concatenate(columns, axis=1))
     every = max(1, round(_GIF_SECONDS / env.step_seconds))
     shown_ms = [round(1000 * every * env.step_seconds)] * len(frames[::every])
-    write_gif(folder / "episodes.gif", [*frames[::every], frames[-1]], [*shown_ms, 1500])
+    write_gif(folder / GIF, [*frames[::every], frames[-1]], [*shown_ms, 1500])
     frames += [frames[-1]] * _END
-    iio.imwrite(folder / "episodes.mp4", np.stack(frames), fps=12, codec="libx264", macro_block_size=1)
+    iio.imwrite(folder / MP4, np.stack(frames), fps=12, codec="libx264", macro_block_size=1)
 
 
 def write_goal_reached(

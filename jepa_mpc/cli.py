@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -30,26 +31,28 @@ class Command(NamedTuple):
     of_a_task: bool = False  # has --task, which is looked up before anything heavy is imported
 
 
+_on_task = partial(Command, of_a_task=True)
+_long_on_task = partial(_on_task, resumes=True)
 GROUPS: dict[str, dict[str, Command]] = {
     "from nothing to a robot that plans": {
         "tasks": Command("envs.list_tasks", "List the tasks there are, or show one of them."),
-        "collect": Command("agent.collect", "Collect a data set of reward-free episodes.", True, True),
-        "train": Command("world_model.train", "Train a world model from a data set.", True, True),
-        "plan": Command("eval.run_planning", "Plan to goals given as pictures, and measure success.", False, True),
+        "collect": _long_on_task("agent.collect", "Collect a data set of reward-free episodes."),
+        "train": _long_on_task("world_model.train", "Train a world model from a data set."),
+        "plan": _on_task("eval.run_planning", "Plan to goals given as pictures, and measure success."),
     },
     "policies, to collect data or to propose plans": {
-        "train-sac": Command("agent.data_policies.train_sac", "Train SAC from state and reward.", True, True),
-        "train-latent-policy": Command(
-            "world_model.latent_policy.train", "Train a policy on a world model's embeddings.", True, True
+        "train-sac": _long_on_task("agent.data_policies.train_sac", "Train SAC from state and reward."),
+        "train-latent-policy": _long_on_task(
+            "world_model.latent_policy.train", "Train a policy on a world model's embeddings."
         ),
     },
-    "figures beside each other": {
-        "benchmark tasks": Command("eval.tables.tasks", "Measure bundled checkpoints on held-out pairs.", True),
-        "benchmark agents": Command("eval.tables.agents", "Measure every agent on one task's pairs.", True, True),
-        "benchmark planners": Command("eval.tables.planners", "Measure success against decision time.", True, True),
-        "benchmark collapse": Command("eval.collapse.study", "Train every remedy against collapse.", True, True),
-        "train-her": Command("agent.rivals.train_her", "Train a rival: SAC with hindsight, from state.", True, True),
-        "train-dreamer": Command("agent.rivals.train_dreamer", "Train a rival: DreamerV3.", True, True),
+    "benchmarks, and the rivals in them": {
+        "benchmark tasks": Command("eval.tables.tasks", "Measure bundled checkpoints on held-out pairs.", resumes=True),
+        "benchmark agents": _long_on_task("eval.tables.agents", "Measure every agent on one task's pairs."),
+        "benchmark planners": _long_on_task("eval.tables.planners", "Measure success against decision time."),
+        "benchmark collapse": _long_on_task("eval.collapse.study", "Train every remedy against collapse."),
+        "train-her": _long_on_task("agent.rivals.train_her", "Train a rival: SAC with hindsight, from state."),
+        "train-dreamer": _long_on_task("agent.rivals.train_dreamer", "Train a rival: DreamerV3."),
     },
     "speed": {
         "speed planning": Command("eval.speed.planning", "Time a decision and its parts, against the floor."),
@@ -57,9 +60,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "speed training": Command("eval.speed.training", "Time training by processes, threads and precision."),
         "speed rendering": Command("eval.speed.rendering", "Time pictures against the simulator's defaults."),
     },
-    "models and data of others": {
+    "formats of others": {
         "convert lewm": Command("world_model.convert.lewm_release", "Read or write a LeWorldModel release."),
-        "convert minari": Command("world_model.convert.minari", "Write a data set for Minari.", False, True),
+        "convert minari": _on_task("world_model.convert.minari", "Write a data set for Minari."),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
@@ -67,7 +70,7 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 def main() -> NoReturn:
     """Runs `jepa-mpc`."""
-    words = _take_home(sys.argv[1:])
+    words = _set_home(sys.argv[1:])
     if not words or words[0] in ("-h", "--help"):
         print(overview())  # noqa: T201
         sys.exit(0)
@@ -113,7 +116,7 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("jepa_mpc").setLevel(logging.INFO)  # what simulators and libraries tell is theirs
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
-        options = _take_home(list(sys.argv[1:] if args is None else args))
+        options = _set_home(list(sys.argv[1:] if args is None else args))
         if command.of_a_task and (task := option_value(options, "--task")):
             importlib.import_module("jepa_mpc.envs.registry").get_task(task)
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
@@ -177,7 +180,8 @@ def _take(words: list[str], option: str) -> str | None:
     return value
 
 
-def _take_home(words: list[str]) -> list[str]:
+def _set_home(words: list[str]) -> list[str]:
+    """Sets the home where --home is given; returns the other words."""
     if (place := _take(words, "--home")) is not None:
         os.environ[HOME_VARIABLE] = place
     return words

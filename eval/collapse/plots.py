@@ -9,11 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 
 from jepa_mpc.eval import figures
-from jepa_mpc.eval.collapse.report import Curve
 from jepa_mpc.eval.metrics import Rate
 from jepa_mpc.eval.video import write_gif
 
 NUM_PATHS, PATH_LENGTH = 6, 16  # trajectories drawn, and their blocks
+Curve = list[tuple[int, float]]  # values by training step
 LatentsByStep = dict[int, NDArray[np.float32]]  # by training step, embeddings (E, T, D) of E episodes
 
 # By remedy: its name, and how its lines are drawn.

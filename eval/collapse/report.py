@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import files
+from jepa_mpc.eval.collapse import plots
+from jepa_mpc.eval.collapse.plots import Curve
 from jepa_mpc.eval.metrics import rate
 from jepa_mpc.eval.report import page
 from jepa_mpc.eval.results import Made
@@ -16,7 +18,6 @@ from jepa_mpc.provenance import command_line
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 
-Curve = list[tuple[int, float]]
 _PAIR = ("none", "sigreg")  # the two to be shown side by side
 
 
@@ -57,8 +58,6 @@ def write_results(
     folder: Path, runs: Path, settings: dict[str, Any], rows: list[StudyRow], baselines: Baselines
 ) -> None:
     """Writes everything into a folder, from the rows and from what the trainings left under `runs`."""
-    from jepa_mpc.eval.collapse import plots
-
     stored = {"command": command_line(), **settings, "baselines": baselines, "rows": to_json(rows)}
     files.write_json(folder / "collapse.json", stored)
     files.write_whole(folder / "collapse.md", tables(rows, baselines))

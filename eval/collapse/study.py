@@ -25,8 +25,7 @@ from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.cli import option_value, parse
-from jepa_mpc.errors import UserError
-from jepa_mpc.eval.book import Book
+from jepa_mpc.eval.book import Book, published
 from jepa_mpc.eval.collapse.report import StudyRow, Variant, write_results
 from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.planners import CEMConfig
@@ -166,9 +165,7 @@ def run_study(study: StudyConfig) -> Path:
     """Measures what is missing, and writes tables, pictures and JSON; returns their folder."""
     study = checked(study)
     TRAIN_PRESETS[study.preset]  # raises if there is none
-    docs = None if (root := places.checkout()) is None else root / "docs/results/collapse"
-    if study.publish and docs is None:
-        raise UserError("--publish writes into docs/results of a checkout, and this is none")
+    folder = published("collapse") if study.publish else study.folder
     todo = list(variants(study.num_seeds))
     begin = partial(torch.set_num_threads, max(1, granted_cores() // study.num_processes))
     with files.claimed(study.folder, _shared(study)):
@@ -176,7 +173,6 @@ def run_study(study: StudyConfig) -> Path:
         measured = tqdm(run_parallel(measure, calls, study.num_processes, begin), total=len(todo), desc="trainings")
         rows = {row.name: row for row in measured}
         settings = {"settings": _shared(study), "planner": to_json(PLANNING)}
-        folder = docs if study.publish and docs else study.folder
         runs = study.folder / "runs"
         write_results(folder, runs, settings, [rows[variant.name] for variant in todo], _plan(study, None))
     return folder

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter
 from jepa_mpc.agent.rivals import RIVALS
 from jepa_mpc.envs import TaskSpec
 from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
-from jepa_mpc.eval.tables.agents import AgentRow, Point
+from jepa_mpc.eval.results import AgentRow, Point
 
 Cost = Callable[[Point], float]
 

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, TableConfig
-from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary, rate, summarise, summarise_returns
-from jepa_mpc.eval.results import Made
+from jepa_mpc.eval.metrics import SuccessSummary, rate, summarise, summarise_returns
+from jepa_mpc.eval.results import AgentRow, Point, Success
+from jepa_mpc.eval.tables import agent_plots
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.provenance import provenance
 from jepa_mpc.settings import Count, checked
@@ -50,38 +51,10 @@ class AgentsConfig(TableConfig):
 
     task: str = "reacher"
     """Task in the registry, with a bundled checkpoint."""
-    agents: str = "all"
-    """Agents separated by commas, or all."""
+    agents: tuple[str, ...] = ("all",)
+    """Agents, or all."""
     max_seeds: Count = 3
     """How many seeds of an agent's learning to train and measure, at most."""
-
-
-@dataclass(frozen=True)
-class Success(SuccessSummary):
-    """Success under a protocol, within a budget of environment steps."""
-
-    budget: int
-
-
-@dataclass(frozen=True)
-class Point:
-    """An agent at some time of its training."""
-
-    facts: Facts
-    protocols: dict[str, Success]
-    suite: dict[str, ReturnSummary]
-
-
-@dataclass(frozen=True)
-class AgentRow(Made, Point):
-    """An agent of one seed of learning, after its training."""
-
-    decision_ms: float  # median
-    decision_steps: int  # that a decision is for
-    multiply_adds: float  # of a decision
-    curve: list[Point]  # the agent along its training, on fewer pairs
-    training_returns: list[tuple[int, float]] = field(default_factory=list)  # by step, on a training task of its own
-    baseline_returns: dict[str, Any] = field(default_factory=dict)  # of agents that do not learn, on that task
 
 
 def asked(name: str, learning_seed: int, config: AgentsConfig) -> dict[str, Any]:
@@ -184,12 +157,11 @@ def run_command(command: Sequence[str]) -> None:
 
 def write_agent_table(config: AgentsConfig) -> Path:
     """Trains and measures what is missing, and writes table and plots; returns the table's path."""
-    from jepa_mpc.eval.tables import agent_plots
-
     config = checked(config)
     if config.task not in places.bundled_tasks():
         raise UserError(f"no checkpoint is bundled for {config.task!r}; `jepa-mpc tasks` shows which have one")
-    chosen = list(RIVALS) if config.agents == "all" else [name.strip() for name in config.agents.split(",")]
+    given = [name.strip() for word in config.agents for name in word.split(",")]  # so they were told apart in 0.2.0
+    chosen = list(RIVALS) if given == ["all"] else given
     for name in chosen:
         RIVALS[name]  # raises if there is none
     book = Book.open(AgentRow, f"agents/{places.slug(config.task)}", config)

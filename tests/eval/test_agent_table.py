@@ -31,7 +31,9 @@ def there(place, monkeypatch):
 
 
 def test_an_interrupted_benchmark_goes_on_and_gives_the_same_table(place, there, monkeypatch):
-    config = AgentsConfig(task="two_room", agents="random,jepa,do_nothing", max_seeds=1, num_episodes=3, publish=True)
+    config = AgentsConfig(
+        task="two_room", agents=("random", "jepa", "do_nothing"), max_seeds=1, num_episodes=3, publish=True
+    )
     monkeypatch.setattr(agent_table, "TIMED_DECISIONS", 3)
     measure, measured = agent_table.measure, []
 
@@ -87,7 +89,7 @@ def test_a_clone_without_runs_draws_the_table_from_stored_rows(monkeypatch, tmp_
     book = Book(AgentRow, folder)
     done = {n for n in RIVALS if all(book.find(row_name(n, s), asked(n, s, config)) for s in RIVALS[n].seeds)}
     assert {"dreamer", "her", "inverse", "random", "do_nothing"} <= done
-    config = replace(config, agents=",".join(done))
+    config = replace(config, agents=tuple(done))
     assert write_agent_table(config).read_text() == (folder / "agents.md").read_text()
 
 
@@ -95,7 +97,7 @@ def test_bad_input_is_one_line(there, run_command):
     for options, message in (
         (["--task", "tworoom"], "unknown task 'tworoom'"),
         (["--task", "push_t"], "no checkpoint is bundled for 'push_t'"),
-        (["--task", "two_room", "--agents", "jepa,dreamr"], "unknown rival 'dreamr'; did you mean dreamer?"),
+        (["--task", "two_room", "--agents", "jepa,her", "dreamr"], "unknown rival 'dreamr'; did you mean dreamer?"),
         (["--task", "two_room", "--agents", "dreamer"], "build it with `make dreamer`"),
         (["--task", "two_room", "--seed", "-1"], "--seed must be at least 0, not -1"),
         (["--task", "two_room", "--max-seeds", "0"], "--max-seeds must be at least 1, not 0"),
