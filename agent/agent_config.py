@@ -10,8 +10,6 @@ from jepa_mpc.planners import CEMConfig, ICEMConfig, PlannerConfig
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
 
-ReductionName = Literal["mean", "minimum", "terminal"]
-
 
 @dataclass(frozen=True)
 class AgentConfig:
@@ -20,12 +18,12 @@ class AgentConfig:
     inline: ClassVar[bool] = True  # as in `settings.Choice`
 
     planner: PlannerConfig = field(default_factory=ICEMConfig)
-    """Search algorithm, of which --planner chooses one by name: cem, icem, mppi, gradient, cem-gradient."""
+    """Search algorithm, which --planner chooses by name; a wrong name lists them all."""
     objective: str = "reachability"
     """Distance to the goal: reachability, the learned number of blocks to it; latent, that between embeddings; or
     `module:function`."""
-    reduction: ReductionName = "mean"
-    """The distance counts on average over the horizon, at its nearest, or at the horizon's end."""
+    reduction: str = "mean"
+    """How the distance counts over the horizon: mean, minimum (at its nearest) or terminal (at the end)."""
     effort_weight: NonNegative = 0.3
     """Weight of the mean square action beside the distance."""
     horizon: Count = 2

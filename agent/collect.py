@@ -50,9 +50,9 @@ class CollectConfig:
     task: str = "reacher"
     """Task in the registry, or `module:attribute`."""
     policy: str | None = None
-    """How to act: uniform, pink, held, a scripted policy, sac, or `module:function`; the task's own unless given."""
+    """Data policy, by its name (a wrong one lists them all) or as `module:function`; the task's own unless given."""
     policy_path: Path | None = None
-    """Folder of the sac policy; `runs/policies/<task>` unless given."""
+    """Folder of a policy that was trained, such as sac; `runs/policies/<task>` unless given."""
     num_episodes: Count = 2000
     """Episodes to collect."""
     seed: Seed = 0

@@ -73,15 +73,16 @@ class Registry(Generic[T]):
         return iter(self._values)
 
     def __getitem__(self, name: str) -> T:
-        """Returns the value of that name; raises `UserError`, which suggests the nearest, if there is none."""
+        """Returns the value of that name; raises `UserError`, which says what names there are, if there is none."""
         if name not in self._values and ":" in name:
             return self._strangers(name)
         if name not in self._values:
             for entry in importlib.metadata.entry_points(group="jepa_mpc"):
                 entry.load()
         if name not in self._values:
-            others = f"`{self._listed_by}` lists them" if self._listed_by else f"there are: {', '.join(self)}"
-            raise UserError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self) or others}")
+            hints = did_you_mean(name, self), "" if self._listed_by else f"there are: {', '.join(self)}"
+            hint = " ".join(filter(None, hints)) or f"`{self._listed_by}` lists them"
+            raise UserError(f"unknown {self.kind} {name!r}; {hint}")
         value = self._values[name]
         if isinstance(value, str):
             value = self._values[name] = load(value)  # type: ignore[assignment]

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-# Distances (..., H) along the horizon, to costs (...).
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "terminal": lambda distance: distance[..., -1],
-    "minimum": lambda distance: distance.amin(-1),
-    "mean": lambda distance: distance.mean(-1),
-}
+from jepa_mpc.registry import Registry
+
+# From distances (..., H) along the horizon to costs (...).
+REDUCTIONS: Registry[Callable[[Tensor], Tensor]] = Registry("reduction")
+REDUCTIONS.register("terminal", lambda distance: distance[..., -1])
+REDUCTIONS.register("minimum", lambda distance: distance.amin(-1))
+REDUCTIONS.register("mean", lambda distance: distance.mean(-1))
 
 LEAST_RANGE = 1e-30  # half of it, to divide by: an action that cannot vary is 0 of it
 

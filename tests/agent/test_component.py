@@ -272,6 +272,8 @@ def test_an_objective_may_be_a_strangers():
         agent.act(HERE)
     with pytest.raises(UserError, match="unknown objective 'latnt'; did you mean latent"):
         agent_with(objective="latnt")
+    with pytest.raises(UserError, match=r"unknown reduction 'maen'; did you mean mean.* terminal, minimum, mean"):
+        agent_with(reduction="maen")
 
 
 WITHOUT = """

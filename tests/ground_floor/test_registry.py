@@ -1,5 +1,6 @@
 """Names find what is registered, what a stranger's module registers, and what it just defines."""
 
+import re
 import sys
 
 import pytest
@@ -36,12 +37,19 @@ def test_names_find_values_in_their_order(registry):
     assert registry.name_of(2) == "mppi"
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("mpi", "did you mean mppi"), ("p", "did you mean mppi"), ("xyzw", "there are: cem, mppi")]
-)
-def test_unknown_names_get_a_hint(registry, name, hint):
-    with pytest.raises(UserError, match=f"unknown planner '{name}'; {hint}"):
+@pytest.mark.parametrize(("name", "hint"), [("mpi", "did you mean mppi? "), ("p", "did you mean mppi? "), ("xyzw", "")])
+def test_unknown_names_get_a_hint_and_the_names_there_are(registry, name, hint):
+    with pytest.raises(UserError, match=re.escape(f"unknown planner '{name}'; {hint}there are: cem, mppi") + "$"):
         registry[name]
+
+
+def test_where_names_are_many_a_command_lists_them():
+    registry = Registry("task", listed_by="jepa-mpc tasks")
+    registry.register("reacher", 1)
+    with pytest.raises(UserError, match=r"unknown task 'recher'; did you mean reacher\?$"):
+        registry["recher"]
+    with pytest.raises(UserError, match=r"unknown task 'xyzw'; `jepa-mpc tasks` lists them$"):
+        registry["xyzw"]
 
 
 def test_a_name_is_given_once(registry):
