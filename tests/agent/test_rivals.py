@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -23,7 +22,7 @@ from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.base import DoNothingAgent, PrivilegedAgent, RandomAgent
 from jepa_mpc.agent.data_policies.sac import Actor, load_actor, normalise, read_state
 from jepa_mpc.agent.data_policies.train_sac import StateEnv, build_sac
-from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, ours, train_dreamer, train_her
+from jepa_mpc.agent.rivals import RIVALS, Rival, draw_pose, dreamer, dreamer_env, her, train_dreamer, train_her
 from jepa_mpc.agent.rivals.dreamer_env import GoalEnv
 from jepa_mpc.agent.rivals.oracle import OracleAgent
 from jepa_mpc.agent.rivals.train_her import GoalStateEnv, HerConfig
@@ -420,26 +419,6 @@ def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp
     )
     monkeypatch.chdir(tmp_path)
     assert RIVALS["my_rivals:STATUE"].seeds == (7,)
-
-
-def options_of(command):
-    return dict(zip(command[4::2], command[5::2], strict=True))
-
-
-def test_trainings_are_of_the_seed_and_of_the_bundled_checkpoints_data(tmp_path, monkeypatch):
-    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
-    bundled = load_info("reacher")
-    bundled = replace(bundled, data={**bundled.data, "num_episodes": 70, "seed": 5})
-    monkeypatch.setattr(ours, "load_info", lambda name: bundled)
-    place = tmp_path / "runs/benchmark/reacher"
-    collect, train = map(options_of, RIVALS["jepa"].train("reacher", 2))
-    assert collect == {"--task": "reacher", "--num-episodes": "70", "--seed": "5"}
-    assert (train["--seed"], train["--output"]) == ("2", str(place / "jepa-seed2"))
-    collect, train = map(options_of, RIVALS["jepa_short"].train("reacher", 2))
-    assert (collect["--num-episodes"], collect["--seed"]) == ("150", "2")  # of 200 steps each
-    assert (train["--seed"], train["--data"]) == ("2", collect["--output"])
-    _, train = map(options_of, RIVALS["gcbc"].train("reacher", 2))
-    assert (train["--kind"], train["--seed"], train["--output"]) == ("gcbc", "2", str(place / "gcbc-seed2"))
 
 
 def test_an_agent_without_a_search_has_none_and_has_cost_its_encoder_too(tmp_path, monkeypatch):
