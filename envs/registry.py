@@ -52,8 +52,7 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> TaskSpec:
-    """Returns the task of that name. Its spec carries the name that was asked for, so that files which store it find it
-    again.
+    """Returns the task of that name. Its spec carries the name asked for, so that files that store it find it again.
 
     Raises `UserError`, which suggests the nearest names, if there is none.
     """
@@ -65,9 +64,7 @@ def get_task(name: str) -> TaskSpec:
     found = TASKS[name]
     spec = found() if callable(found) else found
     if not isinstance(spec, TaskSpec):
-        raise UserError(
-            f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function that returns one"
-        )
+        raise UserError(f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function returning one")
     return spec if spec.name == name else replace(spec, name=name)
 
 

@@ -79,6 +79,5 @@ def summarise_returns(records: Sequence[EpisodeRecord]) -> ReturnSummary:
     low = high = float(returns[0])
     if len(returns) > 1 and returns.std() > 0:
         low, high = (float(end) for end in ttest_1samp(returns, 0).confidence_interval(0.95))
-    return ReturnSummary(
-        len(returns), float(returns.mean()), (low, high), float(returns.min()), float(np.median(returns))
-    )
+    mean, least, median = (float(of(returns)) for of in (np.mean, np.min, np.median))
+    return ReturnSummary(len(returns), mean, (low, high), least, median)

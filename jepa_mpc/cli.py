@@ -42,9 +42,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "policies, to collect data or to propose plans": {
         "train-sac": _long_on_task("agent.data_policies.train_sac", "Train SAC from state and reward."),
-        "train-latent-policy": _long_on_task(
-            "world_model.latent_policy.train", "Train a policy on a world model's embeddings."
-        ),
+        "train-latent-policy": _long_on_task("world_model.latent_policy.train", "Train a policy on embeddings."),
     },
     "benchmarks, and the rivals in them": {
         "benchmark tasks": Command("eval.tables.tasks", "Measure bundled checkpoints on held-out pairs.", resumes=True),

@@ -86,9 +86,7 @@ def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns this rank's part of the rows (B, ...): equal parts, in order."""
     size, rest = divmod(len(rows), num_ranks())
     if rest:
-        raise ValueError(
-            f"{len(rows)} windows cannot be shared evenly by {num_ranks()} processes; change the batch size"
-        )
+        raise ValueError(f"{num_ranks()} processes cannot share {len(rows)} windows evenly; change the batch size")
     return rows[rank() * size : (rank() + 1) * size]
 
 

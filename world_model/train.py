@@ -69,9 +69,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     if data is not None and not finished.exists():
         require_fit(config, data)
     episodes = {} if data is None else {"episodes": data.fingerprint()}
-    with claimed_by_first(
-        config.output, settings | episodes, _NOT_COMPARED if episodes else (*_NOT_COMPARED, "episodes")
-    ):
+    free = _NOT_COMPARED if episodes else (*_NOT_COMPARED, "episodes")
+    with claimed_by_first(config.output, settings | episodes, free):
         if data is None or finished.exists():
             log.info("%s is finished already", config.output)
             return config.output

@@ -52,9 +52,7 @@ def require_same(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Gives a module on the meta device its weights. Raises `CheckpointError` if names or shapes differ, or a number is
-    not finite.
-    """
+    """Gives a module on the meta device its weights. Raises `CheckpointError` if they do not fit or are not finite."""
     expected = module.state_dict()
     require_same(tensors, expected, source)
     owned = {name: tensors[name].to(value.dtype, copy=True) for name, value in expected.items()}

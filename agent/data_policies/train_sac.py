@@ -154,9 +154,7 @@ def build_sac(config: SACConfig, env: StateEnv, num_hindsight: int = 0) -> "SAC"
         from stable_baselines3 import SAC, HerReplayBuffer
         from stable_baselines3.common.logger import Logger
     except ImportError as error:
-        raise UserError(
-            f"stable-baselines3 is missing; install it with `pip install 'jepa-mpc[rl]'` ({error})"
-        ) from error
+        raise UserError(f"stable-baselines3 is missing; `pip install 'jepa-mpc[rl]'` ({error})") from error
     options: dict[str, Any] = {}
     turn = 1 if num_hindsight else env.length
     if num_hindsight:

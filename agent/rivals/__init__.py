@@ -103,10 +103,8 @@ _OURS: dict[str, Rival | str] = {
     "her": "her:HER",
     "inverse": "ours:INVERSE",
     "gcbc": "ours:GCBC",
-    "random": Rival("nothing", lambda task, _: (RandomAgent(*bounds_and_block(task)), NOTHING), label="random actions"),
-    "do_nothing": Rival(
-        "nothing", lambda task, _: (DoNothingAgent(*bounds_and_block(task)), NOTHING), label="no actions"
-    ),
+    "random": Rival("nothing", lambda t, _: (RandomAgent(*bounds_and_block(t)), NOTHING), label="random actions"),
+    "do_nothing": Rival("nothing", lambda t, _: (DoNothingAgent(*bounds_and_block(t)), NOTHING), label="no actions"),
     "oracle": "oracle:ORACLE",
 }
 RIVALS: Registry[Rival] = Registry("rival")

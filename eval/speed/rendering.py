@@ -69,9 +69,8 @@ def compare(task: str, num_frames: int, num_rounds: int) -> dict[str, float]:
         default.reset(seed=0)
         states = _visit(fast, num_frames)
         _round(fast, states[:5]), _round(default, states[:5])  # the first frames compile shaders
-        found = in_turn(
-            {"fast": partial(_round, fast, states), "default": partial(_round, default, states)}, num_rounds
-        )
+        ways = {"fast": partial(_round, fast, states), "default": partial(_round, default, states)}
+        found = in_turn(ways, num_rounds)
     (a, pictures), (b, others) = (zip(*rounds, strict=True) for rounds in found.values())
     return {
         "fast_frames_per_second": float(np.median(a)),

@@ -63,9 +63,7 @@ def export(config: ExportConfig) -> str:
     try:
         import minari
     except ImportError as error:
-        raise DatasetError(
-            "the package minari is missing; from Python 3.11 on, `pip install 'jepa-mpc[minari]'`"
-        ) from error
+        raise DatasetError("minari is missing; from Python 3.11 on, `pip install 'jepa-mpc[minari]'`") from error
     from gymnasium.spaces import Box, Dict
     from minari.dataset.minari_dataset import parse_dataset_id
     from minari.storage.datasets_root_dir import get_dataset_path

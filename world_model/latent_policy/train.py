@@ -102,15 +102,8 @@ def train(config: LatentPolicyConfig) -> Path:
         # Of an action that never varied, all that need be said is its mean.
         policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
         phase = policy_phase(config, policy, data, encode_rows(model, data, np.arange(len(data.pixels))))
-        loop = LoopConfig(
-            seed=config.seed,
-            weight_decay=1e-3,
-            warmup_steps=100,
-            grad_clip=1.0,
-            log_every=20,
-            report_every=config.num_steps,
-            save_every=config.save_every,
-        )
+        pace = {"log_every": 20, "report_every": config.num_steps, "save_every": config.save_every}
+        loop = LoopConfig(seed=config.seed, weight_decay=1e-3, warmup_steps=100, grad_clip=1.0, **pace)
         progress = run_phases([phase], policy, config.output, loop)
         settings = {name: getattr(config, name) for name in ("kind", "task", "hidden", "seed", "num_steps")}
         settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim, "encoder": encoder}
