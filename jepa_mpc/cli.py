@@ -69,6 +69,10 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 def main() -> NoReturn:
     """Runs `jepa-mpc`."""
     words = _set_home(sys.argv[1:])
+    for count in (2, 1):
+        if (name := " ".join(words[:count])) in COMMANDS:
+            run(name, words[count:])
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # what is left only prints, and whoever reads it may stop
     if not words or words[0] in ("-h", "--help"):
         print(overview())  # noqa: T201
         sys.exit(0)
@@ -77,9 +81,6 @@ def main() -> NoReturn:
 
         print(version("jepa-mpc"))  # noqa: T201
         sys.exit(0)
-    for count in (2, 1):
-        if (name := " ".join(words[:count])) in COMMANDS:
-            run(name, words[count:])
     family = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     if family and (len(words) == 1 or words[1] in ("-h", "--help")):
         print(overview(family))  # noqa: T201
