@@ -1,4 +1,4 @@
-"""Episodes on a line, where every number is known by hand."""
+"""Episodes on a line, where every number is known by hand, and of an arm."""
 
 from dataclasses import replace
 
@@ -8,14 +8,18 @@ import pytest
 from line import LINE, Line, register, x_of
 from PIL import Image
 
-from jepa_mpc.agent.base import RandomAgent
+from jepa_mpc import envs
+from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.envs import Diverged
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report, video
 from jepa_mpc.eval.measure import Run, to_picture
 from jepa_mpc.eval.pairs import Pairs, held_out_pairs
-from jepa_mpc.eval.protocols import PROTOCOLS, Protocol
+from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.run_planning import RunConfig
 from jepa_mpc.eval.trial import Trial
+
+SPEC, STANDARD = envs.get_task("reacher"), PROTOCOLS["standard"]
 
 
 class Script:
@@ -148,26 +152,6 @@ def test_the_strict_rule_goes_by_the_effector_where_there_is_one():
         assert (record.strict, record.steps, record.held) == (expected, 2, 6)
         (record,), _ = go(Script(agent), tasks, "strict", spec=spec)
         assert (record.steps, record.success) == (expected, expected is not None)
-
-
-def test_protocols_say_what_they_ask():
-    names = ("standard", "far", "hold", "strict")
-    assert [PROTOCOLS[name].budget(LINE) for name in names] == [6, 8, 6, 8]
-    rules = {name: PROTOCOLS[name].rule(LINE, 6) for name in names}
-    assert [rules[name].tolerance for name in names] == [0.5, 0.5, 0.5, 0.25]
-    assert [(rules[name].far, rules[name].strict) for name in names] == [
-        (False, False),
-        (True, False),
-        (False, False),
-        (True, True),
-    ]
-    assert [rules[name].steps for name in names] == [1, 1, 5, 2]
-    assert rules["hold"].rule == "goal 4 steps ahead, within 0.5 m for 5 steps"
-    assert rules["far"].rule == "goal in another episode, within 0.5 m"
-    by_effector = PROTOCOLS["strict"].rule(replace(LINE, effector="point", effector_tolerance=0.02), 6)
-    assert by_effector.tolerance == 0.02
-    assert by_effector.rule == "goal in another episode, point within 0.02 m for 2 steps"
-    assert Protocol("mine", far=False, steps=3).rule(LINE, 6).steps == 3
 
 
 def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(clock):
@@ -310,3 +294,116 @@ def test_random_episodes_repeat_by_their_seed(protocol):
     assert first == again
     assert not {record.reward for record in first} & {record.reward for record in other}
     assert len({record.reward for record in first}) == 3
+
+
+@pytest.fixture(scope="module")
+def env():
+    return envs.make("reacher")
+
+
+@pytest.fixture(scope="module")
+def pairs(env, tmp_path_factory):
+    return held_out_pairs(env, SPEC, 11, 6, tmp_path_factory.mktemp("goals"))
+
+
+class Replay:
+    """Repeats given blocks, whatever it sees."""
+
+    action_block = SPEC.action_block
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+
+    def reset(self, goals, seeds):
+        self.step = 0
+
+    def act(self, pictures):
+        self.step += 1
+        return self.blocks[:, self.step - 1]
+
+
+def test_success_is_the_first_step_within_tolerance(env):
+    """Goals made by known actions: replaying them must succeed just when the trajectory first comes near."""
+    rng = np.random.default_rng(0)
+    blocks = rng.uniform(-1, 1, (3, 4, SPEC.action_block, 2)).astype(np.float32)
+    starts, goals, pictures, poses, expected = [], [], [], [], []
+    for episode in blocks:
+        env.reset(seed=int(rng.integers(1000)))
+        starts.append(env.get_state())
+        path = [(env.advance(action), env.qpos)[1] for action in episode.reshape(-1, 2)]
+        errors = [SPEC.pose.error(pose, path[-1]) for pose in path]
+        expected.append((next(i for i, e in enumerate(errors, 1) if e < SPEC.pose.tolerance), min(errors), errors[-1]))
+        goals.append(env.get_state()), pictures.append(env.render()), poses.append(path[-1])
+    pairs = Pairs(*(np.stack(x) for x in (starts, goals, poses, pictures)))
+    trial = Trial(env, SPEC, pairs, STANDARD, seed=0, budget=20)
+    records, traces = trial.run(Replay(blocks))
+    assert [record.success for record in records] == [True] * 3
+    assert [(r.steps, r.best_error, r.final_error) for r in records] == expected
+    assert traces[0].states.shape[0] == 21
+    assert traces[0].pictures.shape == (5, 64, 64, 3)
+    np.testing.assert_array_equal(traces[0].states[-1], goals[0])
+    # One step short of the budget that the goal needs, it does not count.
+    short = min(steps for steps, *_ in expected) - 1
+    records, _ = replace(trial, budget=short).run(Replay(blocks))
+    assert not any(record.success for record in records)
+
+
+def test_an_episode_does_not_depend_on_the_others(env, pairs):
+    trial = Trial(env, SPEC, pairs, STANDARD, seed=0, budget=20)
+    agent = RandomAgent(env.action_space, SPEC.action_block)
+    together, _ = trial.run(agent)
+    assert trial.run(agent, batch_size=2)[0] == together
+
+
+def test_doing_nothing_stays_where_it_is_and_random_actions_do_not(env, pairs):
+    poses, starts = pairs.goal_qpos[::-1], []
+    for pose in poses:
+        env.set_pose(pose)
+        starts.append(env.get_state())
+    at_rest = replace(pairs, start_state=np.stack(starts))
+    trial = Trial(env, SPEC, at_rest, STANDARD, seed=0, budget=20)
+    records, traces = trial.run(DoNothingAgent(env.action_space, SPEC.action_block))
+    assert [record.pair for record in records] == list(range(6))
+    for record, trace, pose, goal in zip(records, traces, poses, pairs.goal_qpos, strict=True):
+        assert len(trace.states) == 21
+        env.set_state(trace.states[-1])
+        np.testing.assert_allclose(env.qpos, pose, atol=1e-9)
+        assert record.best_error == pytest.approx(SPEC.pose.error(pose, goal))
+        assert record.final_error == pytest.approx(SPEC.pose.error(pose, goal))
+        assert record.distance == pytest.approx(SPEC.pose.error(pose, goal))
+    for trace, pose in zip(trial.run(RandomAgent(env.action_space, 5))[1], poses, strict=True):
+        env.set_state(trace.states[-1])
+        assert np.abs(env.qpos - pose).max() > 0.01
+
+
+def test_decisions_are_timed_one_by_one(env, pairs):
+    agent = DoNothingAgent(env.action_space, SPEC.action_block)
+    assert len(Trial(env, SPEC, pairs, STANDARD, seed=0, budget=50).time_decisions(agent, 15)) == 15
+    assert len(Trial(env, SPEC, pairs, STANDARD, seed=0, budget=3).time_decisions(agent, 15)) == 15
+
+
+def test_a_trial_without_pairs_or_steps_is_refused(env, pairs):
+    for some, budget in ((pairs[:0], 50), (pairs, 0)):
+        with pytest.raises(UserError, match="a trial needs at least one pair and one step"):
+            Trial(env, SPEC, some, STANDARD, seed=0, budget=budget)
+
+
+def test_protocols_judge_the_same_trajectory_by_their_own_rules(env):
+    """An arm that rests at its goal from the start, then is driven away."""
+    env.set_pose([0.5, 0.5])
+    start, picture = env.get_state(), env.render()
+    env.set_pose([0.5, 0.54])  # within 0.05 rad, and 0.12 m × 0.04 = 0.005 m of the fingertip
+    pairs = Pairs(start[None], env.get_state()[None], env.qpos[None], picture[None])
+    still = np.zeros((1, 1, 5, 2), np.float32)
+    away = np.ones((1, 3, 5, 2), np.float32)
+    steps = {}
+    for name, protocol in PROTOCOLS.items():
+        trial = Trial(env, SPEC, pairs, protocol, seed=0, budget=20)
+        (record,), _ = trial.run(Replay(np.concatenate([still, away], axis=1)))
+        steps[name] = record.steps
+        assert (record.first_hit, record.held, record.strict) == (1, 5, 2)
+        assert record.final_error > 0.05 > record.best_error
+    assert steps == {"standard": 1, "far": 1, "hold": 5, "strict": 2}
+    away[0, 0, :3] = 0  # three steps are too few to hold
+    (record,), _ = Trial(env, SPEC, pairs, PROTOCOLS["hold"], seed=0, budget=15).run(Replay(away))
+    assert (record.success, record.steps, record.first_hit) == (False, None, 1)
