@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import CHECKPOINT, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from line import LINE, Line, register
@@ -32,7 +33,7 @@ from jepa_mpc.eval.pairs import held_out_pairs, sample_pair
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import Trial
 from jepa_mpc.planners import CEMConfig, ICEMConfig
-from jepa_mpc.world_model.checkpoint import load_info
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
 
 SPEC = envs.get_task("reacher")
 ANGLES = (True, False, True)
@@ -46,6 +47,13 @@ def env():
 @pytest.fixture
 def line(monkeypatch):
     register(monkeypatch)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, in which all that is bundled, trained or stored lies."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JEPA_MPC_HOME", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -419,6 +427,46 @@ def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp
     )
     monkeypatch.chdir(tmp_path)
     assert RIVALS["my_rivals:STATUE"].seeds == (7,)
+
+
+def options_of(command):
+    return dict(zip(command[4::2], command[5::2], strict=True))
+
+
+def test_what_an_agent_cost_is_read_off_its_checkpoint(here):
+    shutil.copytree(ROOT / "checkpoints/two_room", "checkpoints/two_room")
+    agent, facts = RIVALS["jepa"].make("two_room", 0)
+    model, info = load_checkpoint(ROOT / "checkpoints/two_room")
+    episodes = info.data["num_episodes"]
+    assert facts.steps == 200 * episodes
+    assert facts.pictures == 41 * episodes  # one to begin with, and one a block of five
+    assert not facts.rewards
+    assert facts.parameters == sum(p.numel() for p in model.parameters())
+    assert facts.learning_seconds == info.learning_seconds
+    assert agent.action_block == 5
+    for name in ("random", "do_nothing", "oracle"):
+        _, nothing = RIVALS[name].make("two_room", 0)
+        assert not any(asdict(nothing).values())
+
+
+@pytest.mark.parametrize("name", ["jepa", "jepa_short", "inverse", "gcbc", "her", "dreamer"])
+def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(here, name):
+    shutil.copytree(CHECKPOINT, "checkpoints/reacher")
+    outputs = []
+    for seed in (1, 2):
+        *collect, train = map(options_of, RIVALS[name].train("reacher", seed))
+        assert (train["--seed"], train["--task"]) == (str(seed), "reacher")
+        outputs.append(train["--output"])
+        assert len(collect) == (name not in ("her", "dreamer"))  # those two act as they learn
+        if name == "jepa_short":  # a quarter of Dreamer's steps, of its own
+            assert int(collect[0]["--num-episodes"]) * 200 == 30_000
+            assert (collect[0]["--seed"], collect[0]["--output"]) == (str(seed), train["--data"])
+        elif collect:  # the bundled checkpoint's data
+            data = load_checkpoint(CHECKPOINT)[1].data
+            assert collect[0]["--num-episodes"] == str(data["num_episodes"])
+            assert collect[0]["--seed"] == str(data["seed"])
+    assert len(set(outputs)) == 2
+    assert RIVALS["jepa"].train("reacher", 0) == []  # that one is bundled
 
 
 def test_an_agent_without_a_search_has_none_and_has_cost_its_encoder_too(tmp_path, monkeypatch):

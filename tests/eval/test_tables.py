@@ -1,18 +1,15 @@
 """What the tables of agents, planners and speeds are made of: every figure by hand, or by another way to it."""
 
-import shutil
 from dataclasses import asdict, replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from conftest import CHECKPOINT, ROOT
 from line import LINE, Line, register, x_of
 
 from jepa_mpc.agent.agent_config import AGENT_PRESETS
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
-from jepa_mpc.agent.rivals import NOTHING, RIVALS
+from jepa_mpc.agent.rivals import NOTHING
 from jepa_mpc.envs import SuiteTask
 from jepa_mpc.eval.metrics import Rate, summarise
 from jepa_mpc.eval.pairs import held_out_pairs
@@ -23,7 +20,6 @@ from jepa_mpc.eval.tables.agents import multiply_adds, score
 from jepa_mpc.eval.tables.planners import PlannerRow, PlannersConfig
 from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.planners import PLANNERS
-from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -79,46 +75,6 @@ def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line, tm
     trial = Trial(Line(), line, pairs, PROTOCOLS["standard"], seed=0, budget=6)
     assert multiply_adds(Homing(), trial) == 3 * (3 * 4 * 5) / 5  # three of five
     assert multiply_adds(RandomAgent(Line().action_space, 2), trial) == 0
-
-
-def test_what_an_agent_cost_is_read_off_its_checkpoint():
-    shutil.copytree(ROOT / "checkpoints/two_room", "checkpoints/two_room")
-    agent, facts = RIVALS["jepa"].make("two_room", 0)
-    model, info = load_checkpoint(ROOT / "checkpoints/two_room")
-    episodes = info.data["num_episodes"]
-    assert facts.steps == 200 * episodes
-    assert facts.pictures == 41 * episodes  # one to begin with, and one a block of five
-    assert not facts.rewards
-    assert facts.parameters == sum(p.numel() for p in model.parameters())
-    assert facts.learning_seconds == info.learning_seconds
-    assert agent.action_block == 5
-    for name in ("random", "do_nothing", "oracle"):
-        _, nothing = RIVALS[name].make("two_room", 0)
-        assert not any(asdict(nothing).values())
-
-
-def options(command):
-    return {name: value for name, value in pairwise(command) if name.startswith("--")}
-
-
-@pytest.mark.parametrize("name", ["jepa", "jepa_short", "inverse", "gcbc", "her", "dreamer"])
-def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(name):
-    shutil.copytree(CHECKPOINT, "checkpoints/reacher")
-    outputs = []
-    for seed in (1, 2):
-        *collect, train = map(options, RIVALS[name].train("reacher", seed))
-        assert (train["--seed"], train["--task"]) == (str(seed), "reacher")
-        outputs.append(train["--output"])
-        assert len(collect) == (name not in ("her", "dreamer"))  # those two act as they learn
-        if name == "jepa_short":  # a quarter of Dreamer's steps, of its own
-            assert int(collect[0]["--num-episodes"]) * 200 == 30_000
-            assert (collect[0]["--seed"], collect[0]["--output"]) == (str(seed), train["--data"])
-        elif collect:  # the bundled checkpoint's data
-            data = load_checkpoint(CHECKPOINT)[1].data
-            assert collect[0]["--num-episodes"] == str(data["num_episodes"])
-            assert collect[0]["--seed"] == str(data["seed"])
-    assert len(set(outputs)) == 2
-    assert RIVALS["jepa"].train("reacher", 0) == []  # that one is bundled
 
 
 def test_planners_are_measured_at_a_third_the_default_and_thrice_the_search():
