@@ -411,7 +411,7 @@ def test_impossible_settings_are_refused(tmp_path, changes, message):
 
 def test_only_training_needs_stable_baselines(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    with pytest.raises(UserError, match=r"install it with `pip install 'jepa-mpc\[rl\]'`"):
+    with pytest.raises(UserError, match=r"stable-baselines3 is missing; `pip install 'jepa-mpc\[rl\]'`"):
         train(debug_config(tmp_path / "run"))
     assert blocks(trained, 0, num_blocks=1)[0].shape == (5, 1)
 
