@@ -88,14 +88,14 @@ def of_decision(results, row):
         for d in results["decisions"]
     }
     decision = names[row["one decision"]]
-    rival = results["stable_worldmodel"] if decision["name"] == "paper size" else None
+    swm = results["stable_worldmodel"] if decision["name"] == "paper size" else None
     return {
         "one decision": row["one decision"],
         "samples × rounds × horizon": "{samples} × {rounds} × {horizon}".format(**decision),
         "threads, products": f"{results['threads']}, {decision['precision']}",
         "median / p95": f"{decision['median_ms']:,.0f} / {decision['p95_ms']:,.0f} ms",
         "× floor": f"{decision['times_floor']:.1f}",
-        "stable-worldmodel, ratio": f"{rival['median_ms']:,.0f} ms, {rival['ours_over_theirs']:.2f}" if rival else "–",
+        "stable-worldmodel, ratio": f"{swm['median_ms']:,.0f} ms, {swm['ours_over_theirs']:.2f}" if swm else "–",
         **{f"{part}, ms": f"{decision[f'{part}_ms']:,.1f}" for part in ("encode", "rollout", "sampling", "rest")},
         "multiply-adds": f"{decision['multiply_adds'] / 1e6:,.0f} M",
     }

@@ -65,8 +65,8 @@ def test_results_hold_what_a_figure_needs(finished):
     assert results["success_rate"] == np.mean([episode["success"] for episode in results["episodes"]])
     low, high = results["success_interval"]
     assert 0 <= low <= results["success_rate"] <= high <= 1
-    for rival in ("random", "do_nothing"):
-        assert 0 <= results["baselines"][rival]["success_rate"] <= 1
+    for name in ("random", "do_nothing"):
+        assert 0 <= results["baselines"][name]["success_rate"] <= 1
     assert 0 < results["decision_ms"]["median"] <= results["decision_ms"]["p95"]
     assert results["planner"]["num_samples"] > 0
     assert {"checkpoint", "commit", "command", "seed", "parameters", "machine"} <= set(results)
