@@ -39,7 +39,7 @@ class Pairs:
         return len(self.start_state)
 
     def __getitem__(self, pairs: slice) -> "Pairs":
-        return Pairs(*(getattr(self, field.name)[pairs] for field in fields(self)))
+        return Pairs(*(values[pairs] for values in vars(self).values()))
 
 
 def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> Pairs:
@@ -127,8 +127,7 @@ def held_out_pairs(
 
 
 def _concatenate(pairs: Sequence[Pairs]) -> Pairs:
-    names = [field.name for field in fields(Pairs)]
-    return Pairs(*(np.concatenate([getattr(pair, name) for pair in pairs]) for name in names))
+    return Pairs(*map(np.concatenate, zip(*(vars(each).values() for each in pairs), strict=True)))
 
 
 def _load(path: Path, env: envs.PixelEnv) -> list[Pairs]:

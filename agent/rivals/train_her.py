@@ -1,7 +1,4 @@
-"""Trains SAC with hindsight to reach goal poses: `jepa-mpc train-her --task reacher`.
-
-By stable-baselines3, from state and on a sparse reward.
-"""
+"""Trains SAC with hindsight by stable-baselines3, from state and a sparse reward: `jepa-mpc train-her`."""
 
 if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
     from jepa_mpc.cli import run
