@@ -40,7 +40,7 @@ def learned(tmp_path, walks, place, velocity, num_steps, expectile):
     metric = Reachability(ReachabilityConfig(hidden=64, metric_dim=8, velocity=velocity), z.shape[1])
     target = copy.deepcopy(metric)
     model = SimpleNamespace(reachability=metric)
-    phase = reachability_phase(config, model, target, data, SimpleNamespace(z=z, prepare=lambda: None))
+    phase = reachability_phase(config, model, target, data, lambda: z)
     loop = LoopConfig(
         0, weight_decay=0, warmup_steps=50, grad_clip=10, log_every=500, report_every=500, save_every=10**6
     )
