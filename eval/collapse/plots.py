@@ -1,16 +1,20 @@
 """Pictures of latent spaces that collapse and of those that do not."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 
 from jepa_mpc.eval import figures
 from jepa_mpc.eval.metrics import Rate
 from jepa_mpc.eval.video import write_gif
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NUM_PATHS, PATH_LENGTH = 6, 16  # trajectories drawn, and their blocks
 Curve = list[tuple[int, float]]  # values by training step
@@ -115,6 +119,8 @@ def animate(path: Path, latents: dict[str, LatentsByStep]) -> None:
 
     Each frame is turned to fit the one before.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     steps = sorted(set.intersection(*(set(by_step) for by_step in latents.values())))
     planes = {name: turned([principal_plane(by_step[step]) for step in steps]) for name, by_step in latents.items()}
     limit = _limit([plane for series in planes.values() for plane in series])

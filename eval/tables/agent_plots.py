@@ -1,17 +1,19 @@
 """What the agents' figures look like against what they cost."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from typing import TYPE_CHECKING, Any
 
 from jepa_mpc.agent.rivals import RIVALS
 from jepa_mpc.envs import TaskSpec
 from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 from jepa_mpc.eval.results import AgentRow, Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Cost = Callable[[Point], float]
 
@@ -73,6 +75,8 @@ def plot_returns(path: Path, rows: dict[str, list[AgentRow]], spec: TaskSpec) ->
 
 
 def _finish(path: Path, figure: Figure, label: str) -> None:
+    from matplotlib.ticker import NullFormatter
+
     for axes in figure.axes:
         axes.grid(alpha=0.3)
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -139,6 +139,17 @@ def test_help_and_mistakes_import_nothing_heavy(words, status, said):
     assert not loaded & set(HEAVY), loaded & set(HEAVY)
 
 
+def test_help_waits_for_nothing_heavier_than_torch():
+    """What a command's help imports is its module."""
+    modules = [f"jepa_mpc.{command.module}" for command in cli.COMMANDS.values()]
+    script = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd="/")
+    loaded = {module.split(".")[0] for module in done.stdout.split()}
+    assert done.returncode == 0, done.stderr
+    assert loaded & set(HEAVY) == {"torch"}
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_is_a_module_that_is_also_its_script(name):
     path = ROOT / (cli.COMMANDS[name].module.replace(".", "/") + ".py")
