@@ -57,7 +57,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = False) 
     """Writes arrays by name, and behind them a digest, so that a damaged file is known before it is looked into."""
     stream = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(stream, **arrays)
-    write_whole(path, stream.getvalue() + hashlib.sha256(stream.getvalue()).digest())
+    content = stream.getvalue()
+    write_whole(path, content + hashlib.sha256(content).digest())
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:

@@ -34,7 +34,7 @@ class OGBenchCubeEnv(MujocoEnv):
             from ogbench.manipspace.envs.cube_env import CubeEnv
         except ImportError as error:
             raise EnvError(
-                "the cube task needs OGBench; install it with `pip install -e '.[cube]'`, or on Python 3.13 with "
+                "the cube task needs OGBench; install it with `pip install 'jepa-mpc[cube]'`, or on Python 3.13 with "
                 f"`pip install --no-deps ogbench` ({error})"
             ) from error
         self.ogbench = CubeEnv(

@@ -23,7 +23,7 @@ try:
     from gym_pusht.envs.pymunk_override import DrawOptions
     from pymunk.space_debug_draw_options import SpaceDebugColor
 except ImportError as error:
-    raise EnvError(f"push_t needs gym-pusht ({error}): pip install -e '.[push-t]'") from error
+    raise EnvError(f"push_t needs gym-pusht ({error}): pip install 'jepa-mpc[push-t]'") from error
 
 SIDE = 512
 RADIUS = 15  # of the agent

@@ -227,6 +227,6 @@ def test_the_cube_is_seen_wherever_it_lies(env):
 
 def test_without_ogbench_one_line_names_the_fix(monkeypatch):
     monkeypatch.setitem(sys.modules, "ogbench.manipspace.envs.cube_env", None)
-    with pytest.raises(envs.EnvError, match=r"pip install -e '\.\[cube\]'") as caught:
+    with pytest.raises(envs.EnvError, match=r"pip install 'jepa-mpc\[cube\]'") as caught:
         OGBenchCubeEnv()
     assert "\n" not in str(caught.value)

@@ -221,7 +221,7 @@ def test_the_block_frame_is_the_simulators():
 def test_without_gym_pusht_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gym_pusht.envs", None)
     monkeypatch.delitem(sys.modules, push_t.__name__)
-    with pytest.raises(EnvError, match=r"pip install -e '\.\[push-t\]'") as caught:
+    with pytest.raises(EnvError, match=r"pip install 'jepa-mpc\[push-t\]'") as caught:
         envs.make("push_t")
     assert "\n" not in str(caught.value)
 

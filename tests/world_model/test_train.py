@@ -575,7 +575,7 @@ def test_what_the_data_say_of_actions_and_planning_is_in_the_checkpoint(tmp_path
 
 def test_a_cards_command_gives_the_settings_that_it_was_trained_with(trained):
     _, info = load_checkpoint(trained)
-    command = re.search(r"`jepa-mpc train (.*?)`", (trained / "card.md").read_text())[1]
+    command = re.search(r"(?m)^jepa-mpc train (.*)$", (trained / "card.md").read_text())[1]
     again = to_json(parse_config(command.split()))
     assert {**info.training, "device": "auto"} == {name: again[name] for name in info.training}
 
@@ -610,7 +610,7 @@ def leaves(settings, prefix=""):
 @pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json")), ids=str)
 def test_the_command_that_makes_a_bundled_checkpoint_again_asks_for_its_settings(folder):
     training = json.loads((folder / "config.json").read_text())["training"]
-    said = re.search(r"`jepa-mpc train (.*?)`", (folder / "card.md").read_text())[1].split()
+    said = re.search(r"(?m)^jepa-mpc train (.*)$", (folder / "card.md").read_text())[1].split()
     for options in (said, ["--task", training["task"], "--output", "again", *shlex.split(train_options(training))]):
         asked = leaves(to_json(parse_config(options)))
         stored = {name: value for name, value in leaves(training).items() if name != "device"}

@@ -34,7 +34,7 @@ def card(info: CheckpointInfo) -> str:
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
     collect = f"jepa-mpc collect --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
     train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
-    return "\n".join([*table, "", f"Made again by `{collect}` and `{train}`."]) + "\n"
+    return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
 
 
 def train_options(training: dict[str, Any]) -> str:
