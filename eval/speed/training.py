@@ -24,6 +24,7 @@ from jepa_mpc.eval.speed.data import write_noise
 from jepa_mpc.eval.speed.harness import Results, measurement, rates_in_turn, show_rates
 from jepa_mpc.settings import Count
 from jepa_mpc.world_model.checkpoint import load_info
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def windows_per_second(
 @measurement
 def measure(config: TrainingSpeedConfig) -> Results:
     """Returns windows per second by variant."""
+    TRAIN_PRESETS[config.preset]  # raises if there is none
     with tempfile.TemporaryDirectory() as folder:
         data = config.data or Path(folder) / "noise.h5"
         if config.data is None:
