@@ -158,6 +158,8 @@ def test_a_training_is_rated_and_one_that_fails_says_why(tmp_path):
     with pytest.raises(UserError, match=r"a training failed: .*missing\.h5") as caught:
         training.windows_per_second(config, tmp_path / "missing.h5", 1, 1, [])
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="training preset"):
+        training.measure(replace(config, preset="debgu"))
 
 
 # Rendering
