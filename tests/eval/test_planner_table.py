@@ -35,9 +35,10 @@ def test_each_setting_is_measured_once(monkeypatch, run_command, tmp_path):
     monkeypatch.setattr(planner_table, "measure", lambda *_: pytest.fail("measured again"))
     assert run_command("benchmark planners", *options, "--output", tmp_path / "out")[0] == 0
     assert (tmp_path / "out/planners.md").read_text() == table
-    code, _, err = run_command("benchmark planners", *options, "--seed", 4, "--output", tmp_path / "out")
-    assert code == 1
-    assert "icem-reachability-small.json is a row of another table: seed is 3 there and 4 now" in err
+    for option, was, now in (("seed", 3, 4), ("budget", 10, 11)):
+        code, _, err = run_command("benchmark planners", *options, f"--{option}", now, "--output", tmp_path / "out")
+        assert code == 1
+        assert f"small.json is a row of another table: {option} is {was} there and {now} now" in err
 
 
 def test_settings_cover_every_planner_and_objective():

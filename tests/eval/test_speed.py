@@ -253,9 +253,11 @@ def test_a_stopwatch_adds_up_what_is_spent_inside(clock):
     assert seconds == {"working": 3.0}
 
 
-def test_the_planning_benchmark_splits_and_compares(tmp_path, capsys, clock):
+def test_the_planning_benchmark_splits_and_compares(tmp_path, capsys, clock, monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     clock.tick = 1e-3  # what a look at the clock takes, and nothing else does: encode, sampling and rollout last one
-    options = ["--checkpoint", str(CHECKPOINT), "--num-decisions", "1", "--paper-decisions", "0"]
+    options = ["--checkpoint", str(CHECKPOINT), "--num-decisions", "1", "--paper-decisions", "0", "--num-threads", "3"]
     planning.main([*options, "--output", str(tmp_path / "out.json")])
     results = json.loads((tmp_path / "out.json").read_text())
     assert [row["batch_size"] for row in results["decisions"]] == [1, 50, 1]
@@ -271,6 +273,7 @@ def test_the_planning_benchmark_splits_and_compares(tmp_path, capsys, clock):
     one, fifty, paper = (row["multiply_adds"] for row in results["decisions"])
     assert fifty == 50 * one < 50 * paper
     assert "bundled" in capsys.readouterr().out
+    assert threads == [3]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

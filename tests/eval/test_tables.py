@@ -14,8 +14,8 @@ from jepa_mpc.envs import SuiteTask
 from jepa_mpc.eval.metrics import Rate, summarise
 from jepa_mpc.eval.pairs import held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS
-from jepa_mpc.eval.results import DecisionTime
-from jepa_mpc.eval.tables import planners
+from jepa_mpc.eval.results import AgentRow, DecisionTime, Success
+from jepa_mpc.eval.tables import agent_plots, planners
 from jepa_mpc.eval.tables.agents import multiply_adds, score
 from jepa_mpc.eval.tables.planners import PlannerRow, PlannersConfig
 from jepa_mpc.eval.trial import EpisodeRecord, Trial
@@ -75,6 +75,21 @@ def test_multiply_adds_are_a_mean_over_decisions_and_none_without_torch(line, tm
     trial = Trial(Line(), line, pairs, PROTOCOLS["standard"], seed=0, budget=6)
     assert multiply_adds(Homing(), trial) == 3 * (3 * 4 * 5) / 5  # three of five
     assert multiply_adds(RandomAgent(Line().action_space, 2), trial) == 0
+
+
+def test_success_is_plotted_over_steps_and_over_minutes_of_learning(monkeypatch, tmp_path):
+    drawn, nothing = [], {"commit": "", "command": "", "date": "", "machine": {}}
+    monkeypatch.setattr(agent_plots, "save", lambda figure, path: drawn.append(figure))
+    episodes = [EpisodeRecord(i, i < 3, 1 if i < 3 else None, None, None, None, 0.0, 0.0, 0.0) for i in range(4)]
+    far = Success(**vars(summarise(episodes, 10)), budget=10)
+    facts = replace(NOTHING, steps=5000, learning_seconds=720.0)
+    row = AgentRow(facts, {"far": far}, {}, **nothing, decision_ms=1.0, decision_steps=5, multiply_adds=0.0, curve=[])
+    agent_plots.plot_success(tmp_path / "success.png", {"her": [row]})
+    (figure,) = drawn
+    points = [axes.get_lines()[0].get_xydata().tolist() for axes in figure.axes]
+    assert points == [[[5000, 75]], [[12, 75]]]
+    assert "steps" in figure.axes[0].get_xlabel()
+    assert "minutes" in figure.axes[1].get_xlabel()
 
 
 def test_planners_are_measured_at_a_third_the_default_and_thrice_the_search():

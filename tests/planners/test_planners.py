@@ -202,7 +202,9 @@ def test_rounds_that_do_not_fit_before_the_deadline_are_left_out(name, monkeypat
     plan = planner.plan(clock.slow, 2, generators([0]), deadline=clock.now + 2.5)
     assert plan.num_rounds == (1 if name == "gradient" else 2)
     # No time at all: the first plan is made all the same, and the plan of before goes on.
-    assert planner.plan(clock.slow, 2, generators([0]), deadline=clock.now).num_rounds == 1
+    first = planner.plan(clock.slow, 2, generators([0]), deadline=clock.now)
+    assert first.num_rounds == 1
+    assert torch.isfinite(first.cost).all()
     warm = plan_of(torch.tensor([[[0.3, 0.1], [-0.2, 0.4]]]))
     late = planner.plan(clock.slow, 2, generators([0]), warm, deadline=clock.now)
     assert late.num_rounds == 0
@@ -321,6 +323,14 @@ def test_the_std_has_a_floor_in_every_dimension(name):
     assert (drawn[..., 1].std(0) > 0.2 * 1.25).all()
 
 
+def test_a_search_by_its_defaults_narrows_to_a_hundredth_of_half_the_range():
+    def cost(actions):
+        return actions[..., 0].square().sum(-1)  # the other action costs nothing, so the search goes on
+
+    _, seen = searched({"num_samples": 3000, "num_iterations": 12}, cost)
+    torch.testing.assert_close(seen[-1][1:, :, 0].std(0), torch.full((2,), 0.01), atol=0, rtol=0.1)
+
+
 def test_a_warm_search_is_drawn_around_the_plan_before_at_its_own_std():
     config = {"num_samples": 3000, "num_iterations": 1, "init_std": 0.9, "warm_std": 0.1}
     warm = torch.tensor([[[0.2, -0.5], [-0.3, -1.0]]])
@@ -436,7 +446,8 @@ def test_mppi_weighs_candidates_by_exp_of_minus_cost_over_temperature():
     samples = torch.tensor([0.0, 1.0, 3.0]).view(1, 3, 1, 1)
     costs = torch.tensor([[1.0, 2.0, 6.0]])  # mean 3, std √(14/3)
     config = MPPIConfig(num_samples=3, temperature=2.0)
-    mean, std, *_ = config.make(-torch.ones(1), torch.ones(1)).refit(samples, costs)
+    mean, std, _, plan = config.make(-torch.ones(1), torch.ones(1)).refit(samples, costs)
+    assert plan.equal(mean)  # which is what is done, not the best candidate
     weights = np.exp(-np.array([1.0, 2.0, 6.0]) / np.sqrt(14 / 3) / 2)
     weights /= weights.sum()
     expected = weights @ [0, 1, 3]

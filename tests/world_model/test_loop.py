@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -160,3 +161,30 @@ def test_a_phase_of_no_steps_prepares_nothing(tmp_path):
 
     layer = nn.Linear(1, 1)
     run_phases([Phase("idle", 0, 0.1, layer, never, never, report=never)], layer, tmp_path, loop())
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been_and_its_curves_hold_no_step_twice(tmp_path):
+    """Of weights that do not lie in memory as they are indexed, as the encoder's."""
+
+    def trained(folder, killed_at=None):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 4, 4).to(memory_format=torch.channels_last)
+
+        def step_loss(step, x):
+            if step == killed_at:
+                raise KeyboardInterrupt
+            return layer(x).square().mean(), {"error": layer(x).abs().mean()}
+
+        phase = Phase("first", 8, 0.1, layer, lambda rng: torch.from_numpy(rng.normal(size=(2, 3, 5, 5))).float(), None)
+        run_phases([phase._replace(begin=lambda: step_loss)], layer, folder, loop(save_every=3, log_every=1))
+        return layer
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", killed_at=5)
+    resumed, unbroken = trained(tmp_path / "killed"), trained(tmp_path / "unbroken")
+    torch.testing.assert_close(resumed.weight, unbroken.weight, rtol=0, atol=0)
+    log = EventAccumulator(str(tmp_path / "killed" / "tensorboard"))
+    log.Reload()
+    steps = [event.step for event in log.Scalars("first/error")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 8
