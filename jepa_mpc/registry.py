@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Generic, TypeVar
 
 from jepa_mpc.errors import UserError
@@ -39,6 +39,11 @@ def import_module(module_name: str, reference: str) -> ModuleType:
         raise UserError(f"no module {module_name!r} for {reference!r}; give it as it is imported from here") from error
 
 
+def same(one: str, other: str) -> bool:
+    """Says whether two names mean one thing: `module:name` is also `name`, once the module is imported."""
+    return one == other or ((":" in one) != (":" in other) and one.rpartition(":")[2] == other.rpartition(":")[2])
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a question that suggests the nearest names, or nothing where none is near."""
     near = difflib.get_close_matches(name, known, n=3) or [each for each in known if name and name in each][:3]
@@ -57,6 +62,7 @@ class Registry(Generic[T]):
         self.kind, self._listed_by = kind, listed_by
         self._values: dict[str, T | str] = {}
         self._found: dict[str, T] = {}  # by `module:attribute`; such are not listed
+        self._origins: dict[str, str] = {}  # by name, the module of a stranger who registered it
 
     def register(self, name: str, value: T | str) -> None:
         """Adds a value, or `module:attribute`, which is imported when it is asked for.
@@ -65,6 +71,7 @@ class Registry(Generic[T]):
         """
         if self._values.setdefault(name, value) != value:
             raise UserError(f"there is a {self.kind} {name!r} already; choose another name")
+        self._origins.setdefault(name, _caller())
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
@@ -89,18 +96,34 @@ class Registry(Generic[T]):
         return value  # type: ignore[return-value]
 
     def name_of(self, value: T) -> str:
-        """Returns the name of a value that is registered, else how to import it."""
+        """Returns the name of a value that is registered, with the module where that is a stranger's, else how to
+        import it.
+        """
         for name in self._values:
             if self._values[name] is value or (isinstance(self._values[name], str) and self[name] is value):
-                return name
+                return ":".join(filter(None, (self._origins[name], name)))
         return f"{value.__module__}:{value.__qualname__}"  # type: ignore[attr-defined]
 
     def _strangers(self, name: str) -> T:
-        """Imports a module, and takes its attribute of that name, or else what it registers under it."""
+        """Imports a module, and takes its attribute of that name, or else what it has registered under it."""
         if name not in self._found:
             module_name, _, attribute = name.partition(":")
             known = attribute in self._values
             module = import_module(module_name, name)
-            registered = attribute in self._values and not known and not hasattr(module, attribute)
+            by_it = not known or f"{self._origins[attribute]}.".startswith(f"{module_name}.")
+            registered = by_it and attribute in self._values and not hasattr(module, attribute)
             self._found[name] = self[attribute] if registered else load(name)  # type: ignore[assignment]
         return self._found[name]
+
+
+def _caller() -> str:
+    """Returns the stranger's module that registers; nothing where it is the package, or a script that is run."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and _is_own(frame) and frame.f_code.co_name != "<module>":  # our functions, on the way to here
+        frame = frame.f_back
+    name = "" if frame is None or _is_own(frame) else frame.f_globals["__name__"]
+    return "" if name == "__main__" else name
+
+
+def _is_own(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "jepa_mpc"

@@ -23,6 +23,7 @@ from jepa_mpc import places
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
+from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
@@ -105,7 +106,7 @@ def load_checkpoint(
     Raises `UserError` if it is missing, damaged, of another format version, or of another task than `task`.
     """
     folder, info = places.checkpoint(checkpoint), load_info(checkpoint)
-    if task is not None and info.task != task:
+    if task is not None and not same(info.task, task):
         raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
     try:
         with torch.device("meta"):  # nothing is allocated by what config.json declares

@@ -22,6 +22,7 @@ from jepa_mpc.agent.data_policies.noise import hold, pink
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
+from jepa_mpc.registry import same
 from jepa_mpc.settings import read, to_json
 from jepa_mpc.world_model.weights import read_tensors
 
@@ -111,7 +112,7 @@ def load_actor(folder: Path, task: str, command: str = "train-sac") -> tuple[Act
     if isinstance(stored, dict) and (version := stored.get("format_version")) != FORMAT_VERSION:
         raise UserError(f"policy {folder} has format {version}, not {FORMAT_VERSION}; train it again")
     info = read(ActorInfo, stored, f"{path} is damaged; train the policy again")
-    if info.task != task:
+    if not same(info.task, task):
         raise UserError(f"policy {folder} was trained on task {info.task!r}, not {task!r}")
     weights = _read_weights(folder / "actor.safetensors", info.hidden_sizes, len(info.action_low))
     low, high = (np.array(bound, np.float32) for bound in (info.action_low, info.action_high))

@@ -1,12 +1,14 @@
 """Names find what is registered, what a stranger's module registers, and what it just defines."""
 
+import importlib
 import re
 import sys
 
 import pytest
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.registry import Registry
+from jepa_mpc.planners import PLANNERS, CEMConfig
+from jepa_mpc.registry import Registry, same
 
 
 @pytest.fixture
@@ -34,7 +36,8 @@ def test_names_find_values_in_their_order(registry):
     assert registry["mppi"] == 2
     assert "cem" in registry
     assert "icem" not in registry
-    assert registry.name_of(2) == "mppi"
+    assert registry.name_of(2) == f"{__name__}:mppi"
+    assert PLANNERS.name_of(CEMConfig) == "cem"
 
 
 @pytest.mark.parametrize(("name", "hint"), [("mpi", "did you mean mppi? "), ("p", "did you mean mppi? "), ("xyzw", "")])
@@ -64,6 +67,30 @@ def test_strangers_come_by_module_and_name(registry, module):
     assert registry["by_name"] == 7
     assert registry[f"{module}:defined"] == 8
     assert list(registry) == ["cem", "mppi", "by_name"]
+
+
+def test_what_a_module_registered_is_found_however_it_was_imported(registry, module):
+    importlib.import_module(module)
+    assert registry[f"{module}:by_name"] == 7
+    assert registry.name_of(7) == f"{module}:by_name"
+    with pytest.raises(UserError, match="'strangers_module' has no 'mppi'"):
+        registry[f"{module}:mppi"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "answer"),
+    [
+        ("dot", "dot", True),
+        ("my_robot:dot", "dot", True),
+        ("dot", "my_robot:dot", True),
+        ("my_robot:dot", "his_robot:dot", False),
+        ("my_robot:dot", "my_robot:dash", False),
+        ("dot", "reacher", False),
+        ("my_robot:dot", "reacher", False),
+    ],
+)
+def test_a_name_with_its_module_means_the_same(one, other, answer):
+    assert same(one, other) is answer
 
 
 def test_installed_packages_list_modules_that_register(registry, module, tmp_path, monkeypatch):

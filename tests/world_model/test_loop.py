@@ -1,6 +1,7 @@
 """The loop against one written out by hand: what is drawn, how far each step goes, and what happens beside it."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -163,28 +164,34 @@ def test_a_phase_of_no_steps_prepares_nothing(tmp_path):
     run_phases([Phase("idle", 0, 0.1, layer, never, never, report=never)], layer, tmp_path, loop())
 
 
-def test_a_killed_training_goes_on_as_if_it_had_not_been_and_its_curves_hold_no_step_twice(tmp_path):
+@pytest.mark.parametrize("killed_at", [("first", 5), ("second", 4)])
+def test_a_killed_training_goes_on_as_if_it_had_not_been_and_its_curves_hold_every_step_once(tmp_path, killed_at):
     """Of weights that do not lie in memory as they are indexed, as the encoder's."""
 
     def trained(folder, killed_at=None):
         torch.manual_seed(0)
         layer = nn.Conv2d(3, 4, 4).to(memory_format=torch.channels_last)
 
-        def step_loss(step, x):
-            if step == killed_at:
-                raise KeyboardInterrupt
-            return layer(x).square().mean(), {"error": layer(x).abs().mean()}
+        def begin(name):
+            def step_loss(step, x):
+                if (name, step) == killed_at:
+                    raise KeyboardInterrupt
+                return layer(x).square().mean(), {"error": layer(x).abs().mean()}
 
-        phase = Phase("first", 8, 0.1, layer, lambda rng: torch.from_numpy(rng.normal(size=(2, 3, 5, 5))).float(), None)
-        run_phases([phase._replace(begin=lambda: step_loss)], layer, folder, loop(save_every=3, log_every=1))
+            return step_loss
+
+        def load(rng):
+            return torch.from_numpy(rng.normal(size=(2, 3, 5, 5))).float()
+
+        phases = [Phase(name, 8, 0.1, layer, load, partial(begin, name)) for name in ("first", "second")]
+        run_phases(phases, layer, folder, loop(save_every=3, log_every=1))
         return layer
 
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "killed", killed_at=5)
+        trained(tmp_path / "killed", killed_at)
     resumed, unbroken = trained(tmp_path / "killed"), trained(tmp_path / "unbroken")
     torch.testing.assert_close(resumed.weight, unbroken.weight, rtol=0, atol=0)
     log = EventAccumulator(str(tmp_path / "killed" / "tensorboard"))
     log.Reload()
-    steps = [event.step for event in log.Scalars("first/error")]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 8
+    assert [event.step for event in log.Scalars("first/error")] == list(range(1, 9))
+    assert [event.step for event in log.Scalars("second/error")] == list(range(9, 17))

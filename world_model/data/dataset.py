@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.files import whole
+from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, Natural, NonNegative, read
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
@@ -270,7 +271,7 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         if any(abs(bound) == math.inf for name in _BOUNDS for bound in attributes.get(name, ())):
             fields -= {*_BOUNDS}  # which say nothing
     info = read(DatasetInfo, {name: value for name, value in attributes.items() if name in fields}, path)
-    if task is not None and info.task != task:
+    if task is not None and not same(info.task, task):
         raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
     width, Q = columns["action"].shape[1], columns["qpos"].shape[1]
     block, size = info.action_block, len(info.action_low)

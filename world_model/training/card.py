@@ -6,7 +6,7 @@ from typing import Any
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import CheckpointInfo
 from jepa_mpc.world_model.regularizers import REGULARIZERS
-from jepa_mpc.world_model.training.config import TrainConfig
+from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 
 _PHASES = {
     "num_": "of encoder and predictor",
@@ -32,14 +32,16 @@ def card(info: CheckpointInfo) -> str:
     for phase, terms in info.metrics["loss"].items():
         facts[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
-    collect = f"jepa-mpc collect --task {info.task} --num-episodes {data['num_episodes']} --seed {data['seed']}"
+    collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}"
+    collect += f" --num-episodes {data['num_episodes']} --seed {data['seed']}"
     train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
     return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
 
 
 def train_options(training: dict[str, Any]) -> str:
-    """Returns the command-line options by which training settings differ from the defaults."""
-    defaults = to_json(TrainConfig(output=Path()))
+    """Returns the command-line options by which training settings differ from the preset's, or the defaults."""
+    known = training.get("preset") in TRAIN_PRESETS  # a stranger's may not be there any more
+    defaults = to_json(TrainConfig(output=Path(), **(TRAIN_PRESETS[training["preset"]] if known else {})))
     remedy, own = training["regularizer"]["name"], defaults["regularizer"]["name"]
     defaults["regularizer"] = {**to_json(REGULARIZERS[remedy]()), "name": remedy}
     options = [f" --regularizer {remedy}"] if remedy != own else []

@@ -4,6 +4,7 @@ Step n of a phase draws all its randomness from generators seeded by (seed, phas
 exactly the steps that an uninterrupted one would have taken.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -83,7 +84,10 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
     wait_for_all()  # before the first one writes another
     if progress.step and is_first:
         log.info("going on from step %d of %s", progress.step, phases[progress.phase].name)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step) if is_first else None
+    ends = [0, *itertools.accumulate(phase.num_steps for phase in phases)]  # curves count the steps of all phases
+    resumed = ends[progress.phase] + progress.step
+    curves, purged = str(folder / "tensorboard"), resumed and resumed + 1
+    writer = SummaryWriter(curves, purge_step=purged) if is_first else None
     began = time.monotonic() - progress.seconds
     for index in range(progress.phase, len(phases)):
         phase = phases[index]
@@ -96,7 +100,7 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
                 restore(optimizer, state)
         step_loss = average_gradients(phase.begin(), phase.trained)
         if first_step == 0:
-            _report(phase, writer, 0)
+            _report(phase, writer, 0, ends[index])
         steps = range(first_step, phase.num_steps)
         bar = tqdm(steps, initial=first_step, total=phase.num_steps, desc=phase.name, disable=not is_first)
         for step, (dropout_seed, batch) in zip(
@@ -127,13 +131,14 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
                 progress.losses[phase.name] = losses
                 if writer is not None:
                     for name, value in {**losses, "grad_norm": float(grad_norm)}.items():
-                        writer.add_scalar(f"{phase.name}/{name}", value, done)
+                        writer.add_scalar(f"{phase.name}/{name}", value, ends[index] + done)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
             if done % config.report_every == 0:
-                _report(phase, writer, done)
+                _report(phase, writer, done, ends[index])
             if done % config.save_every == 0 or done == phase.num_steps:
                 progress.phase, progress.step, progress.seconds = index, done, time.monotonic() - began
-                if is_first:
+                if writer is not None:
+                    writer.flush()
                     save_state(folder, weights, optimizers, progress)
     if writer is not None:
         writer.close()
@@ -160,10 +165,10 @@ def batches(load: Load, steps: range, seed: list[int], num_workers: int) -> Iter
             yield ahead.popleft().result()
 
 
-def _report(phase: Phase, writer: "SummaryWriter | None", step: int) -> None:
+def _report(phase: Phase, writer: "SummaryWriter | None", step: int, earlier: int) -> None:
     if phase.report is not None and writer is not None:
         for name, value in phase.report(step).items():
-            writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, earlier + step)
 
 
 def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer]:
