@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -466,6 +467,11 @@ def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(her
             assert collect[0]["--num-episodes"] == str(data["num_episodes"])
             assert collect[0]["--seed"] == str(data["seed"])
     assert len(set(outputs)) == 2
+    last = {"dreamer": "actors/config.json", "inverse": "inverse.safetensors", "gcbc": "gcbc.safetensors"}
+    finished = Path(outputs[0]) / last.get(name, "config.json")
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert RIVALS[name].train("reacher", 1) == []  # nor are its data collected again
     assert RIVALS["jepa"].train("reacher", 0) == []  # that one is bundled
 
 

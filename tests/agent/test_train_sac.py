@@ -1,5 +1,6 @@
 import itertools
 import json
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -341,6 +342,15 @@ def test_data_run_from_nearly_greedy_to_all_noise(tmp_path):
     assert np.concatenate(actions).min() >= -2
     assert np.concatenate(actions).max() <= 1
     np.testing.assert_array_equal(actions[3], blocks(folder, 3)[0])
+
+
+def test_an_actor_that_varies_is_sampled(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "wide")
+    weights = load_file(folder / "actor.safetensors")
+    wide = {"log_std.weight": np.zeros_like(weights["log_std.weight"]), "log_std.bias": np.full(1, 2, np.float32)}
+    save_file(weights | wide, folder / "actor.safetensors")
+    away = [np.abs(np.subtract(*blocks(folder, seed))).mean() for seed in range(20)]
+    assert min(away) > 0.4
 
 
 def test_collection_uses_it(trained, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import cube
 from jepa_mpc.agent.data_policies.cube import MAX_NOISE, _placed, cube_oracle, demonstrate
 from jepa_mpc.envs import rendering
-from jepa_mpc.envs.suites.ogbench_cube import OGBenchCubeEnv, mujoco
+from jepa_mpc.envs.suites.ogbench_cube import VIEW, OGBenchCubeEnv, mujoco
 
 NOTHING = np.zeros(5, np.float32)
 CUBE = (14, 15, 16)  # coordinates of qpos: where the cube's middle is, in metres
@@ -182,6 +182,15 @@ def test_an_attempt_has_its_own_speed_and_grips_firmly_and_an_episode_its_own_no
     assert 0.45 < max(amounts) < 0.5
 
 
+def test_a_tenth_of_the_steps_or_so_are_random(env, monkeypatch):
+    """At (RANDOM_SHARE / block) a step outside a stretch, whose length is a block: 0.1 / 1.1."""
+    oracle = "ogbench.manipspace.oracles.markov.cube_markov.CubeMarkovOracle.select_action"
+    monkeypatch.setattr(oracle, lambda *_: np.ones(5))
+    env.reset(seed=0)
+    act = demonstrate(env, 5, 0.0, np.random.default_rng(0)).__next__
+    assert 0.05 < np.mean([act()[4] != 1 for _ in range(1000)]) < 0.14
+
+
 def test_the_policy_is_decided_by_its_generator(env):
     episodes = []
     for _ in range(2):
@@ -212,6 +221,13 @@ def test_targets_do_not_show(env):
             env.advance(NOTHING)  # a step of OGBench colours cubes and targets
     np.testing.assert_array_equal(pictures[0], pictures[1])
     np.testing.assert_array_equal(pictures[0], pictures[2])
+
+
+def test_a_camera_of_ones_own_is_used(env):
+    other = OGBenchCubeEnv(camera=VIEW._replace(distance=2.0))
+    env.reset(seed=0)
+    assert not np.array_equal(other.picture_of(env.get_state()), env.render())
+    other.close()
 
 
 def test_the_cube_is_seen_wherever_it_lies(env):

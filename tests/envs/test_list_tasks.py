@@ -21,6 +21,7 @@ def test_every_task_is_listed_with_its_policy_its_tolerance_and_whether_it_is_bu
     lines = {line.split()[0]: line for line in tasks().stdout.splitlines()[1:]}
     assert set(lines) == set(TASKS)
     assert lines["reacher"].split() == ["reacher", "uniform", "0.05", "rad", "bundled"]
+    assert lines["gym/Pusher-v5"].split() == ["gym/Pusher-v5", "arm_pusher", "0.03", "m", "bundled"]
     assert lines["dmc/walker-walk"].split() == ["dmc/walker-walk", "pink", "0.02", "of", "each", "range", "–"]
     generic = envs.get_task("dmc/walker-walk")  # what is printed without making it is what it is
     assert (generic.data_policy, f"{generic.pose.tolerance} {generic.pose.unit}") == ("pink", "0.02 of each range")

@@ -94,6 +94,12 @@ def test_the_last_value_of_an_option_counts():
     assert cli.option_value(["--home=/a=b"], "--home") == "/a=b"
 
 
+def test_looking_at_an_option_leaves_it_to_the_command():
+    words = ["--steps", "1", "--task", "a"]
+    assert cli.option_value(words, "--task") == "a"
+    assert words == ["--steps", "1", "--task", "a"]
+
+
 def test_choices_are_taken_out_of_the_words():
     rest, chosen = cli.choose(["--steps", "1", "--planner", "x", "--last"], {"--planner": {"x": 7}, "--other": {}})
     assert (rest, chosen) == (["--steps", "1", "--last"], {"--planner": 7})

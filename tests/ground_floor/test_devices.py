@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from jepa_mpc.devices import choose_device, has_bfloat16
+from jepa_mpc.errors import UserError
 
 
 @pytest.fixture
@@ -19,6 +20,12 @@ def test_each_process_gets_a_gpu_of_its_own(two_gpus, monkeypatch, name):
     for rank in (0, 1):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         assert choose_device(name) == torch.device("cuda", rank)
+
+
+def test_a_gpu_past_the_last_is_not_there(two_gpus):
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(UserError, match="cuda:2"):
+        choose_device("cuda:2")
 
 
 def test_bfloat16_is_asked_of_the_device_itself(monkeypatch):

@@ -95,5 +95,12 @@ def test_a_changed_tree_is_said_beside_its_commit(monkeypatch, tmp_path):
     assert git_commit().endswith("-dirty")
 
 
+def test_where_git_fails_the_version_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr("jepa_mpc.provenance.SOURCE", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / ".git").mkdir()  # of no repository
+    assert git_commit().startswith("version ")
+
+
 def test_the_date_is_the_same_moment_everywhere():
     assert datetime.fromisoformat(provenance()["date"]).utcoffset() == timedelta(0)
