@@ -88,14 +88,27 @@ def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
 
 def load_info(checkpoint: Path | str) -> CheckpointInfo:
     """Returns what stands in a checkpoint's `config.json`. Raises `UserError` if it is missing or damaged."""
-    folder = places.checkpoint(checkpoint)
-    path = folder / "config.json"
+    if not isinstance(checkpoint, str | Path):
+        raise CheckpointError(f"a checkpoint is a folder or a bundled one's name, not {checkpoint!r}")
+    path = places.checkpoint(checkpoint) / "config.json"
     stored = read_json(path, "restore it or train it again")
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path} is damaged (it holds no object); restore it or train it again")
     if (version := stored.get("format_version")) not in (1, FORMAT_VERSION):
         raise CheckpointError(f"{path} has format {version}, this version reads 1 and {FORMAT_VERSION}; train it again")
-    return read(CheckpointInfo, stored, f"{path} is damaged")
+    info = read(CheckpointInfo, stored, f"{path} is damaged")
+    if fault := info.interface and _fault(info.interface, info.model.encoder.image_size):
+        raise CheckpointError(f"{path} is damaged: interface.{fault}; restore it or train it again")
+    return info
+
+
+def _fault(told: Interface, image_size: int) -> str:
+    """Returns what an interface says that cannot be, or nothing."""
+    if told.image_size != image_size:
+        return f"image_size is {told.image_size}, and model.encoder.image_size {image_size}"
+    low, high = told.action_low, told.action_high
+    fits = len(low) == len(high) and all(least <= most for least, most in zip(low, high, strict=True))
+    return "" if fits else f"action_low {low} and action_high {high} are no bounds"
 
 
 def load_checkpoint(
@@ -105,7 +118,7 @@ def load_checkpoint(
 
     Raises `UserError` if it is missing, damaged, of another format version, or of another task than `task`.
     """
-    folder, info = places.checkpoint(checkpoint), load_info(checkpoint)
+    info, folder = load_info(checkpoint), places.checkpoint(checkpoint)
     if task is not None and not same(info.task, task):
         raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
     try:

@@ -191,6 +191,14 @@ def test_attributes_are_read_by_their_types(own, tmp_path, name, value, line):
     refused(path, line)
 
 
+def test_bounds_that_are_reversed_are_refused_before_a_training(own, tmp_path):
+    path = tmp_path / "copy.h5"
+    path.write_bytes(own.read_bytes())
+    attribute(path, "action_low", [2.0, -1.0])
+    attribute(path, "action_high", [1.0, 1.0])
+    refused(path, "attribute 'action_low' must not lie above 'action_high'")
+
+
 def test_bounds_that_bound_nothing_say_nothing(own, tmp_path):
     path = tmp_path / "copy.h5"
     path.write_bytes(own.read_bytes())

@@ -277,6 +277,8 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     block, size = info.action_block, len(info.action_low)
     if size != len(info.action_high) or (size and width != block * size):
         raise DatasetError(f"{path}: column 'action' must be {block} actions of {size} numbers, not {width} in all")
+    if any(low > high for low, high in zip(info.action_low, info.action_high, strict=True)):
+        raise DatasetError(f"{path}: attribute 'action_low' must not lie above 'action_high'; write it again")
     if len(info.angles) != Q:
         raise DatasetError(f"{path}: column 'qpos' must be of {len(info.angles)} coordinates, as `angles`, not {Q}")
     with contextlib.suppress(ValueError, RecursionError):
