@@ -4,13 +4,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from jepa_mpc.registry import Registry
-from jepa_mpc.settings import Choice, Count, Natural, Positive, checked
+from jepa_mpc.settings import Choice, Natural, Positive, Range, checked
 
 # Candidate plans (B, S, H, A) to costs (B, S): all that a planner knows of the world.
 CostFn = Callable[[Tensor], Tensor]
@@ -26,7 +26,7 @@ class PlannerConfig(Choice):
     choices: ClassVar = PLANNERS
     inline: ClassVar[bool] = True
 
-    num_samples: Count = 64
+    num_samples: Annotated[int, Range(1, 10**5)] = 64
     """S: candidate plans in a round."""
     num_iterations: Natural = 3
     """Rounds of sampling and refitting; 0 takes the plan to start from as it is."""

@@ -393,6 +393,7 @@ def test_settings_survive_json_and_lie_flat_in_results(planner):
     [
         (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi"),
         (["--planner", "math:pi"], "3.14.* is no planner"),
+        (["--num-samples", "1000000000"], "--num-samples must be 1 to 100000, not 1000000000"),
         (["--preset", "lwm"], "unknown planning preset 'lwm'; did you mean lewm"),
     ],
 )
