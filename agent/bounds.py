@@ -14,10 +14,10 @@ def checked_bounds(bounds: Bounds, whose: str) -> tuple[NDArray[np.float32], NDA
 
     Raises `UserError`, which names whose they are, on bounds that nothing can search or draw in.
     """
-    low, high = np.asarray(bounds.low), np.asarray(bounds.high)
+    low, high = (np.asarray(getattr(bounds, end, None)) for end in ("low", "high"))
     fix = f"give {whose} bounds of its own, such as -1 to 1"
-    if low.ndim != 1 or low.shape != high.shape or not low.size:
-        raise UserError(f"bounds of actions must be two vectors (A,), not {low.shape} and {high.shape}; {fix}")
+    if low.ndim != 1 or low.shape != high.shape or not low.size or not {low.dtype.kind, high.dtype.kind} <= set("iuf"):
+        raise UserError(f"bounds must be two vectors (A,), low and high, as a Box's, not those of {bounds!r}; {fix}")
     for action, (least, most) in enumerate(zip(low, high, strict=True)):
         if not (abs(least) < _NO_BOUND and abs(most) < _NO_BOUND):
             raise UserError(f"action {action} of {whose} has no bounds ({least:g} to {most:g}); {fix}")

@@ -18,7 +18,7 @@ from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
 from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
 from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
@@ -96,12 +96,13 @@ class PlanningAgent:
         Raises `UserError` if the checkpoint does not say what actions it takes, and no bounds are given.
         """
         model, info = load_checkpoint(checkpoint, device=device)
-        config = config or read_planning(info.planning, checkpoint)
+        config = read_planning(info.planning, checkpoint) if config is None else checked(config)
         if bounds is None and info.interface is None:
             raise UserError(f"checkpoint {checkpoint} does not say what actions it takes; pass bounds, such as a Box")
         bounds = info.interface.bounds() if bounds is None and info.interface else bounds
         assert bounds is not None
-        block = info.interface.action_block if info.interface else model.config.action_dim // len(bounds.low)
+        least, _ = checked_bounds(bounds, "the agent")
+        block = info.interface.action_block if info.interface else model.config.action_dim // len(least)
         return cls(model, bounds, block, config, load_proposer(checkpoint, config, device))
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
@@ -110,11 +111,15 @@ class PlanningAgent:
         try:
             whole = [operator.index(seed) for seed in seeds]
         except TypeError as error:
-            raise UserError(f"seeds must be whole numbers, not {list(seeds)}") from error
+            raise UserError(f"seeds must be whole numbers, one a goal, not {seeds!r}") from error
         if not len(goals) == len(whole) > 0:
             raise UserError(f"{len(goals)} goals need a seed each, not {len(whole)} seeds, and at least one is needed")
+        if not all(-(2**63) <= seed < 2**64 for seed in whole):
+            raise UserError(f"seeds must be numbers of 64 bits, not {seeds!r}")
         with torch.inference_mode(not self._planner.needs_gradient):
-            self._z_goal = self.model.encode(self._tensor(goals))[:, None, None]
+            z_goal = self.model.encode(self._tensor(goals))[:, None, None]
+        # Only now, so that an agent whose reset has failed is where it was.
+        self._z_goal = z_goal
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
         self._z_history: list[torch.Tensor] = []
         self._past_actions: list[torch.Tensor] = []
@@ -208,7 +213,11 @@ class PlanningAgent:
 
     def _checked(self, pictures: ArrayLike, what: str, num_dimensions: int | None = None) -> NDArray[np.uint8]:
         """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
-        array, side = np.asarray(pictures), self.model.config.encoder.image_size
+        side = self.model.config.encoder.image_size
+        try:
+            array = np.asarray(pictures)
+        except (TypeError, ValueError) as error:  # of several shapes, or on another device
+            raise UserError(f"{what} must be an array (B, {side}, {side}, 3): {reason(error)}") from error
         if array.dtype != np.uint8:
             raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
         if array.shape[-3:] != (side, side, 3) or num_dimensions not in (None, array.ndim):

@@ -64,8 +64,10 @@ class Refused(UserError):
 
 def checked(config: T) -> T:
     """Returns the settings, with `~` in paths expanded. Raises `UserError`, which names the option, on one that is out
-    of its range or of another type.
+    of its range or of another type, and on what is no settings.
     """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise UserError(f"settings must be a dataclass such as AgentConfig(horizon=3), not {config!r}")
     try:
         return convert(type(config), config)
     except Refused as error:

@@ -72,7 +72,12 @@ def test_the_model_is_told_what_was_sent_the_safe_action_too():
         (lambda agent: agent.reset(THERE[:, :8], [0]), r"goals must be \(B, 16, 16, 3\), not \(1, 8, 16, 3\)"),
         (lambda agent: agent.reset(THERE, [0, 1]), "1 goals need a seed each, not 2 seeds"),
         (lambda agent: agent.reset(THERE[:0], []), "at least one is needed"),
-        (lambda agent: agent.reset(THERE, [0.5]), r"seeds must be whole numbers, not \[0.5\]"),
+        (lambda agent: agent.reset(THERE, [0.5]), r"seeds must be whole numbers, one a goal, not \[0.5\]"),
+        (lambda agent: agent.reset(THERE, 3), "seeds must be whole numbers, one a goal, not 3"),
+        (lambda agent: agent.reset(THERE, None), "seeds must be whole numbers, one a goal, not None"),
+        (lambda agent: agent.reset(THERE, [2**70]), "seeds must be numbers of 64 bits"),
+        (lambda agent: agent.reset([THERE[0], THERE[0, :8]], [0, 1]), r"goals must be an array \(B, 16, 16, 3\)"),
+        (lambda agent: agent.reset(None, [0]), "goals must be uint8"),
         (
             lambda agent: (agent.reset(THERE, [0]), agent.act(np.repeat(HERE, 3, 0))),
             "1 goals were given and 3 pictures",
@@ -84,6 +89,39 @@ def test_the_model_is_told_what_was_sent_the_safe_action_too():
 def test_misuse_is_named(call, message):
     with pytest.raises(UserError, match=message):
         call(agent_with()[0])
+
+
+@pytest.mark.parametrize(("goals", "seeds"), [(HERE, [2**70]), (HERE, None), (HERE[:, :8], [0])])
+def test_an_agent_whose_reset_has_failed_goes_on_as_it_was(goals, seeds):
+    blocks = []
+    for disturbed in (False, True):
+        agent, _ = agent_with()
+        agent.reset(THERE, [0])
+        agent.act(HERE)
+        if disturbed:
+            with pytest.raises(UserError):
+                agent.reset(goals, seeds)
+        blocks.append(agent.act(HERE))
+    np.testing.assert_array_equal(*blocks)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "config", "line"),
+    [
+        (None, None, "a checkpoint is a folder or a bundled one's name, not None"),
+        (CHECKPOINT, {"horizon": 3}, r"settings must be a dataclass such as AgentConfig\(horizon=3\), not {'horizon'"),
+        (CHECKPOINT, AgentConfig, "settings must be a dataclass"),
+    ],
+)
+def test_what_is_no_checkpoint_or_no_settings_is_named(checkpoint, config, line):
+    with pytest.raises(UserError, match=line):
+        PlanningAgent.load(checkpoint, config)
+
+
+@pytest.mark.parametrize("bounds", [(-1, 1), gym.spaces.Discrete(3), SimpleNamespace(low=["a"], high=["b"])])
+def test_bounds_of_another_kind_are_named(bounds):
+    with pytest.raises(UserError, match=r"bounds must be two vectors \(A,\), low and high, as a Box's, not those of "):
+        agent_in(bounds)
 
 
 def test_seeds_may_be_numpys_and_pictures_lists_of_arrays():
@@ -320,6 +358,8 @@ def test_a_checkpoint_that_does_not_say_what_actions_it_takes_needs_bounds(tmp_p
     with pytest.raises(UserError, match="old does not say what actions it takes; pass bounds"):
         PlanningAgent.load(tmp_path / "old")
     pictures = np.zeros((1, 64, 64, 3), np.uint8)
+    with pytest.raises(UserError, match="bounds must be two vectors"):
+        PlanningAgent.load(tmp_path / "old", bounds=(-1, 1))
     blocks = []
     for agent in (
         PlanningAgent.load(tmp_path / "old", bounds=gym.spaces.Box(-1, 1, (2,), np.float32)),
