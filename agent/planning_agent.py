@@ -19,7 +19,7 @@ from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
 from jepa_mpc.errors import UserError, reason
-from jepa_mpc.planners import REDUCTIONS, Plan, effort, shift
+from jepa_mpc.planners import REDUCTIONS, Plan, Planner, effort, require_floats, shift
 from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
@@ -79,6 +79,8 @@ class PlanningAgent:
         self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
         low, high = (torch.from_numpy(each).to(self._device) for each in block_bounds(least, most, action_block))
         self._planner = config.planner.make(low, high, action_block)
+        if not isinstance(self._planner, Planner):
+            raise UserError(f"{type(config.planner).__name__}.make must return a Planner, not {self._planner!r}")
         self._reduce = REDUCTIONS[config.reduction]
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
@@ -180,10 +182,10 @@ class PlanningAgent:
             future = self.model.rollout(z_history, past_actions, actions)
             toll = effort(actions, planner.middle, planner.half_range)
             distance = self._objective(self.model, future, z_history[:, -1], self._z_goal)
-            if distance.shape != future.shape[:3]:
-                shapes = f"{tuple(future.shape[:3])}, not {tuple(distance.shape)}"
-                raise UserError(f"objective {config.objective} must return distances (B, S, H): {shapes}")
-            return self._reduce(distance) + config.effort_weight * toll
+            require_floats(distance, f"objective {config.objective} must return distances (B, S, H)", future.shape[:3])
+            costs = self._reduce(distance)
+            require_floats(costs, f"reduction {config.reduction} must return costs (B, S)", future.shape[:2])
+            return costs + config.effort_weight * toll
 
         warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
         if self._proposer is not None:

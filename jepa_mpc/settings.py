@@ -101,7 +101,7 @@ class Choice:
     """Settings of which there are several classes, told apart by the names of a registry."""
 
     choices: ClassVar[Registry[Any]]
-    made: ClassVar[Any]  # what they are the settings of
+    made: ClassVar[Any] = None  # what they are the settings of
     inline: ClassVar[bool] = False  # a command has its options without a prefix, so messages name them without one
 
     @classmethod

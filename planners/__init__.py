@@ -2,7 +2,7 @@
 
 # ruff: isort: skip_file
 from jepa_mpc.planners.base import PLANNERS as PLANNERS, Planner as Planner, PlannerConfig as PlannerConfig
-from jepa_mpc.planners.base import CostFn as CostFn, Plan as Plan, shift as shift
+from jepa_mpc.planners.base import CostFn as CostFn, Plan as Plan, require_floats as require_floats, shift as shift
 from jepa_mpc.planners.cem import CEMConfig as CEMConfig
 from jepa_mpc.planners.gradient import CEMGradientConfig as CEMGradientConfig, GradientConfig as GradientConfig
 from jepa_mpc.planners.icem import ICEMConfig as ICEMConfig

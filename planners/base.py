@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Choice, Natural, Positive, Range, checked
 
@@ -39,6 +40,8 @@ class PlannerConfig(Choice):
 
     def make(self, low: Tensor, high: Tensor, steps_per_block: int = 1) -> "Planner":
         """Returns the planner of these settings, for (A,) bounds of a block of so many actions one after another."""
+        if self.made is None:
+            raise UserError(f"{type(self).__name__} makes no planner; give it make(self, low, high, steps_per_block)")
         return self.made(self, low, high, steps_per_block)
 
 
@@ -112,7 +115,7 @@ class Planner(ABC):
             samples = torch.cat([samples, elites], dim=1)
             costs = cost_fn(samples)
             costs = torch.where(torch.isfinite(costs), costs, torch.inf)
-            new_mean, new_std, elites, new_best = self.refit(samples, costs)
+            new_mean, new_std, elites, new_best = self._refitted(samples, costs)
             new_std = torch.maximum(new_std, config.min_std * self.half_range)
             mean, std = torch.where(converged, mean, new_mean), torch.where(converged, std, new_std)
             best = torch.where(converged, best, new_best)
@@ -139,6 +142,23 @@ class Planner(ABC):
         std (B, H, A), the candidates (B, K, H, A) to try again in the next round, and the plan (B, H, A) to act on if
         this is the last.
         """
+
+    def _refitted(self, samples: Tensor, costs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns what `refit` does; raises `UserError` if that is not what it should be."""
+        (B, _, H, A), fitted, whose = samples.shape, self.refit(samples, costs), f"{type(self).__name__}.refit"
+        if not (isinstance(fitted, tuple) and len(fitted) == 4):
+            raise UserError(f"{whose} must return a mean, a std, candidates and a plan, four tensors")
+        for name, value in zip(("mean", "std", "candidates", "plan"), fitted, strict=True):
+            any_number = getattr(value, "shape", ())[1:2] if name == "candidates" else ()
+            require_floats(value, f"{whose} must return its {name}", (B, *any_number, H, A))
+        return fitted
+
+
+def require_floats(value: object, must: str, shape: tuple[int, ...]) -> None:
+    """Raises `UserError`, which begins with what somebody's code must return, unless that is floats of this shape."""
+    if not (isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape):
+        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"{must}: a float tensor {tuple(shape)}, not {found.removeprefix('torch.')}")
 
 
 def shift(plan: Plan, num_blocks: int, fill: Tensor) -> Plan:

@@ -18,9 +18,10 @@ from test_agent import BLOCK, SEARCH, SPACE, PointModel, agent_with, picture_of
 from jepa_mpc.agent import planning_agent
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.agent.bounds import checked_bounds
+from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
-from jepa_mpc.planners import PLANNERS, ICEMConfig, MPPIConfig, Plan, PlannerConfig
+from jepa_mpc.planners import PLANNERS, REDUCTIONS, ICEMConfig, MPPIConfig, Plan, PlannerConfig
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 HERE, THERE = picture_of((4, 4))[None], picture_of((6, 6))[None]
@@ -31,6 +32,17 @@ def agent_in(bounds, planner=None, model=None, search=SEARCH, **settings):
     config = AgentConfig(search, "latent", **settings)
     config = config.searched_by(PLANNERS[planner]) if planner else config
     return PlanningAgent(model or PointModel(), bounds, BLOCK, config)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Registers a value for one test."""
+
+    def register(registry, name, value):
+        monkeypatch.setattr(registry, "_values", {**registry._values})
+        registry.register(name, value)
+
+    return register
 
 
 def test_what_it_returns_is_the_callers_own():
@@ -296,22 +308,63 @@ def to_the_left(model, future, z_now, z_goal):
     return future[..., 0]
 
 
-def to_nowhere(model, future, z_now, z_goal):
-    return future
-
-
 def test_an_objective_may_be_a_strangers():
     agent, _ = agent_with(objective="test_component:to_the_left")
     agent.reset(THERE, [0])
     assert agent.act(HERE)[0, :, 0].sum() < -2
-    agent, _ = agent_with(objective="test_component:to_nowhere")
-    agent.reset(THERE, [0])
-    with pytest.raises(UserError, match=r"must return distances \(B, S, H\): \(1, 40, 2\), not \(1, 40, 2, 2\)"):
-        agent.act(HERE)
     with pytest.raises(UserError, match="unknown objective 'latnt'; did you mean latent"):
         agent_with(objective="latnt")
     with pytest.raises(UserError, match=r"unknown reduction 'maen'; did you mean mean.* terminal, minimum, mean"):
         agent_with(reduction="maen")
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (lambda future: future, r"float32 \(1, 40, 2, 2\)"),
+        (lambda future: future[..., 0].long(), r"int64 \(1, 40, 2\)"),
+        (lambda future: future[..., 0].numpy(), "ndarray"),
+        (lambda future: None, "NoneType"),
+    ],
+)
+def test_what_an_objective_returns_is_held_against_what_it_should(registered, returned, found):
+    registered(OBJECTIVES, "strange", lambda model, future, z_now, z_goal: returned(future))
+    agent, _ = agent_with(objective="strange")
+    agent.reset(THERE, [0])
+    expected = r"objective strange must return distances \(B, S, H\): a float tensor \(1, 40, 2\), not "
+    with pytest.raises(UserError, match=expected + found):
+        agent.act(HERE)
+
+
+def test_what_a_reduction_returns_is_held_against_what_it_should(registered):
+    registered(REDUCTIONS, "none", lambda distance: distance)
+    agent, _ = agent_with(reduction="none")
+    agent.reset(THERE, [0])
+    with pytest.raises(UserError, match=r"reduction none must return costs \(B, S\): a float tensor \(1, 40\), not"):
+        agent.act(HERE)
+
+
+@dataclass(frozen=True)
+class MakesNothing(PlannerConfig):
+    pass
+
+
+@dataclass(frozen=True)
+class MakesNoPlanner(PlannerConfig):
+    def make(self, low, high, steps_per_block=1):
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        (MakesNothing(), "MakesNothing makes no planner; give it make"),
+        (MakesNoPlanner(), "must return a Planner, not 7"),
+    ],
+)
+def test_settings_that_make_no_planner_are_named(search, line):
+    with pytest.raises(UserError, match=line):
+        agent_in(SPACE, search=search)
 
 
 WITHOUT = """

@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.planners import PLANNERS, REDUCTIONS, GradientConfig, ICEMConfig, MPPIConfig, Plan, effort, shift
+from jepa_mpc.planners import (
+    PLANNERS,
+    REDUCTIONS,
+    CEMConfig,
+    GradientConfig,
+    ICEMConfig,
+    MPPIConfig,
+    Plan,
+    effort,
+    shift,
+)
+from jepa_mpc.planners.cem import CEM
 from jepa_mpc.planners.icem import colouring
 
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5])
@@ -497,7 +508,7 @@ def test_costs_by_hand():
     [
         (ICEMConfig(num_elites=65), "--num-elites must lie in 1–64"),
         (ICEMConfig(num_elites=0), "--num-elites must be at least 1"),
-        (ICEMConfig(num_samples=0), "--num-samples must be at least 1"),
+        (ICEMConfig(num_samples=0), "--num-samples must be 1 to 100000"),
         (ICEMConfig(num_iterations=-1), "--num-iterations must be at least 0"),
         (MPPIConfig(temperature=0), "--temperature must be above 0"),
         (ICEMConfig(warm_std=0), "--warm-std must be above 0"),
@@ -512,3 +523,25 @@ def test_costs_by_hand():
 def test_impossible_settings_are_refused(config, message):
     with pytest.raises(UserError, match=message):
         config.make(LOW, HIGH)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "line"),
+    [
+        (lambda plans: plans[:2], "a mean, a std, candidates and a plan, four tensors"),
+        (lambda plans: [*plans], ".* four tensors"),
+        (lambda plans: None, ".* four tensors"),
+        (lambda plans: (plans[0][:1], *plans[1:]), r"its mean: a float tensor \(3, 2, 2\), not float32 \(1, 2, 2\)"),
+        (lambda plans: (plans[0], LOW, *plans[2:]), r"its std: a float tensor \(3, 2, 2\), not float32 \(2,\)"),
+        (lambda plans: (*plans[:2], plans[0], plans[3]), r"its candidates: a float tensor \(3, 2, 2, 2\), not"),
+        (lambda plans: (*plans[:3], plans[3].long()), r"its plan: a float tensor \(3, 2, 2\), not int64"),
+        (lambda plans: (*plans[:3], 7), r"its plan: a float tensor \(3, 2, 2\), not int"),
+    ],
+)
+def test_what_a_strangers_refit_returns_is_held_against_what_it_should(fitted, line):
+    class Strange(CEM):
+        def refit(self, samples, costs):
+            return fitted(super().refit(samples, costs))
+
+    with pytest.raises(UserError, match=f"Strange.refit must return {line}"):
+        Strange(CEMConfig(), LOW, HIGH).plan(lambda actions: actions.sum((-1, -2)), 2, generators(range(3)))
