@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from jepa_mpc import envs
+from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.errors import UserError
-from jepa_mpc.planners import CEMConfig, ICEMConfig, PlannerConfig
+from jepa_mpc.planners import PLANNERS, REDUCTIONS, CEMConfig, ICEMConfig, PlannerConfig
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
 
@@ -48,9 +49,9 @@ class AgentConfig:
 
     def searched_by(self, kind: type[PlannerConfig]) -> "AgentConfig":
         """Returns these settings with another search, which keeps of the one before what both have."""
-        if not (isinstance(kind, type) and issubclass(kind, PlannerConfig)):
-            raise UserError(f"{kind!r} is no planner; name a subclass of PlannerConfig")
-        shared = {each.name for each in fields(kind)} & {each.name for each in fields(self.planner)}
+        shared = {each.name for each in fields(PLANNERS.held(kind, kind))} & {
+            each.name for each in fields(self.planner)
+        }
         return replace(self, planner=kind(**{name: getattr(self.planner, name) for name in shared}))
 
 
@@ -70,11 +71,25 @@ AGENT_PRESETS.register(
 )
 
 
-def read_planning(planning: Mapping[str, Any], where: object) -> AgentConfig:
-    """Returns the settings that differ from the defaults in what a task or a checkpoint says of them."""
-    return read(AgentConfig, dict(planning), f"the planning of {where}")
+def read_planning(planning: Mapping[str, Any], file: object) -> AgentConfig:
+    """Returns the settings that differ from the defaults in what a checkpoint says of them.
+
+    Raises `UserError`, which names the file, on what these cannot be, and on names of code that is not loaded.
+    """
+    config = read(AgentConfig, dict(planning), f"the planning of {file}")
+    for registry, name in ((OBJECTIVES, config.objective), (REDUCTIONS, config.reduction)):
+        try:
+            registry.loaded(name)
+        except UserError as error:
+            raise UserError(f"the planning of {file}: {error}") from error
+    return config
 
 
 def planning_of(task: str) -> AgentConfig:
-    """Returns the settings that a task is planned with unless others are given."""
-    return read_planning(envs.get_task(task).planning, f"task {task}")
+    """Returns the settings that a task is planned with unless others are given. A task is code: it may name more of it,
+    which is then imported.
+    """
+    planning = envs.get_task(task).planning
+    if isinstance(planner := planning.get("planner"), Mapping) and ":" in (name := str(planner.get("name"))):
+        PLANNERS[name]
+    return read(AgentConfig, dict(planning), f"the planning of task {task}")

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jepa_mpc.registry import Registry
+from jepa_mpc.registry import Registry, takes
 from jepa_mpc.world_model.model.jepa import JEPA
 
 # From a model, futures (B, S, H, D), what is seen now (B, D) and the goals (B, 1, 1, D), to distances (B, S, H).
 Objective = Callable[[JEPA, Tensor, Tensor, Tensor], Tensor]
-OBJECTIVES: Registry[Objective] = Registry("objective")
+OBJECTIVES: Registry[Objective] = Registry("objective", must=takes(4))
 
 
 def reachability(model: JEPA, future: Tensor, z_now: Tensor, z_goal: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class PlanningAgent:
         Raises `UserError` if the checkpoint does not say what actions it takes, and no bounds are given.
         """
         model, info = load_checkpoint(checkpoint, device=device)
-        config = read_planning(info.planning, checkpoint) if config is None else checked(config)
+        config = read_planning(info.planning, places.checkpoint(checkpoint)) if config is None else checked(config)
         if bounds is None and info.interface is None:
             raise UserError(f"checkpoint {checkpoint} does not say what actions it takes; pass bounds, such as a Box")
         bounds = info.interface.bounds() if bounds is None and info.interface else bounds

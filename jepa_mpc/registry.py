@@ -1,17 +1,18 @@
 """Things that are chosen by name: tasks, planners, objectives, data policies, regularisers, rivals.
 
 What is registered has a name. A stranger's is registered in a file of their own, or named `module:attribute` where a
-name is asked for; the module is then imported, from the folder one stands in too. Installed packages may list modules
-to import under the entry-point group `jepa_mpc`.
+person is asked for a name; the module is then imported, from the folder one stands in too. Installed packages may list
+modules to import under the entry-point group `jepa_mpc`. A name in a file of data imports nothing (`loaded`).
 """
 
 import difflib
 import importlib
 import importlib.metadata
+import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jepa_mpc.errors import UserError
 
@@ -50,16 +51,32 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
+def takes(count: int) -> Callable[[Any], str]:
+    """Returns what a registry holds functions of so many arguments against."""
+
+    def must(value: Any) -> str:
+        try:
+            inspect.signature(value).bind(*range(count))
+        except TypeError:
+            return f"be a function of {count} argument{'s' * (count > 1)}"
+        except ValueError:  # some built-in functions do not say
+            pass
+        return ""
+
+    return must
+
+
 class Registry(Generic[T]):
     """Values of one kind by name, in the order in which they were registered.
 
     Args:
         kind: what a value is called in messages, such as "planner".
         listed_by: the command that lists the names, where they are too many for a message.
+        must: says what a value must be that it is not, such as "be a function of 4 arguments", or nothing.
     """
 
-    def __init__(self, kind: str, listed_by: str = ""):
-        self.kind, self._listed_by = kind, listed_by
+    def __init__(self, kind: str, listed_by: str = "", must: Callable[[Any], str] = lambda value: ""):
+        self.kind, self._listed_by, self.must = kind, listed_by, must
         self._values: dict[str, T | str] = {}
         self._found: dict[str, T] = {}  # by `module:attribute`; such are not listed
         self._origins: dict[str, str] = {}  # by name, the module of a stranger who registered it
@@ -84,8 +101,7 @@ class Registry(Generic[T]):
         if name not in self._values and ":" in name:
             return self._strangers(name)
         if name not in self._values:
-            for entry in importlib.metadata.entry_points(group="jepa_mpc"):
-                entry.load()
+            _import_installed()
         if name not in self._values:
             hints = did_you_mean(name, self), "" if self._listed_by else f"there are: {', '.join(self)}"
             hint = " ".join(filter(None, hints)) or f"`{self._listed_by}` lists them"
@@ -93,7 +109,26 @@ class Registry(Generic[T]):
         value = self._values[name]
         if isinstance(value, str):
             value = self._values[name] = load(value)  # type: ignore[assignment]
-        return value  # type: ignore[return-value]
+        return self.held(value, name)  # type: ignore[arg-type]
+
+    def loaded(self, name: str) -> T:
+        """Returns the value that a name in a file means. A file chooses no code to import: a `module:name` of it must
+        be registered by that module, or found before. Raises `UserError`, which says how, where it is not.
+        """
+        if ":" in name and name not in self._values and name not in self._found:
+            module_name, _, attribute = name.partition(":")
+            _import_installed()
+            if not self._is_by(module_name, attribute):
+                fix = f"import {module_name} first, or say --{self.kind} {name}"
+                raise UserError(f"{self.kind} {name!r} is code that is not loaded; {fix}")
+            self._found[name] = self[attribute]
+        return self[name]
+
+    def held(self, value: T, name: object) -> T:
+        """Returns a value that is of this kind; raises `UserError` on any other."""
+        if refusal := self.must(value):
+            raise UserError(f"{name} is no {self.kind}: it must {refusal}, not {value!r}")
+        return value
 
     def name_of(self, value: T) -> str:
         """Returns the name of a value that is registered, with the module where that is a stranger's, else how to
@@ -102,7 +137,9 @@ class Registry(Generic[T]):
         for name in self._values:
             if self._values[name] is value or (isinstance(self._values[name], str) and self[name] is value):
                 return ":".join(filter(None, (self._origins[name], name)))
-        return f"{value.__module__}:{value.__qualname__}"  # type: ignore[attr-defined]
+        name = f"{value.__module__}:{value.__qualname__}"  # type: ignore[attr-defined]
+        self._found.setdefault(name, value)  # a file that is written now may be read here
+        return name
 
     def _strangers(self, name: str) -> T:
         """Imports a module, and takes its attribute of that name, or else what it has registered under it."""
@@ -110,10 +147,19 @@ class Registry(Generic[T]):
             module_name, _, attribute = name.partition(":")
             known = attribute in self._values
             module = import_module(module_name, name)
-            by_it = not known or f"{self._origins[attribute]}.".startswith(f"{module_name}.")
-            registered = by_it and attribute in self._values and not hasattr(module, attribute)
-            self._found[name] = self[attribute] if registered else load(name)  # type: ignore[assignment]
+            by_it = attribute in self._values if not known else self._is_by(module_name, attribute)
+            registered = by_it and not hasattr(module, attribute)
+            self._found[name] = self[attribute] if registered else self.held(load(name), name)  # type: ignore[arg-type]
         return self._found[name]
+
+    def _is_by(self, module_name: str, name: str) -> bool:
+        """Says whether a module, or one inside it, has registered the name."""
+        return name in self._values and f"{self._origins[name]}.".startswith(f"{module_name}.")
+
+
+def _import_installed() -> None:
+    for entry in importlib.metadata.entry_points(group="jepa_mpc"):
+        entry.load()
 
 
 def _caller() -> str:

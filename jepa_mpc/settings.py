@@ -104,6 +104,11 @@ class Choice:
     made: ClassVar[Any] = None  # what they are the settings of
     inline: ClassVar[bool] = False  # a command has its options without a prefix, so messages name them without one
 
+    def __init_subclass__(cls) -> None:
+        if "choices" in vars(cls):
+            refusal = f"be a subclass of {cls.__name__}"
+            cls.choices.must = lambda value: "" if isinstance(value, type) and issubclass(value, cls) else refusal
+
     @classmethod
     def makes(cls, name: str) -> Callable[[T], T]:
         """Registers these settings by name, as those of the class that is decorated so."""
@@ -181,7 +186,7 @@ def _convert_dataclass(kind: Any, value: Any, path: tuple[str, ...]) -> Any:
         given = dict(value)
         if issubclass(kind, Choice):
             try:
-                kind = kind.choices[str(given.pop("name", None))]
+                kind = kind.choices.loaded(str(given.pop("name", None)))
             except UserError as error:
                 raise Refused((*path, "name"), f"is no {kind.choices.kind}: {error}") from error
     else:

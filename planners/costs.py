@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from jepa_mpc.registry import Registry
+from jepa_mpc.registry import Registry, takes
 
 # From distances (..., H) along the horizon to costs (...).
-REDUCTIONS: Registry[Callable[[Tensor], Tensor]] = Registry("reduction")
+REDUCTIONS: Registry[Callable[[Tensor], Tensor]] = Registry("reduction", must=takes(1))
 REDUCTIONS.register("terminal", lambda distance: distance[..., -1])
 REDUCTIONS.register("minimum", lambda distance: distance.amin(-1))
 REDUCTIONS.register("mean", lambda distance: distance.mean(-1))

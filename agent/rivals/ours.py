@@ -19,9 +19,9 @@ from jepa_mpc.world_model.training.card import train_options
 SHORT_STEPS = 30_000  # a quarter of what Dreamer sees
 
 
-def _seen_in(info: CheckpointInfo) -> dict[str, Any]:
+def _seen_in(info: CheckpointInfo, task: str) -> dict[str, Any]:
     """Returns the facts of a world model's data."""
-    spec, episodes = envs.get_task(info.task), info.data["num_episodes"]
+    spec, episodes = envs.get_task(task), info.data["num_episodes"]
     pictures = episodes * (spec.episode_len // spec.action_block + 1)
     return {"steps": episodes * spec.episode_len, "pictures": pictures, "rewards": False}
 
@@ -45,7 +45,7 @@ def _training(task: str, seed: int, folder: Path, **options: object) -> list[Com
 def _agent_of(checkpoint: Path, task: str) -> tuple[Agent, Facts]:
     agent, info = PlanningAgent.load(checkpoint, planning_of(task)), load_info(checkpoint)
     parameters = sum(p.numel() for p in agent.model.parameters())
-    return agent, Facts(**_seen_in(info), learning_seconds=info.learning_seconds, parameters=parameters)
+    return agent, Facts(**_seen_in(info, task), learning_seconds=info.learning_seconds, parameters=parameters)
 
 
 def _folder(task: str, seed: int) -> Path:
@@ -104,7 +104,7 @@ def _without_search(kind: Kind, label: str) -> Rival:
         parameters = sum(p.numel() for part in (model.encoder, model.projector, policy) for p in part.parameters())
         alone = AgentConfig(warm_start=kind, planner=ICEMConfig(num_iterations=0))
         agent = PlanningAgent(model, *bounds_and_block(task), alone, policy)
-        return agent, Facts(**_seen_in(world), learning_seconds=seconds, parameters=parameters)
+        return agent, Facts(**_seen_in(world, task), learning_seconds=seconds, parameters=parameters)
 
     return Rival("pictures; our encoder", make, THREE_SEEDS, train, bundled=True, label=label)
 

@@ -392,7 +392,7 @@ def test_settings_survive_json_and_lie_flat_in_results(planner):
     ("options", "message"),
     [
         (["--planner", "mpi"], "unknown planner 'mpi'; did you mean mppi"),
-        (["--planner", "math:pi"], "3.14.* is no planner"),
+        (["--planner", "math:pi"], "math:pi is no planner: it must be a subclass of PlannerConfig, not 3.14"),
         (["--num-samples", "1000000000"], "--num-samples must be 1 to 100000, not 1000000000"),
         (["--preset", "lwm"], "unknown planning preset 'lwm'; did you mean lewm"),
     ],

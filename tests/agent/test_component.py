@@ -1,11 +1,13 @@
 """The agent in somebody else's program: what it returns is theirs and safe, what it is given wrongly it names."""
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -15,11 +17,13 @@ import torch
 from conftest import CHECKPOINT, ROOT
 from test_agent import BLOCK, SEARCH, SPACE, PointModel, agent_with, picture_of
 
+from jepa_mpc import envs
 from jepa_mpc.agent import planning_agent
-from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.agent_config import AgentConfig, planning_of
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.envs.registry import TASKS
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import PLANNERS, REDUCTIONS, ICEMConfig, MPPIConfig, Plan, PlannerConfig
 from jepa_mpc.world_model.checkpoint import load_checkpoint
@@ -365,6 +369,65 @@ class MakesNoPlanner(PlannerConfig):
 def test_settings_that_make_no_planner_are_named(search, line):
     with pytest.raises(UserError, match=line):
         agent_in(SPACE, search=search)
+
+
+@pytest.fixture
+def strangers(tmp_path, monkeypatch):
+    """A function that says in a copy of a checkpoint how to plan, beside a module of the stranger's who made it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(CHECKPOINT, "copy")
+    Path("helpers.py").write_text(
+        "from jepa_mpc import OBJECTIVES, PLANNERS\n"
+        "from jepa_mpc.planners import CEMConfig\n"
+        "class Search(CEMConfig):\n    pass\n"
+        "def far(model, future, z_now, z_goal):\n    return -model.latent_distance(future, z_goal)\n"
+        "OBJECTIVES.register('far', far)\nPLANNERS.register('search', Search)\n"
+    )
+    for registry in (OBJECTIVES, PLANNERS):
+        for kept in ("_values", "_found", "_origins"):
+            monkeypatch.setattr(registry, kept, {**getattr(registry, kept)})
+
+    def plan(**planning):
+        config = json.loads(Path("copy/config.json").read_text())
+        Path("copy/config.json").write_text(json.dumps({**config, "planning": planning}))
+        return "copy"
+
+    yield plan
+    sys.modules.pop("helpers", None)
+
+
+@pytest.mark.parametrize(
+    ("planning", "line"),
+    [
+        ({"objective": "helpers:far"}, "objective 'helpers:far' is code that is not loaded; import helpers first, or"),
+        ({"objective": "os:system"}, "or say --objective os:system"),
+        ({"reduction": "os:system"}, "or say --reduction os:system"),
+        ({"planner": {"name": "helpers:search"}}, "planner 'helpers:search' is code that is not loaded"),
+        ({"planner": {"name": "antigravity:x"}}, "import antigravity first, or say --planner antigravity:x"),
+        ({"planner": {"num_samples": 10**9, "name": "cem"}}, "num_samples must be 1 to 100000"),
+        ({"objective": "latnt"}, "unknown objective 'latnt'; did you mean latent"),
+    ],
+)
+def test_a_checkpoint_chooses_no_code(strangers, planning, line):
+    with pytest.raises(UserError, match=f"^the planning of copy/?.*: .*{line}"):
+        PlanningAgent.load(strangers(**planning))
+    assert not {"helpers", "antigravity"} & {*sys.modules}
+
+
+def test_a_checkpoint_may_name_what_the_program_has_imported(strangers):
+    helpers = importlib.import_module("helpers")
+    checkpoint = strangers(objective="helpers:far", planner={"name": "helpers:search", "num_samples": 30})
+    agent = PlanningAgent.load(checkpoint)
+    assert (agent.config.objective, agent.config.planner) == ("helpers:far", helpers.Search(num_samples=30))
+
+
+def test_a_task_is_code_and_may_name_more(strangers, monkeypatch):
+    planning = {"objective": "helpers:far", "planner": {"name": "helpers:search", "num_samples": 30}}
+    monkeypatch.setitem(TASKS._values, "mine", replace(envs.get_task("reacher"), planning=planning))
+    config = planning_of("mine")
+    assert type(config.planner) is sys.modules["helpers"].Search
+    assert PlanningAgent.load(CHECKPOINT, config).config == PlanningAgent.load(strangers(**planning)).config == config
 
 
 WITHOUT = """

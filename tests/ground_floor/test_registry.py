@@ -8,7 +8,7 @@ import pytest
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import PLANNERS, CEMConfig
-from jepa_mpc.registry import Registry, same
+from jepa_mpc.registry import Registry, same, takes
 
 
 @pytest.fixture
@@ -129,3 +129,47 @@ def test_a_strangers_own_mistake_is_not_ours(registry, tmp_path, monkeypatch):
     (tmp_path / "broken_module.py").write_text("import no_such_thing_at_all\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_thing_at_all"):
         registry["broken_module:x"]
+
+
+def test_a_name_in_a_file_imports_nothing(registry, module):
+    line = f"^planner '{module}:by_name' is code that is not loaded; import {module} first, or say --planner {module}:"
+    with pytest.raises(UserError, match=line):
+        registry.loaded(f"{module}:by_name")
+    assert module not in sys.modules
+    importlib.import_module(module)
+    assert registry.loaded(f"{module}:by_name") == registry.loaded("by_name") == 7
+
+
+@pytest.mark.parametrize("name", ["os:system", "strangers_module:defined", "os:by_name", "strangers_module:cem"])
+def test_a_name_in_a_file_means_what_that_module_has_registered_and_nothing_else(registry, module, name):
+    importlib.import_module(module)
+    with pytest.raises(UserError, match="is code that is not loaded"):
+        registry.loaded(name)
+
+
+def test_what_a_person_has_named_a_file_may_name_too(registry, module):
+    assert registry[f"{module}:defined"] == registry.loaded(f"{module}:defined") == 8
+
+
+def test_what_is_written_into_a_file_can_be_read_in_the_same_program():
+    class MyConfig(CEMConfig):
+        pass
+
+    assert PLANNERS.loaded(PLANNERS.name_of(MyConfig)) is MyConfig
+
+
+@pytest.mark.parametrize("value", [7, None, lambda one: one, lambda *, one, two: one, "os:getcwd"])
+def test_what_is_not_of_its_kind_is_refused(value):
+    registry = Registry("rule", must=takes(2))
+    registry.register("mine", value)
+    with pytest.raises(UserError, match="mine is no rule: it must be a function of 2 arguments, not "):
+        registry["mine"]
+    with pytest.raises(UserError, match="os:getcwd is no rule"):
+        registry["os:getcwd"]
+
+
+@pytest.mark.parametrize("value", [max, divmod, lambda one, two, three=0: one, lambda *all: all, "os.path:join"])
+def test_functions_that_can_take_the_arguments_are_of_their_kind(value):
+    registry = Registry("rule", must=takes(2))
+    registry.register("mine", value)
+    assert callable(registry["mine"])

@@ -635,6 +635,21 @@ def test_a_preset_may_be_ones_own():
         parse_config(["--output", "x", "--preset", "papr"])
 
 
+@pytest.mark.parametrize("name", ["math:pi", "math:floor", f"{__name__}:SHORT"])
+def test_what_is_no_regularizer_is_refused(name):
+    with pytest.raises(UserError, match=f"{name} is no regularizer: it must be a subclass of RegularizerConfig, not "):
+        parse_config(["--output", "x", "--regularizer", name])
+
+
+def test_a_stored_training_names_no_code_to_import():
+    stored = to_json(TrainConfig(output=Path("x")))
+    stored["regularizer"]["name"] = "antigravity:x"
+    with pytest.raises(UserError, match="regularizer 'antigravity:x' is code that is not loaded"):
+        train_options(stored)
+    assert "preset" not in train_options({**to_json(TrainConfig(output=Path("x"))), "preset": "antigravity:x"})
+    assert "antigravity" not in sys.modules
+
+
 def test_the_command_refuses_missing_data_in_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "world_model/train.py", "--task", "reacher", "--output", "out"],

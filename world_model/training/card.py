@@ -43,10 +43,10 @@ def train_options(training: dict[str, Any]) -> str:
     known = training.get("preset") in TRAIN_PRESETS  # a stranger's may not be there any more
     defaults = to_json(TrainConfig(output=Path(), **(TRAIN_PRESETS[training["preset"]] if known else {})))
     remedy, own = training["regularizer"]["name"], defaults["regularizer"]["name"]
-    defaults["regularizer"] = {**to_json(REGULARIZERS[remedy]()), "name": remedy}
+    defaults["regularizer"] = {**to_json(REGULARIZERS.loaded(remedy)()), "name": remedy}
     options = [f" --regularizer {remedy}"] if remedy != own else []
     for name, value in _flat(training).items():
-        if name not in ("task", "device") and value != _flat(defaults).get(name):
+        if name not in ("task", "device", *(() if known else ("preset",))) and value != _flat(defaults).get(name):
             said = "" if value is True else f" {' '.join(map(str, value)) if isinstance(value, list) else value}"
             options.append(f" --{name.replace('_', '-')}{said}")
     return "".join(options)
