@@ -19,7 +19,7 @@ class AgentConfig:
     inline: ClassVar[bool] = True  # as in `settings.Choice`
 
     planner: PlannerConfig = field(default_factory=ICEMConfig)
-    """Search algorithm, which --planner chooses by name; a wrong name lists them all."""
+    """Search algorithm, which --planner chooses by name."""
     objective: str = "reachability"
     """Distance to the goal: reachability, the learned number of blocks to it; latent, that between embeddings; or
     `module:function`."""

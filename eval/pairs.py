@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.agent.data_policies import find_policy
-from jepa_mpc.files import read_arrays, write_arrays
+from jepa_mpc.errors import UserError
+from jepa_mpc.files import read_arrays, require_folder, write_arrays
 from jepa_mpc.places import slug
 from jepa_mpc.provenance import simulator_version
 from jepa_mpc.seeds import episode_rng
@@ -24,6 +25,7 @@ from jepa_mpc.seeds import episode_rng
 log = logging.getLogger(__name__)
 
 MOST_DIVERGED = 20  # episodes in a row, before it is given up
+MOST_SOLVED = 100  # draws in a row of which every pair is solved at its start
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Pairs:
 def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, far: bool) -> Pairs:
     """Draws one pair (N = 1): a state of a held-out episode of the data policy, and a goal that it does not satisfy.
 
-    The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest.
+    The goal is the state `goal_offset` steps later, or if `far` a pose of another held-out episode, at rest. Raises
+    `UserError` if there seem to be no such pairs.
     """
-    rng, unsolved = episode_rng("goal", seed, index), None
-    while unsolved is None:
+    rng = episode_rng("goal", seed, index)
+    for _ in range(MOST_SOLVED):
         states, poses = _sample_episode(env, spec, rng)
         if far:
             others = _sample_episode(env, spec, rng)[1]
@@ -57,6 +60,11 @@ def sample_pair(env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, index: int, 
             others, starts = poses, rng.permutation(len(states) - spec.goal_offset)
             candidates = zip(starts, starts + spec.goal_offset, strict=True)
         unsolved = next((each for each in candidates if not spec.pose.success(poses[each[0]], others[each[1]])), None)
+        if unsolved is not None:
+            break
+    else:
+        how = "lower its tolerance" if far else "raise --goal-offset, or lower its tolerance"
+        raise UserError(f"in {MOST_SOLVED} episodes of {spec.name} every goal is reached at the start; {how}")
     start, goal = unsolved
     if far:
         env.set_pose(others[goal])
@@ -119,6 +127,8 @@ def held_out_pairs(
     path = folder / f"{slug(spec.name)}-{kind}{size}-seed{seed}-{version}.npz"
     stored = _load(path, env)
     missing = range(sum(map(len, stored)), num_pairs)
+    if missing:
+        require_folder(folder, f"pairs under {folder}, which --home moves,")
     sampled = [sample_pair(env, spec, seed, i, far) for i in tqdm(missing, desc="sampling goals", leave=False)]
     pairs = _concatenate([*stored, *sampled])
     if sampled:

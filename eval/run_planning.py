@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -37,6 +38,7 @@ from jepa_mpc.eval.trial import BATCH_SIZE
 from jepa_mpc.eval.video import GIF, MP4
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance, simulator_version
+from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, Seed, checked, to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 
@@ -135,8 +137,8 @@ def _spec(config: RunConfig) -> envs.TaskSpec:
         return spec
     if config.goal_image or config.protocol == "suite" or PROTOCOLS[config.protocol].far:
         raise UserError("--goal-offset is for goals of the same episode: --protocol standard or hold")
-    if config.goal_offset >= spec.episode_len:
-        raise UserError(f"--goal-offset must be below an episode's {spec.episode_len} steps")
+    if config.goal_offset >= (steps := spec.episode_len // spec.action_block * spec.action_block):
+        raise UserError(f"--goal-offset must be below an episode's {steps} steps")
     return replace(spec, goal_offset=config.goal_offset)
 
 
@@ -154,17 +156,22 @@ def _run_folder(config: RunConfig) -> Iterator[Path]:
     for written in WRITTEN:
         files.refuse_existing(folder / written)
     with files.claimed(folder, to_json(config)):
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            files.give_up(folder, ())  # a run does not go on: whoever repeats it begins anew
+            raise
 
 
 def parse_config(args: Sequence[str]) -> RunConfig:
     """Returns what options make of the task's own way to plan, or of a preset's."""
-    words, chosen = choose(args, {"--preset": AGENT_PRESETS, "--planner": PLANNERS})
+    by_name: dict[str, Registry[Any]] = {"--preset": AGENT_PRESETS, "--planner": PLANNERS}
+    words, chosen = choose(args, by_name)
     task = option_value(words, "--task") or RunConfig.task
     agent = chosen.get("--preset") or planning_of(task)
     if kind := chosen.get("--planner"):
         agent = agent.searched_by(kind)
-    return parse(RunConfig, words, RunConfig(task=task, agent=agent))
+    return parse(RunConfig, words, RunConfig(task=task, agent=agent), names=by_name)
 
 
 def main(args: Sequence[str]) -> None:

@@ -5,12 +5,13 @@ same module is a script: `python eval/run_planning.py` is `jepa-mpc plan`.
 """
 
 import importlib
+import inspect
 import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -132,13 +133,30 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def parse(kind: type[T], args: Sequence[str], default: T | None = None) -> T:
-    """Returns a command's settings from its options, held against their ranges."""
+def parse(
+    kind: type[T],
+    args: Sequence[str],
+    default: T | None = None,
+    module: str = "",
+    names: Mapping[str, Iterable[str]] | None = None,
+) -> T:
+    """Returns a command's settings from its options, held against their ranges.
+
+    Args:
+        kind: the settings' class.
+        args: the words typed.
+        default: settings to start from.
+        module: the command's, where the class stands in another.
+        names: what `choose` takes by name, for the help: options and the names that there are.
+    """
     import tyro
 
     from jepa_mpc.settings import checked
 
-    config = tyro.cli(kind, args=args, default=default, prog=_program(kind.__module__))
+    said = [f"{option}: {', '.join(known)}, or module:name." for option, known in (names or {}).items()]
+    description = "\n".join([inspect.getdoc(kind) or "", *said])
+    program = _program(module or kind.__module__)
+    config = tyro.cli(kind, args=args, default=default, prog=program, description=description)
     return checked(config)  # type: ignore[return-value]
 
 

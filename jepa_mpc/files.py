@@ -73,6 +73,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 def read_json(path: Path, fix: str) -> Any:
     """Returns what a JSON file holds. Raises `UserError`, with the fix, if it is missing or damaged."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise UserError(f"{path} is not a file; {fix}")
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -94,9 +96,14 @@ def require_new(path: Path, option: str = "--output") -> None:
     if path.is_dir():
         raise UserError(f"{option} {path} exists already, and is a folder; name a file")
     refuse_existing(path, option)
-    parent = next(each for each in path.absolute().parents if each.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{option} {path} cannot be written: {parent} is not a folder that one may write to")
+    require_folder(path.parent, f"{option} {path}")
+
+
+def require_folder(path: Path, what: str) -> None:
+    """Raises `UserError`, which says what for, unless a folder can be written to; it need not be there yet."""
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{what} cannot be written: {there} is not a folder that one may write to")
 
 
 @contextlib.contextmanager

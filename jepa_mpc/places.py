@@ -14,6 +14,14 @@ _PACKAGE = Path(__file__).resolve().parent
 SOURCE = _PACKAGE.parent  # what `import jepa_mpc` looks into: the checkout, or site-packages
 
 
+def expanded(path: Path | str) -> Path:
+    """Returns the path with `~` as the home of a user; raises `UserError` if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path} begins with the name of no user here; give a path, or ~/ for your own home") from error
+
+
 def checkout() -> Path | None:
     """Returns the checkout's root, or None if this is an installed wheel."""
     return SOURCE if (SOURCE / "pyproject.toml").is_file() else None
@@ -22,7 +30,7 @@ def checkout() -> Path | None:
 def home() -> Path:
     """Returns the folder under which data, runs and caches lie."""
     if given := os.environ.get(HOME_VARIABLE):
-        return Path(given).expanduser()
+        return expanded(given)
     root = checkout()
     if root is not None and os.access(root, os.W_OK):
         return root
@@ -63,14 +71,15 @@ def checkpoint(name: Path | str) -> Path:
 
     Raises `UserError` if there is neither.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     bundled = bundled_checkpoints() / _folders(str(name))
     if (path / "config.json").is_file() or not (bundled / "config.json").is_file():
         if path.is_dir():
             return path
+        more = "" if checkout() else "; a checkout has more, as folders: --checkpoint CHECKOUT/checkpoints/TASK"
         raise UserError(
             f"no checkpoint at {path}; train one with `jepa-mpc train`, or name a bundled one: "
-            f"{', '.join(bundled_tasks()) or 'there are none'}"
+            f"{', '.join(bundled_tasks()) or 'there are none'}{more}"
         )
     return bundled
 

@@ -30,6 +30,8 @@ def load(reference: str) -> object:
 
 def import_module(module_name: str, reference: str) -> ModuleType:
     """Imports a module, from the folder one stands in too; raises `UserError`, with the reference, if there is none."""
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UserError(f"{reference!r} names no module; say module:name, as one imports it: my_robot:dot")
     if "" not in sys.path:  # scripts leave it out
         sys.path.append("")
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 from jepa_mpc.errors import UserError
+from jepa_mpc.places import expanded
 from jepa_mpc.registry import Registry
 
 T = TypeVar("T")
@@ -151,7 +152,7 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
             raise Refused(path, f"must be a finite number, not {value}")
         return float(value)
     if kind is Path and isinstance(value, str | Path):
-        return Path(value).expanduser()
+        return expanded(value)
     if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers too
         return int(value)
     if kind is not int and isinstance(kind, type) and isinstance(value, kind):

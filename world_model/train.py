@@ -26,6 +26,7 @@ from jepa_mpc.cli import choose, option_value, parse
 from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import claimed_by_first, process_group, rank, wait_for_all
 from jepa_mpc.provenance import git_commit
+from jepa_mpc.registry import Registry
 from jepa_mpc.settings import checked, to_json
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info, save_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset
@@ -112,12 +113,13 @@ def parse_config(args: Sequence[str]) -> TrainConfig:
     """Returns the settings of command-line options over the chosen preset."""
     from tyro import MISSING
 
-    words, chosen = choose(args, {"--preset": TRAIN_PRESETS, "--regularizer": REGULARIZERS})
+    by_name: dict[str, Registry[Any]] = {"--preset": TRAIN_PRESETS, "--regularizer": REGULARIZERS}
+    words, chosen = choose(args, by_name)
     settings: dict[str, Any] = {"preset": option_value(args, "--preset") or "default", **chosen.get("--preset", {})}
     default = TrainConfig(output=MISSING, **settings)
     if (kind := chosen.get("--regularizer")) is not None and kind is not type(default.regularizer):
         default = dataclasses.replace(default, regularizer=kind())
-    return parse(TrainConfig, words, default)
+    return parse(TrainConfig, words, default, __name__, by_name)
 
 
 def main(args: Sequence[str]) -> None:

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from line import LINE, Line
 
 from jepa_mpc import envs
 from jepa_mpc.agent.collect import find_policy, run_episode
+from jepa_mpc.errors import UserError
+from jepa_mpc.eval import pairs as pairs_module
 from jepa_mpc.eval.pairs import _load, held_out_pairs, sample_pair, suite_pairs
 from jepa_mpc.seeds import episode_rng
 
@@ -130,6 +133,22 @@ def test_solved_pairs_are_left_out(env, far):
         pair = sample_pair(env, wide, 11, index, far)
         env.set_state(pair.start_state[0])
         assert not wide.pose.success(env.qpos, pair.goal_qpos[0])
+
+
+@pytest.mark.parametrize(("far", "cure"), [(False, "raise --goal-offset, or lower"), (True, "; lower")])
+def test_where_every_goal_is_reached_at_the_start_that_is_said(far, cure):
+    line = replace(LINE, pose=replace(LINE.pose, tolerance=1e6))
+    with pytest.raises(UserError, match=f"every goal is reached at the start.*{cure} its tolerance"):
+        sample_pair(Line(), line, 0, 0, far)
+
+
+def test_where_pairs_cannot_be_stored_none_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs_module, "sample_pair", None)  # would fail
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match="pairs under .*, which --home moves, cannot be written"
+    ):
+        held_out_pairs(Line(), SPEC, 0, 1, tmp_path / "file" / "data")
 
 
 def test_no_pair_is_of_an_episode_that_was_collected(env):

@@ -347,6 +347,17 @@ def test_nothing_of_anothers_is_overwritten(command, tmp_path, monkeypatch, name
     assert (tmp_path / "out" / name).read_text() == "mine"
 
 
+def test_a_run_that_was_interrupted_leaves_its_folder_to_any_other(command, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measure.Trial, "run", interrupted)
+        assert command("--num-episodes", 2, "--output", "out", "--no-video")[0] == 130
+    assert not (tmp_path / "out").exists()
+    assert command("--num-episodes", 1, "--budget", 5, "--output", "out", "--no-video")[0] == 0
+
+
 def test_a_run_folder_at_work_is_held(command, tmp_path):
     from jepa_mpc.files import claimed
 

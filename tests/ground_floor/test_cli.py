@@ -156,6 +156,15 @@ def test_help_waits_for_nothing_heavier_than_torch():
     assert loaded & set(HEAVY) == {"torch"}
 
 
+def test_help_lists_what_an_option_chooses_from(capsys):
+    for name, words in (("train", ["sigreg, or module:name", "paper, debug"]), ("plan", ["icem, mppi", "lewm, or"])):
+        with pytest.raises(SystemExit):
+            cli.run(name, ["--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.startswith(f"usage: jepa-mpc {name} ")
+        assert all(word in said for word in words)
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_is_a_module_that_is_also_its_script(name):
     path = ROOT / (cli.COMMANDS[name].module.replace(".", "/") + ".py")

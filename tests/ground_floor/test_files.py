@@ -69,6 +69,12 @@ def test_damaged_json_is_named_with_its_fix(tmp_path, content):
         read_json(tmp_path / "b.json", "make it")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError, match=r"pipe\.json is not a file; make it"):
+        read_json(tmp_path / "pipe.json", "make it")
+
+
 def test_what_exists_or_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("")
     with pytest.raises(UserError, match="exists already"):

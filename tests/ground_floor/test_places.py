@@ -31,6 +31,9 @@ def test_everything_lies_under_one_home(home):
 def test_home_may_begin_with_a_tilde(monkeypatch):
     monkeypatch.setenv(places.HOME_VARIABLE, "~/robots")
     assert places.home() == Path.home() / "robots"
+    monkeypatch.setenv(places.HOME_VARIABLE, "~no_such_user_here/robots")
+    with pytest.raises(UserError, match="~no_such_user_here/robots begins with the name of no user"):
+        places.home()
 
 
 def test_without_the_variable_home_is_the_checkout_from_any_folder(monkeypatch, tmp_path):

@@ -117,7 +117,13 @@ def test_references_are_imported_when_asked_for(registry):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("no_such_module:x", "no module 'no_such_module'"), ("strangers_module:cem", "'strangers_module' has no 'cem'")],
+    [
+        (":x", "':x' names no module"),
+        (".near:x", "'.near:x' names no module"),
+        ("./near:x", "names no module"),
+        ("no_such_module:x", "no module 'no_such_module'"),
+        ("strangers_module:cem", "'strangers_module' has no 'cem'"),
+    ],
 )
 def test_what_is_not_there_is_one_line(registry, module, name, line):
     with pytest.raises(UserError, match=line):

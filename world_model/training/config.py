@@ -41,7 +41,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 multiplies where the hardware does so natively (auto)."""
     compile: bool = False
-    """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/scale.md)."""
+    """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/log/speed.md)."""
     num_steps: Count = 2000
     """Steps of encoder and predictor together."""
     predictor_steps: Natural = 3000
