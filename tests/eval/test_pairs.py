@@ -145,9 +145,7 @@ def test_where_every_goal_is_reached_at_the_start_that_is_said(far, cure):
 def test_where_pairs_cannot_be_stored_none_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(pairs_module, "sample_pair", None)  # would fail
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        UserError, match="pairs under .*, which --home moves, cannot be written"
-    ):
+    with pytest.raises(UserError, match=r"pairs under .*, which --home moves, cannot be written"):
         held_out_pairs(Line(), SPEC, 0, 1, tmp_path / "file" / "data")
 
 
