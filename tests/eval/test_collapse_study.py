@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -11,6 +12,7 @@ from jepa_mpc import envs
 from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.eval.collapse import plots, report
 from jepa_mpc.eval.collapse import study as collapse_study
 from jepa_mpc.eval.collapse.plots import principal_plane, turned
 from jepa_mpc.eval.collapse.report import StudyRow, Variant, num_hyperparameters, read_curves, tables
@@ -152,6 +154,28 @@ def test_tables_say_what_the_rows_hold(monkeypatch):
     assert re.search(r"`sigreg` \| weight, 0.2 \| 20.0% \[[^|]*\]† \| 100.0% \[[^|]*\] \| 90.0% \[", text)
     assert re.search(r"`sigreg` \| 100.0% \[.*\]: defaults, seed 0 \| 20.0% \[.*\]: weight × 0.1, seed 0 \|", text)
     assert "random 10.0%" in text
+
+
+def test_a_studys_results_go_where_they_are_asked_for(study, monkeypatch, tmp_path):
+    written = []
+    monkeypatch.setattr(collapse_study, "variants", lambda num_seeds: iter([]))
+    monkeypatch.setattr(collapse_study, "published", lambda name: tmp_path / "docs" / name)
+    monkeypatch.setattr(collapse_study, "_plan", lambda *_: {})
+    monkeypatch.setattr(collapse_study, "write_results", lambda folder, *_: written.append(folder))
+    for publish in (False, True):
+        collapse_study.run_study(replace(study, output=tmp_path / "out", publish=publish))
+    assert written == [tmp_path / "out", tmp_path / "docs/collapse"]
+
+
+def test_success_by_factor_is_drawn_beside_the_random_agents(monkeypatch, tmp_path):
+    drawn = {}
+    for name in ("draw_before_after", "draw_grid", "draw_curves", "draw_robustness", "animate"):
+        monkeypatch.setattr(plots, name, lambda path, *what: drawn.update({path.name: what}))
+    monkeypatch.setattr(report, "read_curves", lambda run: {})
+    rows = [row("none"), row("sigreg", hits=10), row("sigreg", option="weight", factor=10, hits=9)]
+    agents = {"random": [True] + [False] * 9, "do_nothing": [False] * 10}
+    report.write_results(tmp_path, tmp_path / "runs", {}, rows, agents)
+    assert drawn["robustness.png"] == ({("sigreg", "weight"): [(1.0, rate(10, 10)), (10, rate(9, 10))]}, 0.1)
 
 
 def test_hyperparameters_are_counted_from_the_configs():
