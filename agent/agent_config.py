@@ -49,9 +49,8 @@ class AgentConfig:
 
     def searched_by(self, kind: type[PlannerConfig]) -> "AgentConfig":
         """Returns these settings with another search, which keeps of the one before what both have."""
-        shared = {each.name for each in fields(PLANNERS.held(kind, kind))} & {
-            each.name for each in fields(self.planner)
-        }
+        PLANNERS.held(kind, kind)
+        shared = {each.name for each in fields(kind)} & {each.name for each in fields(self.planner)}
         return replace(self, planner=kind(**{name: getattr(self.planner, name) for name in shared}))
 
 
