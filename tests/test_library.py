@@ -120,7 +120,7 @@ def test_a_strangers_files_work_by_every_command(installed, project):
         if name == "plan":
             assert "n = 2" in said
     (row,) = re.findall(r"planner\s*│ (.*?)\s*│", said)
-    assert row.startswith("shooting, my_ways:cosine")
+    assert row.startswith("my_ways:shooting, my_ways:cosine")
 
 
 def test_a_strangers_files_work_from_python(installed, project):
