@@ -16,6 +16,7 @@ from jepa_mpc.envs.own_tasks import OWN_TASKS
 from jepa_mpc.envs.task import TaskSpec
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
+from jepa_mpc.settings import convert
 
 if TYPE_CHECKING:
     from jepa_mpc.envs.base import PixelEnv
@@ -54,7 +55,7 @@ def task_names() -> list[str]:
 def get_task(name: str) -> TaskSpec:
     """Returns the task of that name. Its spec carries the name asked for, so that files that store it find it again.
 
-    Raises `UserError`, which suggests the nearest names, if there is none.
+    Raises `UserError`, which suggests the nearest names, if there is none, and says what is wrong with one.
     """
     if name.startswith("gym/") and name not in TASKS:
         import gymnasium as gym
@@ -62,7 +63,7 @@ def get_task(name: str) -> TaskSpec:
         if ":" in name or name.removeprefix("gym/") in gym.registry:
             return _from_suite(name)
     found = TASKS[name]
-    spec = found() if callable(found) else found
+    spec = convert(Callable[[], TaskSpec], found, (name,))() if callable(found) else found
     if not isinstance(spec, TaskSpec):
         raise UserError(f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function returning one")
     return spec if spec.name == name else replace(spec, name=name)
@@ -71,7 +72,9 @@ def get_task(name: str) -> TaskSpec:
 def make(name: str, image_size: int | None = None, fast_rendering: bool = True) -> PixelEnv:
     """Makes an environment of the task, with pictures of its own size unless another is asked for."""
     spec = get_task(name)
-    return spec.make(image_size or spec.image_size, fast_rendering)
+    if image_size is not None:
+        spec = replace(spec, image_size=image_size)
+    return spec.make(spec.image_size, fast_rendering)
 
 
 def _from_suite(name: str) -> TaskSpec:

@@ -5,21 +5,22 @@
 
 `checked` holds settings against their annotations, `read` makes them of JSON, `to_json` the reverse. All three know
 nested dataclasses, and settings that are chosen by name: a base class with a registry in `choices`, whose JSON says
-which one under "name".
+which one under "name". A `Valid` dataclass is held against its annotations where it is made.
 """
 
 import contextlib
 import dataclasses
 import functools
+import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
 from jepa_mpc.places import expanded
 from jepa_mpc.registry import Registry
 
@@ -61,6 +62,33 @@ class Refused(UserError):
     def __init__(self, path: Sequence[str], reason: str):
         super().__init__(f"{'.'.join(path) or 'it'} {reason}")
         self.path, self.reason = tuple(path), reason
+
+
+class Valid:
+    """A frozen dataclass that is held against its annotations, and `rules` of its own, where it is made.
+
+    Raises `UserError`, which names the field, what was expected and what was found.
+    """
+
+    def __post_init__(self):
+        with self.naming():
+            for name, kind in _hints(type(self)).items():  # type: ignore[arg-type]  # mypy's doubt of a class's hash
+                object.__setattr__(self, name, convert(kind, getattr(self, name), (name,)))
+            for name, holds, refusal in self.rules():
+                if not holds:
+                    raise Refused((name,), refusal)
+
+    def rules(self) -> Iterator[tuple[str, object, str]]:
+        """Yields what annotations cannot say: a field, whether it is right, and what to say if not."""
+        yield from ()
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Says in what is refused whose it is."""
+        try:
+            yield
+        except Refused as error:
+            raise UserError(f"{type(self).__name__} {getattr(self, 'name', '')}".rstrip() + f": {error}") from error
 
 
 def checked(config: T) -> T:
@@ -127,6 +155,10 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if kind in (bool, float) and getattr(value, "shape", None) == ():  # NumPy's
+        value = value.item()
+    if origin is Callable:
+        return _convert_function(args[0], value, path)
     if origin is Annotated:
         result = convert(args[0], value, path)
         for bounds in (each for each in args[1:] if isinstance(each, Range)):
@@ -141,7 +173,7 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
         raise Refused(path, f"must be {' or '.join(map(str, args))}, not {value!r}")
     if origin in (tuple, list):
         return _convert_sequence(origin, args, value, path)
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, origin):
         return {convert(args[0], key, path): convert(args[1], each, (*path, str(key))) for key, each in value.items()}
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, path)
@@ -158,6 +190,16 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
     if kind is not int and isinstance(kind, type) and isinstance(value, kind):
         return value
     raise Refused(path, f"must be {getattr(kind, '__name__', kind)}, not {value!r}")
+
+
+def _convert_function(kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
+    """Takes what can be called with so many arguments, one after another."""
+    try:
+        with contextlib.suppress(ValueError):  # nobody can say what a built-in takes
+            inspect.signature(value).bind(*kinds)
+    except TypeError as error:
+        raise Refused(path, f"must be a function of {len(kinds)} arguments: {reason(error)}") from error
+    return value
 
 
 def _convert_union(kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
@@ -181,6 +223,8 @@ def _convert_sequence(origin: type, kinds: Sequence[Any], value: Any, path: tupl
 
 
 def _convert_dataclass(kind: Any, value: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(value, kind) and isinstance(value, Valid):
+        return value
     if isinstance(value, kind):
         kind, given = type(value), {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif isinstance(value, dict):

@@ -16,7 +16,7 @@ class Line(PixelEnv):
     has_reward = True
     step_seconds = 0.1
 
-    def __init__(self, image_size: int = 8, fast_rendering: bool = True):
+    def __init__(self, image_size: int = 16, fast_rendering: bool = True):
         self.action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.fast_rendering = fast_rendering
@@ -66,7 +66,7 @@ LINE = TaskSpec(
     angles=(False,),
     action_repeat=1,
     data_policy="uniform",
-    image_size=8,
+    image_size=16,
     action_block=2,
     episode_len=10,
     goal_offset=4,

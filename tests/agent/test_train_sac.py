@@ -32,7 +32,7 @@ class Slider(envs.PixelEnv):
     has_reward = True
     frames = 0
 
-    def __init__(self, size: int = 8, fast_rendering: bool = True):
+    def __init__(self, size: int = 16, fast_rendering: bool = True):
         self.action_space = gym.spaces.Box(-2, 1, (1,), np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.state = np.zeros(2)
@@ -79,7 +79,7 @@ class Slider(envs.PixelEnv):
 @pytest.fixture(scope="module", autouse=True)
 def slider():
     pose = envs.PoseTest((envs.Part((0,)),), tolerance=0.1, unit="m")
-    spec = envs.TaskSpec("slider", Slider, pose, (False, True), 1, "pink", image_size=8, episode_len=20)
+    spec = envs.TaskSpec("slider", Slider, pose, (False, True), 1, "pink", image_size=16, episode_len=20)
     envs.register(spec)
     yield spec
     del TASKS._values["slider"]

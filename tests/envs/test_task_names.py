@@ -76,3 +76,9 @@ def test_names_are_looked_up_without_a_simulator():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["unknown task 'recher'; did you mean reacher?", "[]"]
+
+
+def test_a_function_that_needs_arguments_is_no_task(monkeypatch):
+    monkeypatch.setitem(TASKS._values, "needy", lambda size: None)
+    with pytest.raises(UserError, match="needy must be a function of 0 arguments: missing a required argument: 'size'"):
+        envs.get_task("needy")

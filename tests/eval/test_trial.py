@@ -183,7 +183,7 @@ def test_decisions_are_timed_from_picture_to_actions_and_the_first_is_left_out(c
 
 def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch):
     register(monkeypatch)
-    finer = replace(LINE, image_size=16)
+    finer = replace(LINE, image_size=32)
     kinds = [(LINE, 1, False), (LINE, 2, False), (LINE, 1, True), (replace(LINE, goal_offset=2), 1, False)]
     kinds.append((finer, 1, False))
     expected = []
@@ -194,7 +194,7 @@ def test_stored_pairs_serve_only_what_they_were_drawn_for(tmp_path, monkeypatch)
             found = held_out_pairs(Line(spec.image_size), spec, seed, 4, tmp_path / "shared", far)
             for name, value in vars(alone).items():
                 np.testing.assert_array_equal(getattr(found, name), value)
-    assert expected[-1].goal_picture.shape[1:3] == (16, 16)
+    assert expected[-1].goal_picture.shape[1:3] == (32, 32)
     assert len({pairs.start_state.tobytes() for pairs in expected[:4]}) == 4
     monkeypatch.setattr("jepa_mpc.eval.pairs.simulator_version", lambda: "mujoco 9")  # whose pictures are others
     monkeypatch.setattr(Line, "render", lambda self: np.full((64, 64, 3), 9, np.uint8))
