@@ -23,8 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from jepa_mpc import envs, places
+from jepa_mpc.agent.agent_config import read_planning
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, require_fit
 from jepa_mpc.cli import parse
@@ -72,15 +74,23 @@ def run_episode(
 ) -> Episode:
     """Returns one episode from a random reset, a row a block, or a step; shorter where the simulation diverged."""
     env.reset(seed=int(rng.integers(2**31)))
-    seen, actions = [(env.render(), env.qpos, env.qvel)], []
+    seen, actions = [_look(env)], []
     with contextlib.suppress(envs.Diverged):
         for _ in range(num_blocks):
             block = policy(seen[-1][0])
             for row in ([action] for action in block) if every_step else (block,):
                 actions.append(run_block(env, row))
-                seen.append((env.render(), env.qpos, env.qvel))
+                seen.append(_look(env))
     pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
     return Episode(pixels, np.stack(actions) if actions else np.zeros((0, 0), np.float32), qpos, qvel)
+
+
+def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
+    """Returns copies of picture, qpos and qvel; raises `Diverged` where they are no numbers."""
+    seen = tuple(map(np.array, (env.render(), env.qpos, env.qvel)))
+    if not all(np.isfinite(values).all() for values in seen):
+        raise envs.Diverged("qpos or qvel is no longer finite")
+    return seen
 
 
 _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
@@ -129,7 +139,9 @@ def collect(config: CollectConfig) -> Path:
     name = config.policy or spec.data_policy
     make_policy = find_policy(name, config.task, config.policy_path)
     env = spec.make(spec.image_size, True)
-    checked_bounds(env.action_space, f"task {spec.name}")
+    spec.check(env)
+    low, high = map(torch.from_numpy, checked_bounds(env.action_space, f"task {spec.name}"))
+    read_planning(spec.planning, f"task {spec.name}").planner.make(low, high)
     require_fit(name, make_policy, env, spec.action_block)
     info = DatasetInfo(
         task=config.task,

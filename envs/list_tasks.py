@@ -49,6 +49,7 @@ def describe(name: str, picture: Path | None = None) -> dict[str, str]:
     if picture is not None:
         require_new(picture, "--picture")
     spec, env = get_task(name), make(name)
+    spec.check(env)
     pixels, _ = env.reset(seed=0)
     if picture is not None:
         from PIL import Image

@@ -85,6 +85,7 @@ def on_suite(run: Run) -> Callable[..., SuiteResults]:
 def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResults]:
     """Runs one episode toward a user's picture (H, W, 3). Its state is unknown, so success is not decided."""
     config, agent, env = run.config, run.agent, run.env
+    run.spec.check(env)
     budget = config.budget or run.spec.far_budget
     pictures, steps = [env.reset(seed=config.seed)[0]], [0]
     agent.reset(goal[None], [config.seed])

@@ -80,13 +80,13 @@ def _sample_episode(
     for remaining in reversed(range(MOST_DIVERGED)):
         policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
         env.reset(seed=int(rng.integers(2**31)))
-        states, poses = [env.get_state()], [env.qpos]
+        states, poses = [np.array(env.get_state())], [np.array(env.qpos)]
         try:
             for _ in range(spec.episode_len // spec.action_block):
                 for action in policy(None):
                     env.advance(action)
-                    states.append(env.get_state())
-                    poses.append(env.qpos)
+                    states.append(np.array(env.get_state()))  # an environment may go on with its own
+                    poses.append(np.array(env.qpos))
             break
         except envs.Diverged:
             if not remaining:
@@ -103,7 +103,7 @@ def _say_diverged(task: str) -> None:
 
 def _pair(env: envs.PixelEnv, start: NDArray[np.float64], goal_qpos: NDArray[np.float64]) -> Pairs:
     """Returns one pair (N = 1), whose goal is what the simulator shows now."""
-    return Pairs(start[None], env.get_state()[None], goal_qpos[None], env.render()[None])
+    return Pairs(*(np.array([value]) for value in (start, env.get_state(), goal_qpos, env.render())))
 
 
 def suite_pairs(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episodes: int) -> Pairs:
@@ -111,7 +111,7 @@ def suite_pairs(env: envs.PixelEnv, task: envs.SuiteTask, seed: int, num_episode
     episodes = []
     for index in range(num_episodes):
         env.reset(seed=int(episode_rng(task.name, seed, index).integers(2**31)))
-        start, goal_qpos = env.get_state(), task.goal_pose(env)
+        start, goal_qpos = np.array(env.get_state()), task.goal_pose(env)
         env.set_pose(goal_qpos)
         episodes.append(_pair(env, start, goal_qpos))
     return _concatenate(episodes)

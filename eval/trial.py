@@ -77,6 +77,7 @@ class Trial:
         cls, env: PixelEnv, spec: TaskSpec, protocol: str, seed: int, num_pairs: int, budget: int | None = None
     ) -> "Trial":
         """Returns the trial of a protocol's held-out pairs, of its own budget unless another is given."""
+        spec.check(env)
         rule = PROTOCOLS[protocol]
         pairs = held_out_pairs(env, spec, seed, num_pairs, places.goal_pairs(), rule.far)
         return cls(env, spec, pairs, rule, seed, budget or rule.budget(spec))
@@ -109,7 +110,7 @@ class Trial:
     def _run_batch(self, agent: Agent, numbers: range, bar: tqdm) -> list[tuple[EpisodeRecord, EpisodeTrace]]:
         batch = self.pairs[numbers.start : numbers.stop]
         states = [[state] for state in batch.start_state]
-        pictures = [[self.env.picture_of(state)] for state in batch.start_state]
+        pictures = [[np.array(self.env.picture_of(state))] for state in batch.start_state]
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
@@ -123,11 +124,11 @@ class Trial:
                 try:
                     for action in block[: self.budget - index * agent.action_block] if i not in lost else ():
                         judges[i].see(self.env.advance(action))
-                        states[i].append(self.env.get_state())
+                        states[i].append(np.array(self.env.get_state()))  # an environment may go on with its own
                 except Diverged:  # such an episode stays where it was last well
                     lost.add(i)
                     self.env.set_state(states[i][-1])
-                pictures[i].append(self.env.render())
+                pictures[i].append(np.array(self.env.render()))
             bar.update(len(blocks))
         if lost:
             log.warning("the simulation of %d of %d episodes diverged; they end there", len(lost), len(states))
@@ -170,7 +171,8 @@ class _Judge:
         env.set_state(start)
         self._distance = spec.pose.error(env.qpos, goal_qpos)
         env.set_state(goal)
-        self._goal_effector = env.position(spec.effector) if spec.effector else None
+        self._goal_effector = np.array(env.position(spec.effector)) if spec.effector else None
+        self._strict_test = spec.strict
         self._errors: list[float] = []
         self._strict: list[bool] = []
         self._reward = 0.0
@@ -178,7 +180,7 @@ class _Judge:
     def see(self, reward: float) -> None:
         self._errors.append(self._spec.pose.error(self._env.qpos, self._goal_qpos))
         if self._spec.effector is None or self._goal_effector is None:
-            self._strict.append(self._spec.strict.success(self._env.qpos, self._goal_qpos))
+            self._strict.append(self._strict_test.success(self._env.qpos, self._goal_qpos))
         else:
             distance = np.linalg.norm(self._env.position(self._spec.effector) - self._goal_effector)
             self._strict.append(bool(distance < self._spec.effector_tolerance))

@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from line import LINE, Line
+from line import LINE, Line, register
 
 from jepa_mpc import envs
+from jepa_mpc.agent.base import RandomAgent
 from jepa_mpc.agent.collect import find_policy, run_episode
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import pairs as pairs_module
 from jepa_mpc.eval.pairs import _load, held_out_pairs, sample_pair, suite_pairs
+from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.trial import Trial
 from jepa_mpc.seeds import episode_rng
 
 SPEC = envs.get_task("reacher")
@@ -225,3 +228,32 @@ def test_rewards_are_the_suites_own():
         assert ours == theirs
         rewards.append(ours)
     assert len(set(rewards)) > 1
+
+
+class Live(Line):
+    """Hands out the very arrays that it goes on with."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._state = np.zeros(1)
+
+    x = property(
+        lambda self: float(self._state[0]), lambda self, x: self.__dict__.setdefault("_state", np.zeros(1)).fill(x)
+    )
+    get_state = lambda self: self._state  # noqa: E731
+    qpos = property(get_state)
+
+
+def test_pairs_and_trials_of_an_environment_that_hands_out_its_own_arrays_are_those_of_one_that_copies(
+    tmp_path, monkeypatch
+):
+    register(monkeypatch)
+    for far in (False, True):
+        pairs, live = (held_out_pairs(kind(), LINE, 0, 4, tmp_path / kind.__name__, far) for kind in (Line, Live))
+        for name, values in vars(pairs).items():
+            np.testing.assert_array_equal(getattr(live, name), values)
+    agent, rule = RandomAgent(Line().action_space, LINE.action_block), PROTOCOLS["far"]
+    ours, theirs = (Trial(kind(), LINE, pairs, rule, seed=1, budget=6).run(agent) for kind in (Line, Live))
+    assert ours[0] == theirs[0]
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        np.testing.assert_array_equal(one.states, other.states)
