@@ -5,19 +5,22 @@ goes by `module:function`.
 """
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import places
-from jepa_mpc.envs import EnvError, PixelEnv
+from jepa_mpc.envs import Diverged, EnvError, PixelEnv
+from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry
+from jepa_mpc.settings import convert
 
 # A policy maps the picture (H, W, 3) that begins a block to the block's actions (A,), one by one: whoever asks for the
 # next has applied the one before, for some policies read the simulator's state.
@@ -72,22 +75,45 @@ def one_by_one(env: PixelEnv, block: int, actions: Iterator[NDArray[np.floating]
 def find_policy(name: str, task: str, folder: Path | None = None) -> MakePolicy:
     """Returns the policy of that name; a trained one's folder is `runs/policies/<task>` unless given.
 
-    Raises `UserError`, which suggests the nearest names, if there is none.
+    Raises `UserError`, which suggests the nearest names, if there is none; the policy does on a wrong block.
     """
     found = DATA_POLICIES[name]
     if isinstance(found, Trained):
-        return found.load(places.runs("policies", task) if folder is None else folder, task)
+        loaded = found.load(places.runs("policies", task) if folder is None else folder, task)
+        return functools.partial(_checked, name, loaded)
     if folder is not None:
         raise UserError(f"--policy-path is for a policy that was trained, such as sac, not {name}; leave it out")
-    if not callable(found):
-        raise UserError(f"{name} is no data policy: it is {type(found).__name__}, not a function that makes one")
-    return found
+    return functools.partial(_checked, name, convert(MakePolicy, found, (f"data policy {name}",)))
+
+
+def _checked(name: str, make_policy: MakePolicy, env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
+    """Makes a policy of which every action is held against the environment's bounds."""
+    policy = convert(Policy, make_policy(env, block, rng), (f"what data policy {name} makes",))
+    low, high = env.action_space.low, env.action_space.high
+
+    def refuse(found: object) -> NoReturn:
+        within = f"{block} actions of shape {low.shape}, within {low.tolist()} to {high.tolist()}"
+        raise UserError(f"data policy {name} must give {within}, not {found}")
+
+    def act(picture: NDArray[np.uint8] | None) -> Iterator[NDArray[np.float32]]:
+        actions, given = policy(picture), 0
+        for action in actions if isinstance(actions, Iterable) else refuse(actions):
+            given += 1
+            if np.shape(action) != low.shape:
+                refuse(f"one of shape {np.shape(action)}")
+            if given > block or not ((low <= action) & (action <= high)).all():
+                refuse(f"{given} of them" if given > block else np.asarray(action).tolist())
+            yield action
+        if given < block:
+            refuse(f"{given} of them")
+
+    return act
 
 
 def require_fit(name: str, make_policy: MakePolicy, env: PixelEnv, block: int) -> None:
-    """Raises `UserError`, which names those that can, if a policy cannot act in an environment."""
+    """Has a policy act for a block; raises `UserError` if it cannot, which names those that can."""
     try:
-        make_policy(env, block, np.random.default_rng(0))
+        policy = make_policy(env, block, np.random.default_rng(0))
     except MisfitError as error:
         fitting = []
         for other in DATA_POLICIES:
@@ -96,3 +122,6 @@ def require_fit(name: str, make_policy: MakePolicy, env: PixelEnv, block: int) -
                     make(env, block, np.random.default_rng(0))
                     fitting.append(other)
         raise UserError(f"--policy {name} does not fit: {error}; these do: {', '.join(fitting)}") from error
+    env.reset(seed=0)
+    with contextlib.suppress(Diverged):  # whoever collects says how often that is
+        run_block(env, policy(env.render()))

@@ -263,7 +263,7 @@ class Fragile(PixelEnv):
         return 0.0
 
     def render(self):
-        return np.full((4, 4, 3), self._steps, np.uint8)
+        return np.full((16, 16, 3), self._steps, np.uint8)
 
     def get_state(self):
         return np.array([self._steps], float)
@@ -286,7 +286,7 @@ def fragile(monkeypatch, in_process):
 
     def register(**settings):
         make, pose = functools.partial(make_fragile, settings), envs.PoseTest((envs.Part((0,)),), 0.1, "m")
-        spec = envs.TaskSpec("fragile", make, pose, (False,), 1, "uniform", image_size=4, episode_len=20)
+        spec = envs.TaskSpec("fragile", make, pose, (False,), 1, "uniform", image_size=16, episode_len=20)
         monkeypatch.setitem(TASKS._values, "fragile", spec)
         monkeypatch.setattr(collect_module, "_SIMULATORS", {})
 
@@ -373,11 +373,11 @@ def test_tasks_and_policies_of_a_strangers_file_and_of_the_running_script_reach_
 
 
 def test_what_workers_cannot_be_given_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATA_POLICIES._values, "local", lambda env, block, rng: lambda picture: [])
+    monkeypatch.setitem(DATA_POLICIES._values, "local", lambda env, block, rng: lambda picture: np.zeros((5, 2)))
     with pytest.raises(UserError, match="its policy local cannot be handed to other processes"):
         collect(config(tmp_path / "d.h5", policy="local"))
     monkeypatch.setitem(DATA_POLICIES._values, "number", 7)
-    with pytest.raises(UserError, match="number is no data policy: it is int"):
+    with pytest.raises(UserError, match="data policy number must be a function of 3 arguments: 7 is not"):
         collect(config(tmp_path / "d.h5", policy="number"))
 
 

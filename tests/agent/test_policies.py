@@ -3,11 +3,14 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+from line import register
 
 from jepa_mpc import envs
+from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.agent.data_policies import DATA_POLICIES, one_by_one
 from jepa_mpc.agent.data_policies.noise import coloured_noise
 from jepa_mpc.envs.suites import two_room
+from jepa_mpc.errors import UserError
 
 
 def actions_of(name, env, num_blocks=60, block=5, seed=0):
@@ -106,3 +109,38 @@ def test_the_walker_uses_the_door_and_sees_all_of_both_rooms():
     assert crossings >= 35  # straight at its targets it would be 15
     cells = np.histogram2d(*np.array(seen).T, bins=4, range=[[21, 203]] * 2)[0]
     assert (cells > 0).all()
+
+
+POLICIES = {
+    "nan": (lambda block: np.full((block, 1), np.nan), r"not \[nan\]"),
+    "too large": (lambda block: np.full((block, 1), 5.0), r"not \[5.0\]"),
+    "wide": (lambda block: np.zeros((block, 2)), r"not one of shape \(2,\)"),
+    "short": (lambda block: np.zeros((block - 1, 1)), "not 1 of them"),
+    "long": (lambda block: np.zeros((block + 1, 1)), "not 3 of them"),
+    "none": (lambda block: None, "not None"),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_data_policy_whose_block_is_wrong_is_refused_at_the_first(tmp_path, monkeypatch, name):
+    register(monkeypatch)
+    block_of, message = POLICIES[name]
+    monkeypatch.setitem(DATA_POLICIES._values, name, lambda env, block, rng: lambda picture: block_of(block))
+    must = rf"data policy {name} must give 2 actions of shape \(1,\), within \[-1.0\] to \[1.0\], {message}"
+    with pytest.raises(UserError, match=must):
+        collect(CollectConfig("line", name, num_episodes=2, output=tmp_path / "d.h5", num_processes=1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda env, block: None, "data policy odd must be a function of 3 arguments: too many positional arguments"),
+        (lambda env, block, rng: None, "what data policy odd makes must be a function of 1 arguments: None is not"),
+        (lambda env, block, rng: lambda: [], "what data policy odd makes must be a function of 1 arguments: too many"),
+    ],
+)
+def test_what_makes_no_data_policy_is_refused(tmp_path, monkeypatch, make, message):
+    register(monkeypatch)
+    monkeypatch.setitem(DATA_POLICIES._values, "odd", make)
+    with pytest.raises(UserError, match=message):
+        collect(CollectConfig("line", "odd", num_episodes=2, output=tmp_path / "d.h5", num_processes=1))
