@@ -54,6 +54,7 @@ class MujocoEnv(PixelEnv):
     model: mujoco.MjModel  # MuJoCo's own, of the scene
     data: mujoco.MjData  # and its state
     has_reward = True
+    _closed = False
     time_limit = 10**9  # control steps after which it would end by itself
 
     def __init__(
@@ -74,6 +75,8 @@ class MujocoEnv(PixelEnv):
         self._camera: engine.Camera | None = None  # made at the first frame
         if fast_rendering:
             rendering.apply_fast_quality(physics.model, image_size)
+        buffer = physics.model.vis.global_
+        buffer.offwidth, buffer.offheight = max(buffer.offwidth, image_size), max(buffer.offheight, image_size)
         for geom in hidden_geoms:
             physics.named.model.geom_rgba[geom, "a"] = 0.0
         bounds = np.clip([action_space.low, action_space.high], -action_bound, action_bound).astype(np.float32)
@@ -122,6 +125,8 @@ class MujocoEnv(PixelEnv):
         return reward
 
     def render(self):
+        if self._closed:
+            raise EnvError("this environment is closed; make another")
         if rendering.forked:
             raise EnvError(rendering.FORKED)
         if self._camera is None:
@@ -185,6 +190,7 @@ class MujocoEnv(PixelEnv):
         return self._physics.named.data.geom_xpos[geom].copy()
 
     def close(self):
+        self._closed = True
         if self._camera is not None:
             self._camera = None
             self._physics.free()

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from jepa_mpc import envs
+from jepa_mpc.errors import UserError
+
 LOOK = """
 try:
     from jepa_mpc import envs
@@ -80,3 +83,17 @@ def test_rendering_in_a_fork_of_what_has_rendered_is_an_error_and_nothing_hangs(
 
 def test_a_fork_of_what_has_not_rendered_renders(monkeypatch):
     assert lines(FORK_BEFORE, monkeypatch) == ["True", "3"]
+
+
+def test_a_closed_simulator_says_so():
+    env = envs.make("reacher")
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(UserError, match="this environment is closed; make another"):
+        env.render()
+
+
+def test_a_picture_may_be_larger_than_the_models_own_buffer():
+    env = envs.make("reacher", image_size=700, fast_rendering=False)
+    assert env.reset(seed=0)[0].shape == (700, 700, 3)
+    env.close()
