@@ -120,6 +120,7 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         if command.of_a_task and (task := option_value(options, "--task")):
             importlib.import_module("jepa_mpc.envs.registry").get_task(task)
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:

@@ -16,6 +16,8 @@ from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, write_datase
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are born without
+
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "reacher"
 
