@@ -53,19 +53,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
+def misfit(function: Any, count: int) -> str:
+    """Says why a value cannot be called with so many arguments, or nothing."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some built-in functions do not say
+        pass
+    return ""
+
+
 def takes(count: int) -> Callable[[Any], str]:
     """Returns what a registry holds functions of so many arguments against."""
-
-    def must(value: Any) -> str:
-        try:
-            inspect.signature(value).bind(*range(count))
-        except TypeError:
-            return f"be a function of {count} argument{'s' * (count > 1)}"
-        except ValueError:  # some built-in functions do not say
-            pass
-        return ""
-
-    return must
+    return lambda value: f"be a function of {count} argument{'s' * (count > 1)}" if misfit(value, count) else ""
 
 
 class Registry(Generic[T]):
@@ -149,7 +150,7 @@ class Registry(Generic[T]):
             module_name, _, attribute = name.partition(":")
             known = attribute in self._values
             module = import_module(module_name, name)
-            by_it = attribute in self._values if not known else self._is_by(module_name, attribute)
+            by_it = self._is_by(module_name, attribute) or (attribute in self._values and not known)
             registered = by_it and not hasattr(module, attribute)
             self._found[name] = self[attribute] if registered else self.held(load(name), name)  # type: ignore[arg-type]
         return self._found[name]

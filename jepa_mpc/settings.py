@@ -11,7 +11,6 @@ which one under "name". A `Valid` dataclass is held against its annotations wher
 import contextlib
 import dataclasses
 import functools
-import inspect
 import math
 import types
 import typing
@@ -20,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
 from jepa_mpc.places import expanded
-from jepa_mpc.registry import Registry
+from jepa_mpc.registry import Registry, misfit
 
 T = TypeVar("T")
 
@@ -194,11 +193,8 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
 
 def _convert_function(kinds: Sequence[Any], value: Any, path: tuple[str, ...]) -> Any:
     """Takes what can be called with so many arguments, one after another."""
-    try:
-        with contextlib.suppress(ValueError):  # nobody can say what a built-in takes
-            inspect.signature(value).bind(*kinds)
-    except TypeError as error:
-        raise Refused(path, f"must be a function of {len(kinds)} arguments: {reason(error)}") from error
+    if why := misfit(value, len(kinds)):
+        raise Refused(path, f"must be a function of {len(kinds)} arguments: {why}")
     return value
 
 
