@@ -19,6 +19,16 @@ from jepa_mpc.seeds import episode_rng
 SPEC = envs.get_task("reacher")
 
 
+@pytest.fixture(scope="module")
+def env():
+    return envs.make("reacher")
+
+
+@pytest.fixture(scope="module")
+def pairs(env, tmp_path_factory):
+    return held_out_pairs(env, SPEC, 11, 6, tmp_path_factory.mktemp("goals"))
+
+
 class Watched:
     """The simulator, and all that happens in it: states and poses of every episode, from the reset on."""
 

@@ -296,6 +296,16 @@ def test_random_episodes_repeat_by_their_seed(protocol):
     assert len({record.reward for record in first}) == 3
 
 
+@pytest.fixture(scope="module")
+def env():
+    return envs.make("reacher")
+
+
+@pytest.fixture(scope="module")
+def pairs(env, tmp_path_factory):
+    return held_out_pairs(env, SPEC, 11, 6, tmp_path_factory.mktemp("goals"))
+
+
 class Replay:
     """Repeats given blocks, whatever it sees."""
 
