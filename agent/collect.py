@@ -16,14 +16,15 @@ import itertools
 import json
 import logging
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tyro.constructors import PrimitiveConstructorSpec
 
 from jepa_mpc import envs, places
 from jepa_mpc.agent.agent_config import read_planning
@@ -32,6 +33,7 @@ from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, requir
 from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
+from jepa_mpc.envs.looks import CHANGE, Look, Looks
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import give_up, read_arrays, refuse_foreign, require_new, write_arrays
 from jepa_mpc.provenance import simulator_version
@@ -43,6 +45,15 @@ from jepa_mpc.world_model.data.dataset import Compression, DatasetInfo, Episode,
 log = logging.getLogger(__name__)
 
 EPISODES_PER_CHUNK = 20
+
+
+_WORDS = PrimitiveConstructorSpec(  # a list with commas, as one word
+    nargs=1,
+    metavar="KIND,KIND",
+    instance_from_str=lambda args: tuple(filter(None, args[0].split(","))),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: [",".join(value)],
+)
 
 
 @dataclass(frozen=True)
@@ -65,18 +76,31 @@ class CollectConfig:
     """Store a picture and an action a step, as le-wm does, and not a picture and its actions a block."""
     compression: Compression = "none"
     """Of the pictures, each by itself; compressed ones are slower to read."""
+    randomise: Annotated[tuple[Look, ...], _WORDS] = ()
+    """Draw the scene from other cameras, under other light or in other colours (camera, light, colour), anew every few
+    blocks: a model can then not tell them from motion unless it looks through them."""
     num_processes: Count = field(default_factory=granted_cores)
     """Simulators that run side by side, under each process that torchrun starts."""
 
 
 def run_episode(
-    env: envs.PixelEnv, policy: Policy, num_blocks: int, rng: np.random.Generator, every_step: bool = False
+    env: envs.PixelEnv,
+    policy: Policy,
+    num_blocks: int,
+    rng: np.random.Generator,
+    every_step: bool = False,
+    new_looks: Callable[[], Looks | None] | None = None,
 ) -> Episode:
-    """Returns one episode from a random reset, a row a block, or a step; shorter where the simulation diverged."""
+    """Returns one episode from a random reset, a row a block, or a step; shorter where the simulation diverged.
+
+    `new_looks`, if given, is asked before every block how the scene looks from now on.
+    """
     env.reset(seed=int(rng.integers(2**31)))
     seen, actions = [_look(env)], []
     with contextlib.suppress(envs.Diverged):
         for _ in range(num_blocks):
+            if new_looks is not None:
+                env.set_looks(new_looks())
             block = policy(seen[-1][0])
             for row in ([action] for action in block) if every_step else (block,):
                 actions.append(run_block(env, row))
@@ -96,8 +120,28 @@ def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
 _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
 
 
+def _random_looks(kinds: Sequence[Look], rng: np.random.Generator) -> Callable[[], Looks | None] | None:
+    """Returns what `run_episode` asks: the looks of now, which change every few blocks; None if nothing is random."""
+    if not kinds:
+        return None
+    now = Looks.for_data(rng, kinds)
+
+    def look() -> Looks | None:
+        nonlocal now
+        now = Looks.for_data(rng, kinds) if rng.random() < CHANGE else now
+        return now
+
+    return look
+
+
 def _collect_chunk(
-    spec: envs.TaskSpec, make_policy: MakePolicy, seed: int, every_step: bool, indices: range, path: Path
+    spec: envs.TaskSpec,
+    make_policy: MakePolicy,
+    seed: int,
+    every_step: bool,
+    kinds: Sequence[Look],
+    indices: range,
+    path: Path,
 ) -> list[int]:
     """Writes a chunk of episodes; returns how many rows each has."""
     if spec.name not in _SIMULATORS:
@@ -108,7 +152,9 @@ def _collect_chunk(
     for index in indices:
         rng = episode_rng("collect", seed, index)
         policy = make_policy(env, spec.action_block, rng)
-        episode = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step)
+        new_looks = _random_looks(kinds, episode_rng("looks", seed, index))
+        episode = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step, new_looks)
+        env.set_looks(None)
         columns |= {f"{index}/{name}": value for name, value in vars(episode).items()}
         columns[f"{index}/action"] = episode.action.reshape(-1, width)  # of an episode without any, too
         lengths.append(len(episode.pixels))
@@ -155,7 +201,13 @@ def collect(config: CollectConfig) -> Path:
         action_high=tuple(env.action_space.high.tolist()),
         step_seconds=env.step_seconds,
         planning=json.dumps(to_json(spec.planning)),
+        randomise=config.randomise,
     )
+    if missing := [kind for kind in config.randomise if kind not in env.looks]:
+        shown = ", ".join(env.looks) or "nothing"
+        raise UserError(
+            f"--randomise {','.join(missing)}: the simulator of {spec.name} can change {shown} of its scene"
+        )
     env.close()
     settings = {**to_json(info), "episode_len": spec.episode_len, "image_size": spec.image_size}
     settings["policy_digest"] = _digest(spec, make_policy, name)
@@ -195,7 +247,7 @@ def _fill(
     calls = []
     for path, indices in chunks.items():
         if (episodes := _read_chunk(path, indices)) is None:
-            calls.append((spec, make_policy, config.seed, config.every_step, indices, path))
+            calls.append((spec, make_policy, config.seed, config.every_step, config.randomise, indices, path))
         else:
             there += [len(episode.pixels) for episode in episodes]
     total = sum(map(len, chunks.values()))

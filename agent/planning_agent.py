@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from jepa_mpc import places
 from jepa_mpc.agent.agent_config import AgentConfig, read_planning
 from jepa_mpc.agent.bounds import checked_bounds
+from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
@@ -50,10 +51,18 @@ class PlanningAgent:
         action_block: actions in a block.
         config: how to plan.
         proposer: what proposes plans to the search, if the config asks for it.
+        calibration: what makes the camera's pictures like training's, where they are not. Goals are taken as they are:
+            one that the same camera took is `calibration(goal)`.
     """
 
     def __init__(
-        self, model: JEPA, bounds: Bounds, action_block: int, config: AgentConfig, proposer: LatentPolicy | None = None
+        self,
+        model: JEPA,
+        bounds: Bounds,
+        action_block: int,
+        config: AgentConfig,
+        proposer: LatentPolicy | None = None,
+        calibration: Calibration | None = None,
     ):
         config = checked(config)
         least, most = checked_bounds(bounds, "the agent")
@@ -81,6 +90,7 @@ class PlanningAgent:
         self._planner = config.planner.make(low, high, action_block)
         if not isinstance(self._planner, Planner):
             raise UserError(f"{type(config.planner).__name__}.make must return a Planner, not {self._planner!r}")
+        self._calibration = calibration
         self._reduce = REDUCTIONS[config.reduction]
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
@@ -92,8 +102,11 @@ class PlanningAgent:
         config: AgentConfig | None = None,
         device: str = "cpu",
         bounds: Bounds | None = None,
+        calibration: Calibration | Path | str | None = None,
     ) -> "PlanningAgent":
         """Returns the agent of a checkpoint, planned as it says unless told otherwise. No simulator is needed.
+
+        A camera that was calibrated is given as such, or as the file that `jepa-mpc calibrate` wrote.
 
         Raises `UserError` if the checkpoint does not say what actions it takes, and no bounds are given.
         """
@@ -105,7 +118,9 @@ class PlanningAgent:
         assert bounds is not None
         least, _ = checked_bounds(bounds, "the agent")
         block = info.interface.action_block if info.interface else model.config.action_dim // len(least)
-        return cls(model, bounds, block, config, load_proposer(checkpoint, config, device))
+        if isinstance(calibration, str | Path):
+            calibration = Calibration.load(Path(calibration))
+        return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, encoded once, and a seed for each episode's search."""
@@ -136,17 +151,34 @@ class PlanningAgent:
         pictures = self._checked(pictures, "pictures", 4)
         if len(pictures) != self._num_episodes:
             raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
+        if self._calibration is not None:
+            pictures = self._calibration(pictures)
         with torch.inference_mode(not self._planner.needs_gradient):
             z = self.model.encode(self._tensor(pictures))
-            self._z_history = [*self._z_history, z][-self.config.history_len :]
+            self._before, self._z_history = self._z_history, [*self._z_history, z][-self.config.history_len :]
             if self._plan is None or self._blocks_done == self.config.receding_horizon:
                 self._plan = self._search(deadline)
                 self._blocks_done = 0
                 self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
             block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
             self._blocks_done += 1
-            self._past_actions = [*self._past_actions, block][-self.config.history_len :]
+            self._past_actions = [*self._past_actions, block][-self.config.history_len - 1 :]
         return as_actions(block.cpu().numpy().copy(), self.action_block)
+
+    @property
+    def surprise(self) -> NDArray[np.float32]:
+        """Returns how unforeseen the last pictures were (B,), given those before and what was done: 1 is what one in a
+        thousand is within training's own episodes. NaN at the first picture, and where the checkpoint does not know.
+        """
+        if not self._num_episodes or not self._z_history:
+            raise UserError("an agent is surprised by pictures: call act(pictures) before asking for surprise")
+        if not self._before:
+            return np.full(self._num_episodes, np.nan, np.float32)
+        with torch.inference_mode(not self._planner.needs_gradient):
+            before, done = (
+                torch.stack(each, dim=1) for each in (self._before, self._past_actions[-len(self._before) - 1 : -1])
+            )
+            return self.model.surprise(before, done, self._z_history[-1]).cpu().numpy()
 
     def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
         """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.envs.looks import Look, Looks
 from jepa_mpc.errors import UserError
 
 
@@ -29,6 +30,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
     render_mode = "rgb_array"
     has_reward = False  # whether `advance` returns one of the simulator's own
+    looks: tuple[Look, ...] = ()  # what `set_looks` can change
     action_space: gym.spaces.Box  # type: ignore[assignment]
 
     @abstractmethod
@@ -41,6 +43,9 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     @abstractmethod
     def render(self) -> NDArray[np.uint8]:
         """Returns the picture (H, W, 3) of the present state."""
+
+    def set_looks(self, looks: Looks | None) -> None:
+        """Draws the scene from now on as these looks have it; None: as it is. What is not in `looks` stays the same."""
 
     @abstractmethod
     def get_state(self) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs import rendering  # before mujoco
 from jepa_mpc.envs.base import Diverged, EnvError, PixelEnv
+from jepa_mpc.envs.looks import LOOKS, Looks
 from jepa_mpc.envs.rendering import View
 from jepa_mpc.errors import reason
 
@@ -54,6 +55,8 @@ class MujocoEnv(PixelEnv):
     model: mujoco.MjModel  # MuJoCo's own, of the scene
     data: mujoco.MjData  # and its state
     has_reward = True
+    looks = LOOKS
+    _looks: Looks | None = None
     _closed = False
     time_limit = 10**9  # control steps after which it would end by itself
 
@@ -141,10 +144,17 @@ class MujocoEnv(PixelEnv):
     def _new_camera(self) -> engine.Camera:
         side, place = self._image_size, self._camera_place
         if not isinstance(place, View):
-            return engine.Camera(self._physics, side, side, camera_id=place)
-        camera = engine.MovableCamera(self._physics, side, side)
+            return engine.Camera(self._physics, side, side, camera_id=place, scene_callback=self._put_on_looks)
+        camera = engine.MovableCamera(self._physics, side, side, scene_callback=self._put_on_looks)
         camera.set_pose(*place)
         return camera
+
+    def _put_on_looks(self, _, scene: Any) -> None:
+        if self._looks is not None:
+            self._looks.put_on(scene, self.model.stat.center)
+
+    def set_looks(self, looks):
+        self._looks = looks
 
     def get_state(self):
         state = np.empty(mujoco.mj_stateSize(self.model, _STATE))

@@ -24,6 +24,8 @@ import tyro
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
+from jepa_mpc.agent.calibration import Calibration
+from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import choose, option_value, parse
 from jepa_mpc.devices import choose_device
@@ -31,7 +33,6 @@ from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.measure import DISTANCE, REACHED, Run, on_pairs, on_suite, to_picture
-from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
 from jepa_mpc.eval.trial import BATCH_SIZE
@@ -75,6 +76,8 @@ class RunConfig:
     """Write videos of a few episodes."""
     goal_image: Path | None = None
     """A picture of your own as the goal, 64×64 or larger. Success is then not decided."""
+    calibration: Path | None = None
+    """Of the camera that took --goal-image, as `jepa-mpc calibrate` has written it."""
     agent: tyro.conf.OmitArgPrefixes[AgentConfig] = field(default_factory=AgentConfig)
     """How to plan; the defaults are the task's."""
 
@@ -103,7 +106,10 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer)
         measure: Callable[[Run], Callable[..., Results]] = on_suite if config.protocol == "suite" else on_pairs
         if config.goal_image is not None:
-            measure = partial(to_picture, goal=load_goal_image(config.goal_image, spec.image_size))
+            goal = load_picture(config.goal_image, spec.image_size)
+            if config.calibration is not None:
+                goal = Calibration.load(config.calibration)(goal)
+            measure = partial(to_picture, goal=goal)
         folder = stack.enter_context(_run_folder(config)) if write and rank() == 0 else None
         started, made_by = time.monotonic(), provenance()
         batch_size = BATCH_SIZE if config.agent.deadline_ms is None else 1  # a deadline is for one
@@ -131,6 +137,8 @@ def _spec(config: RunConfig) -> envs.TaskSpec:
             if getattr(config, option) != getattr(RunConfig, option):
                 name = option.replace("_", "-")
                 raise UserError(f"--goal-image is one episode to that picture; leave --{name} out")
+    elif config.calibration is not None:
+        raise UserError("--calibration is of the camera that took --goal-image; give both, or neither")
     if config.protocol == "suite" and not spec.suite:
         raise UserError(f"task {spec.name!r} has no rewarded suite tasks; choose another --protocol")
     if config.goal_offset is None:

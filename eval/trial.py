@@ -54,6 +54,18 @@ class EpisodeTrace:
     pictures: NDArray[np.uint8]
 
 
+class Camera:
+    """How a trial's pictures are taken: as the simulator draws them."""
+
+    def goals(self, env: PixelEnv, pairs: Pairs, first: int) -> NDArray[np.uint8]:
+        """Returns the goal pictures (N, H, W, 3) of pairs, the first of which has that number."""
+        return pairs.goal_picture
+
+    def picture(self, env: PixelEnv, pair: int, block: int, num_blocks: int) -> NDArray[np.uint8]:
+        """Returns the picture (H, W, 3) of the present state, so many of an episode's blocks after its start."""
+        return np.array(env.render())
+
+
 @dataclass(frozen=True)
 class Trial:
     """Goals to reach in a simulator within a budget, judged by a protocol: the same for every agent.
@@ -67,6 +79,7 @@ class Trial:
     protocol: Protocol
     seed: int  # decides the agents' own random numbers, pair by pair
     budget: int  # environment steps; every episode runs all of them
+    camera: Camera = Camera()
 
     def __post_init__(self):
         if not len(self.pairs) or self.budget < 1:
@@ -110,12 +123,17 @@ class Trial:
     def _run_batch(self, agent: Agent, numbers: range, bar: tqdm) -> list[tuple[EpisodeRecord, EpisodeTrace]]:
         batch = self.pairs[numbers.start : numbers.stop]
         states = [[state] for state in batch.start_state]
-        pictures = [[np.array(self.env.picture_of(state))] for state in batch.start_state]
+        num_blocks = _num_blocks(agent, self.budget)
+        pictures: list[list[NDArray[np.uint8]]] = []
+        for pair, state in zip(numbers, batch.start_state, strict=True):
+            self.env.set_state(state)
+            pictures.append([self.camera.picture(self.env, pair, 0, num_blocks)])
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
-        agent.reset(batch.goal_picture, [search_seed(self.seed, pair) for pair in numbers])
-        for index in range(_num_blocks(agent, self.budget)):
+        goals = self.camera.goals(self.env, batch, numbers.start)
+        agent.reset(goals, [search_seed(self.seed, pair) for pair in numbers])
+        for index in range(num_blocks):
             if isinstance(agent, PrivilegedAgent):
                 agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
             blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
@@ -128,7 +146,7 @@ class Trial:
                 except Diverged:  # such an episode stays where it was last well
                     lost.add(i)
                     self.env.set_state(states[i][-1])
-                pictures[i].append(np.array(self.env.render()))
+                pictures[i].append(self.camera.picture(self.env, numbers[i], index + 1, num_blocks))
             bar.update(len(blocks))
         if lost:
             log.warning("the simulation of %d of %d episodes diverged; they end there", len(lost), len(states))

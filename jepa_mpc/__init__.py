@@ -10,6 +10,7 @@ from typing import Any
 _PUBLIC = {
     "AgentConfig": "agent.agent_config",
     "PlanningAgent": "agent.planning_agent",
+    "Calibration": "agent.calibration",
     "collect": "agent.collect",
     "CollectConfig": "agent.collect",
     "DATA_POLICIES": "agent.data_policies",

@@ -1,4 +1,5 @@
 from jepa_mpc.agent.agent_config import AgentConfig as AgentConfig
+from jepa_mpc.agent.calibration import Calibration as Calibration
 from jepa_mpc.agent.collect import CollectConfig as CollectConfig
 from jepa_mpc.agent.collect import collect as collect
 from jepa_mpc.agent.data_policies import DATA_POLICIES as DATA_POLICIES

@@ -1,6 +1,7 @@
 """A checkpoint is a folder that loads from its path alone; nothing in it is ever unpickled.
 
 model.safetensors   weights and normalisers; floating-point weights in half precision
+pictures.safetensors  mean and std of training's pictures, by which other cameras are calibrated
 config.json         format version, task, model and training settings, where it came from, what it measured
 card.md             the gist of it, for people
 
@@ -24,10 +25,11 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.registry import same
-from jepa_mpc.settings import Count, NonNegative, read, to_json
+from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
 
+_PICTURES = "pictures.safetensors"
 FORMAT_VERSION = 2  # 1: without interface and planning
 
 
@@ -36,6 +38,13 @@ class Bounds(NamedTuple):
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
+
+
+class PictureStats(NamedTuple):
+    """Mean and std of training's pictures, (H, W, 3) uint8 each."""
+
+    mean: NDArray[np.uint8]
+    std: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class CheckpointInfo:
     metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
     interface: Interface | None = None  # where the data say so
     planning: dict[str, Any] = field(default_factory=dict)  # how the agent plans, where it differs from its defaults
+    usual_error: tuple[Positive, ...] = ()  # `JEPA.usual_error`; older checkpoints do not say
     collapsed: str = ""  # one line if the embeddings had collapsed when the joint training ended
     format_version: int = FORMAT_VERSION
 
@@ -73,12 +83,29 @@ class CheckpointInfo:
         return str(self.data.get("simulator", "unknown"))
 
 
-def save_checkpoint(folder: Path, model: JEPA, info: CheckpointInfo, card: str, half: bool = True) -> None:
+def save_checkpoint(
+    folder: Path, model: JEPA, info: CheckpointInfo, card: str, pictures: PictureStats | None = None, half: bool = True
+) -> None:
     """Writes the files, each whole or not at all; weights in half precision, or as they are."""
+    if pictures is not None:
+        stats = {name: torch.from_numpy(values) for name, values in pictures._asdict().items()}
+        write_whole(folder / _PICTURES, save(stats))
     weights = half_precision(model) if half else {name: x.contiguous() for name, x in model.state_dict().items()}
     write_whole(folder / "model.safetensors", save(weights))
     write_whole(folder / "card.md", card)
     write_json(folder / "config.json", to_json(info))  # last: its being there says finished
+
+
+def load_picture_stats(checkpoint: Path | str) -> PictureStats:
+    """Returns what training's pictures were like. Raises `UserError` if that is missing or damaged."""
+    folder, size = places.checkpoint(checkpoint), load_info(checkpoint).model.encoder.image_size
+    if not (path := folder / _PICTURES).exists():
+        raise CheckpointError(f"{folder} is of an older version, which kept no {_PICTURES}; train it again")
+    tensors, _ = read_tensors(path)
+    wanted = dict.fromkeys(PictureStats._fields, (torch.uint8, (size, size, 3)))
+    if {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()} != wanted:
+        raise CheckpointError(f"{path} is damaged (it must hold mean and std, {size}×{size}×3 uint8); train it again")
+    return PictureStats(**{name: value.numpy() for name, value in tensors.items()})
 
 
 def weights_digest(checkpoint: Path, file: str = "model.safetensors") -> str:
@@ -130,5 +157,6 @@ def load_checkpoint(
     fill(model, {plain_name(name): value for name, value in tensors.items()}, path)
     if info.collapsed:
         warnings.warn(f"checkpoint {folder} will not plan: {info.collapsed}", stacklevel=2)
+    model.usual_error = info.usual_error
     model = model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info

@@ -28,7 +28,7 @@ from jepa_mpc.distributed import claimed_by_first, process_group, rank, wait_for
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info, save_checkpoint
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, PictureStats, load_info, save_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.regularizers import REGULARIZERS
@@ -36,7 +36,7 @@ from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import card
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
-from jepa_mpc.world_model.training.diagnostics import report_embedding
+from jepa_mpc.world_model.training.diagnostics import report_embedding, usual_error
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
@@ -76,7 +76,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             log.info("%s is finished already", config.output)
             return config.output
         model, regularizer = build(config, data, device)
-        guard, frozen = CollapseGuard(), functools.cache(lambda: phases.encode_all(model, data))
+        guard, frozen = CollapseGuard(), functools.cache(lambda: phases.encode_all(model, data, config.varied))
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
         todo = [joint, phases.predictor_phase(config, model, data, frozen)]
@@ -88,10 +88,12 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
         if not (config.predictor_steps or config.reachability_steps):  # which have done so
-            phases.recalibrate_batchnorm(model, data)
+            phases.recalibrate_batchnorm(model, data, config.varied)
         if rank() == 0:
+            model.eval()
             told, size = data.info, model.config.encoder.image_size
             bounds = (told.action_low, told.action_high)
+            num_frames = config.predictor_num_frames if config.predictor_steps else config.num_frames
             info = CheckpointInfo(
                 task=config.task,
                 model=model.config,
@@ -103,8 +105,9 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
                 interface=Interface(*bounds, told.action_block, told.step_seconds, size) if bounds[0] else None,
                 planning=json.loads(told.planning or "{}"),
                 collapsed=guard.verdict(),
+                usual_error=usual_error(model, data, num_frames),
             )
-            save_checkpoint(config.output, model, info, card(info))
+            save_checkpoint(config.output, model, info, card(info), PictureStats(*data.picture_stats()))
         wait_for_all()
     return config.output
 

@@ -16,10 +16,10 @@ from watching import KINDS, assert_asked_the_pairs, watch_agents
 
 from jepa_mpc import envs
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import measure, report, run_planning
 from jepa_mpc.eval.metrics import Rate
-from jepa_mpc.eval.picture_goal import load_goal_image
 from jepa_mpc.eval.results import PairResults, PictureResults, SuiteResults
 from jepa_mpc.eval.run_planning import RunConfig, evaluate
 from jepa_mpc.places import HOME_VARIABLE
@@ -216,26 +216,26 @@ def test_goal_images_are_cut_to_their_centre_and_averaged(tmp_path):
     picture = np.zeros((64, 128, 3), np.uint8)
     picture[:, 32:96] = np.arange(64, dtype=np.uint8)[None, :, None]
     iio.imwrite(tmp_path / "wide.png", picture)
-    np.testing.assert_array_equal(load_goal_image(tmp_path / "wide.png", 64), picture[:, 32:96])
+    np.testing.assert_array_equal(load_picture(tmp_path / "wide.png", 64), picture[:, 32:96])
     checks = np.kron(np.indices((64, 64)).sum(0) % 2 * 200, np.ones((2, 2)))[..., None].repeat(3, -1).astype(np.uint8)
     noise = np.tile([[0, 8], [12, 4]], (64, 64))[..., None].astype(np.uint8)  # 6 on average
     iio.imwrite(tmp_path / "large.png", checks + noise)
-    np.testing.assert_array_equal(load_goal_image(tmp_path / "large.png", 64), checks[::2, ::2] + 6)
+    np.testing.assert_array_equal(load_picture(tmp_path / "large.png", 64), checks[::2, ::2] + 6)
     iio.imwrite(tmp_path / "grey.png", picture[:, 32:96, 0])
-    np.testing.assert_array_equal(load_goal_image(tmp_path / "grey.png", 64), picture[:, 32:96])
+    np.testing.assert_array_equal(load_picture(tmp_path / "grey.png", 64), picture[:, 32:96])
 
 
 def test_goal_images_that_cannot_serve_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no goal image at"):
-        load_goal_image(tmp_path / "none.png", 64)
+    with pytest.raises(UserError, match="no picture at"):
+        load_picture(tmp_path / "none.png", 64)
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(UserError, match="is no picture that can be read"):
-        load_goal_image(tmp_path / "text.png", 64)
+        load_picture(tmp_path / "text.png", 64)
     with pytest.raises(UserError, match="is no file; name a picture"):
-        load_goal_image(tmp_path, 64)
+        load_picture(tmp_path, 64)
     iio.imwrite(tmp_path / "small.png", np.zeros((63, 80, 3), np.uint8))
-    with pytest.raises(UserError, match="80×63; a goal image needs at least 64×64"):
-        load_goal_image(tmp_path / "small.png", 64)
+    with pytest.raises(UserError, match="80×63; at least 64×64 pixels are needed"):
+        load_picture(tmp_path / "small.png", 64)
 
 
 def test_a_goal_image_is_turned_as_its_camera_says(tmp_path):
@@ -244,7 +244,7 @@ def test_a_goal_image_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held so that the picture is to be turned clockwise
     Image.fromarray(picture).save(tmp_path / "phone.jpg", exif=exif, quality=95)
-    seen = load_goal_image(tmp_path / "phone.jpg", 64)
+    seen = load_picture(tmp_path / "phone.jpg", 64)
     assert seen[:, -6:].min() > 200  # 8 of its 16 columns lie in the centre square
     assert seen[:, :-12].max() < 50
 
@@ -254,7 +254,7 @@ def test_a_transparent_goal_image_is_blended_on_white_which_is_said(tmp_path):
     picture[..., 3] = np.arange(64, dtype=np.uint8)[:, None] * 4
     Image.fromarray(picture).save(tmp_path / "cut-out.png")
     with pytest.warns(UserWarning, match="is transparent in parts; the agent is shown white there"):
-        seen = load_goal_image(tmp_path / "cut-out.png", 64)
+        seen = load_picture(tmp_path / "cut-out.png", 64)
     np.testing.assert_allclose(seen[..., 0], 255 - picture[..., 3].astype(int), atol=1)
 
 
@@ -277,7 +277,7 @@ def test_goal_images_are_refused_by_format_and_size_before_they_are_decoded(tmp_
         "cut.jpg": "is damaged",
     }.items():
         with pytest.raises(UserError, match=message):
-            load_goal_image(tmp_path / name, 64)
+            load_picture(tmp_path / name, 64)
 
 
 def test_a_budget_within_a_block_is_obeyed(command, read_results, tmp_path, monkeypatch):
@@ -427,7 +427,7 @@ def test_processes_share_the_episodes_evenly(tmp_path, monkeypatch):
         (["--seed", "-1"], "--seed must be at least 0, not -1"),
         (["--planner", "mppi", "--temperature", "0"], "--temperature must be above 0"),
         (["--checkpoint", "nowhere"], "no checkpoint at nowhere"),
-        (["--goal-image", "nowhere.png"], "no goal image at nowhere.png"),
+        (["--goal-image", "nowhere.png"], "no picture at nowhere.png"),
         (["--goal-image", "x.png", "--protocol", "suite"], "one episode to that picture; leave --protocol out"),
         (["--goal-image", "x.png", "--num-episodes", "20"], "one episode to that picture; leave --num-episodes out"),
         (["--goal-image", "x.png", "--goal-offset", "9"], "--goal-offset is for goals of the same episode"),

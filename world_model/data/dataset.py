@@ -66,6 +66,7 @@ class DatasetInfo:
     action_low: tuple[float, ...] = ()  # of one action; older files and others' do not say
     action_high: tuple[float, ...] = ()
     step_seconds: NonNegative = 0.0  # that one action lasts
+    randomise: tuple[str, ...] = ()  # what of the scene's looks was drawn at random: camera, light, colour
     planning: str = ""  # how the task is planned, as JSON, where it differs from the agent's defaults
     format_version: int = FORMAT_VERSION
 
@@ -184,6 +185,18 @@ class Dataset:
             which = sorted({int(index) % single for index in np.flatnonzero(idle)})
             log.warning("action %s never varies in these data: it is treated as unused", ", ".join(map(str, which)))
         return rows.mean(0), np.where(idle, UNUSED, std + np.float32(1e-6))
+
+    def picture_stats(self, num_pictures: int = 4000) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Returns mean and std (H, W, 3) of training pictures, of so many spread over all."""
+        rows = self.rows_of(self.train_episodes)
+        rows = rows[np.linspace(0, len(rows) - 1, min(num_pictures, len(rows))).astype(int)]
+        count, total, squares = len(rows), 0.0, 0.0
+        for part in np.array_split(rows, -(-count // 500)):
+            pictures = self.pixels[part].astype(np.float64)
+            total, squares = total + pictures.sum(0), squares + np.square(pictures).sum(0)
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        return mean.round().astype(np.uint8), std.round().astype(np.uint8)
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draws rows (B, T) of windows of T frames, uniformly from all windows of the training episodes."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, Fraction, Natural, NonNegative, Positive, Range, Seed
+from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import InMemory
 from jepa_mpc.world_model.model.encoder import EncoderConfig, Size
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -66,6 +67,9 @@ class TrainConfig:
     """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""
     max_context: Count = 3
     """An open-loop rollout starts from 1 to this many real frames, as far as the window allows."""
+    augment: bool = False
+    """Vary the pictures, so that one that is a little different still shows the same scene."""
+    augmentation: AugmentConfig = AugmentConfig()
     regularizer: RegularizerConfig = SIGRegConfig()
     """What keeps the embeddings from collapsing: --regularizer NAME, and the options of that one."""
     reachability_batch_size: Several = 512
@@ -91,6 +95,11 @@ class TrainConfig:
     """Held-out pictures in such a report, and as many to fit its probes on."""
     save_every: Count = 250
     """Steps between states to resume from."""
+
+    @property
+    def varied(self) -> AugmentConfig | None:
+        """Returns how pictures are varied; None if they are not."""
+        return self.augmentation if self.augment else None
 
 
 TRAIN_PRESETS: Registry[dict[str, Any]] = Registry("training preset")

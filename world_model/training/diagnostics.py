@@ -11,6 +11,7 @@ from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
+SURPRISING = 1e-3  # share of held-out predictions that miss by more than is usual
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 
 
@@ -73,3 +74,20 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
         # What never changes, such as a target's place, is nothing to read.
         probe_r2={name: value for name, value in zip(names, r2.tolist(), strict=True) if math.isfinite(value)},
     )
+
+
+@torch.no_grad()
+def usual_error(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5000) -> tuple[float, ...]:
+    """Returns what all but a thousandth of one-step predictions miss by, from 1, 2, … of a window's frames, in held-out
+    episodes; () if none is as long.
+    """
+    steps = data.stride * np.arange(num_frames)
+    starts = np.concatenate([data.rows_of([episode])[: -steps[-1]] for episode in data.held_out_episodes])
+    if not len(starts):
+        return ()
+    rows = starts[np.linspace(0, len(starts) - 1, min(num_windows, len(starts))).astype(int)][:, None] + steps
+    once, where = np.unique(rows, return_inverse=True)
+    z = encode_rows(model, data, once)[where.reshape(rows.shape)].to(model.action_mean.device)
+    actions = torch.from_numpy(data.action[rows[:, :-1]]).to(z.device)
+    errors = model.latent_distance(model.predict(z[:, :-1], actions), z[:, 1:])
+    return tuple(errors.quantile(1 - SURPRISING, dim=0).tolist())

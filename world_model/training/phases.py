@@ -12,6 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.distributed import gather, num_ranks, rank, share, sum_over_ranks
+from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss
@@ -27,18 +28,23 @@ CALIBRATION_BATCH = (
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
-def recalibrate_batchnorm(model: JEPA, data: Dataset, num_batches: int = 50) -> None:
+def recalibrate_batchnorm(
+    model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None, num_batches: int = 50
+) -> None:
     """Replaces the encoder's running statistics with plain averages over training pictures under the final weights.
 
-    Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145).
+    Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145). The pictures are varied if
+    those of training are, so that the weights meet what they were trained with.
     """
     rng, device = np.random.default_rng(0), model.action_mean.device
+    generator = torch.Generator(device).manual_seed(0)
 
     def pictures() -> Iterator[Tensor]:
         for _ in range(num_batches):
             rows = data.sample_rows(CALIBRATION_BATCH, 1, rng)
             rows = np.resize(rows, (-(-len(rows) // num_ranks()) * num_ranks(), 1))
-            yield model.normalise_pixels(data.windows(share(rows))[0].to(device))
+            pixels = data.windows(share(rows))[0].to(device)
+            yield model.normalise_pixels(augment(pixels, augmentation, generator))
 
     update_bn(pictures(), nn.Sequential(model.encoder, model.projector))
     model.eval()
@@ -71,6 +77,7 @@ def joint_phase(
         noise_seed, pixels, actions, num_context = batch
         pixels, actions = pixels.to(device), actions.to(device)
         generator = torch.Generator(device).manual_seed(noise_seed)
+        pixels = augment(pixels, config.varied, generator)
         with autocast:
             latents = regularizer.embed(model, pixels, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
@@ -104,9 +111,9 @@ def joint_phase(
     return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow)
 
 
-def encode_all(model: JEPA, data: Dataset) -> Tensor:
+def encode_all(model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None) -> Tensor:
     """Encodes all pictures (N, D) by the final encoder, on its device; the model is left in evaluation mode."""
-    recalibrate_batchnorm(model, data)
+    recalibrate_batchnorm(model, data, augmentation)
     z = model.action_mean.new_zeros(len(data.action), model.config.embed_dim)
     mine = np.arange(rank(), len(z), num_ranks())
     z[mine] = encode_rows(model, data, mine).to(z.device)

@@ -1,4 +1,4 @@
-"""A picture of the user's own as the goal: what serves, and how the model sees it."""
+"""A picture of the user's own, such as a goal: what serves, and how the model sees it."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ MAX_PIXELS = 64_000_000
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
-def load_goal_image(path: Path, size: int) -> NDArray[np.uint8]:
+def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
     """Returns a user's picture as the model saw its own: (size, size, 3) uint8, the centre square, averaged down.
 
     It is turned as its EXIF data say, and what is transparent becomes white, with a warning. Raises `UserError` on
@@ -26,7 +26,7 @@ def load_goal_image(path: Path, size: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if path.exists() and not path.is_file():
-        raise UserError(f"--goal-image {path} is no file; name a picture")
+        raise UserError(f"{path} is no file; name a picture")
     too_large = f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; scale it down"
     try:
         with warnings.catch_warnings():
@@ -34,14 +34,14 @@ def load_goal_image(path: Path, size: int) -> NDArray[np.uint8]:
             with Image.open(path, formats=FORMATS) as file:
                 if min(file.size) < size:
                     is_small = f"{path} is {file.width}×{file.height}"
-                    raise UserError(f"{is_small}; a goal image needs at least {size}×{size} pixels")
+                    raise UserError(f"{is_small}; at least {size}×{size} pixels are needed")
                 if file.width * file.height > MAX_PIXELS:
                     raise UserError(too_large)
                 if file.mode not in _EIGHT_BIT:
                     raise UserError(f"{path} has more than 8 bits a channel; save it with 8")
                 image = ImageOps.exif_transpose(file)
     except FileNotFoundError as error:
-        raise UserError(f"no goal image at {path}") from error
+        raise UserError(f"no picture at {path}") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is no picture that can be read; use {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

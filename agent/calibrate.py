@@ -1,0 +1,54 @@
+"""Learns another camera from a few of its pictures: `jepa-mpc calibrate --pictures FOLDER --output camera.json`."""
+
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("calibrate")
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jepa_mpc.agent.calibration import Calibration
+from jepa_mpc.agent.picture_file import load_picture
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError
+from jepa_mpc.files import require_new, write_json
+from jepa_mpc.settings import checked, to_json
+from jepa_mpc.world_model.checkpoint import load_picture_stats
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Make a camera's pictures like those of training, from a few of them in which the robot stands here and there."""
+
+    pictures: Path
+    """Folder of pictures, PNG, JPEG, WEBP or BMP: eight or more, of whatever poses; nothing else need be known."""
+    output: Path
+    """JSON file to write; `PlanningAgent.load` and `jepa-mpc plan --calibration` read it."""
+    task: str = "reacher"
+    """Task in the registry."""
+    checkpoint: Path | None = None
+    """Checkpoint folder; the task's bundled one unless given."""
+
+
+def calibrate(config: CalibrateConfig) -> Calibration:
+    """Fits the calibration, and writes it."""
+    config = checked(config)
+    require_new(config.output)
+    usual = load_picture_stats(config.checkpoint or config.task)
+    if not config.pictures.is_dir():
+        raise UserError(f"--pictures {config.pictures} is no folder")
+    paths = sorted(path for path in config.pictures.iterdir() if not path.name.startswith("."))
+    if not paths:
+        raise UserError(f"--pictures {config.pictures} is empty; put some of the camera's pictures there")
+    found = Calibration.fit(np.stack([load_picture(path, len(usual.mean)) for path in paths]), *usual)
+    write_json(config.output, to_json(found))
+    return found
+
+
+def main(args: Sequence[str]) -> None:
+    config = parse(CalibrateConfig, args)
+    print(f"wrote {config.output}: {calibrate(config).describe()}")  # noqa: T201

@@ -1,0 +1,90 @@
+"""How a scene looks, apart from what moves in it: where the camera stands, where light comes from, what colours are.
+
+Looks are put on between MuJoCo's scene and its picture, so model, state and motion stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Look = Literal["camera", "light", "colour"]
+LOOKS: tuple[Look, ...] = get_args(Look)
+# How far each goes where looks are drawn for data: shares of the camera's distance, degrees, and shares of a colour.
+MOST: dict[Look, float] = {"camera": 0.08, "light": 50.0, "colour": 0.8}
+OWN = 0.3  # share of the draws that leave the scene as it is
+CHANGE = 0.25  # chance, at every block, that an episode's looks are drawn anew
+
+
+@dataclass(frozen=True)
+class Looks:
+    """One way that a scene looks.
+
+    Attributes:
+        camera: how far the camera has moved right, up and ahead, in shares of its distance from the scene's middle.
+        light: how far lamps are turned about the middle, as a rotation vector (3,) in radians.
+        colour: how much of every colour is another's, 0 to 1.
+        seed: decides the other colours.
+    """
+
+    camera: tuple[float, ...] = (0.0, 0.0, 0.0)
+    light: tuple[float, ...] = (0.0, 0.0, 0.0)
+    colour: float = 0.0
+    seed: int = 0
+    _palette: dict[int, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, camera: float = 0.0, light: float = 0.0, colour: float = 0.0, share: float = 1.0
+    ) -> Looks:
+        """Draws looks so far from the scene's own, whichever way: the camera by a share of its distance, lamps by
+        degrees, colours by a share of another; `share` scales all.
+        """
+        way, turn = rng.normal(size=3), rng.uniform(0, 2 * math.pi)
+        moved = share * camera * way / np.linalg.norm(way)
+        axis = share * math.radians(light) * np.array([math.cos(turn), math.sin(turn), 0.0])  # level: lamps tilt
+        return cls(tuple(moved.tolist()), tuple(axis.tolist()), share * colour, int(rng.integers(2**31)))
+
+    @classmethod
+    def for_data(cls, rng: np.random.Generator, kinds: Sequence[Look]) -> Looks | None:
+        """Draws looks that differ in these kinds, each by up to its most; at times None, the scene's own."""
+        own = rng.random() < OWN
+        strengths = {kind: float(rng.uniform(0, most)) if kind in kinds else 0.0 for kind, most in MOST.items()}
+        looks = cls.draw(rng, **strengths)
+        return None if own else looks
+
+    def put_on(self, scene: Any, middle: NDArray[np.floating]) -> None:
+        """Changes an `mjvScene` whose middle (3,) is so, before it is drawn."""
+        for eye in scene.camera:
+            ahead, up = np.array(eye.forward), np.array(eye.up)
+            distance = max(float((middle - eye.pos) @ ahead), 1e-3)
+            eye.pos[:] += distance * (np.array([np.cross(ahead, up), up, ahead]).T @ self.camera)
+        if any(self.light):
+            rotation = _rotation(np.array(self.light))
+            for lamp in scene.lights[: scene.nlight]:
+                if not lamp.headlight:
+                    lamp.pos[:] = middle + rotation @ (lamp.pos - middle)
+                    lamp.dir[:] = rotation @ lamp.dir
+        if self.colour:
+            for geom in scene.geoms[: scene.ngeom]:  # those of one material stay alike
+                other = self.other_colour(geom.matid if geom.matid >= 0 else -2 - geom.objid)
+                geom.rgba[:3] += self.colour * (other - geom.rgba[:3])
+
+    def other_colour(self, thing: int) -> NDArray[np.float64]:
+        """Returns the colour (3,), 0 to 1, that a thing of that number is mixed with."""
+        if thing not in self._palette:
+            self._palette[thing] = np.random.default_rng([self.seed, thing % 2**32]).uniform(size=3)
+        return self._palette[thing]
+
+
+def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the matrix (3, 3) of a rotation vector (Rodrigues)."""
+    angle = np.linalg.norm(vector)
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross

@@ -1,0 +1,238 @@
+"""Success when pictures are a little different from training's: `jepa-mpc evaluate --variation all`.
+
+Writes a table and a figure, and a row a variation, strength and place. Rows that are there already are not measured
+again, so an interrupted evaluation goes on where it was.
+"""
+
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("evaluate")
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jepa_mpc import envs, files, places
+from jepa_mpc.agent.agent_config import planning_of
+from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError
+from jepa_mpc.eval import report
+from jepa_mpc.eval.book import Book, TableConfig
+from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
+from jepa_mpc.eval.results import Made
+from jepa_mpc.eval.trial import Camera, Trial
+from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, VariedCamera, Where
+from jepa_mpc.provenance import provenance
+from jepa_mpc.settings import Count, Natural, checked
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_picture_stats, weights_digest
+
+CLEAN = "clean"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class VariationsConfig(TableConfig):
+    """Measure success on far goals where pictures differ from those of training."""
+
+    task: str = "reacher"
+    """Task in the registry."""
+    checkpoint: Path | None = None
+    """Checkpoint folder; the task's bundled one unless given."""
+    variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME@STRENGTH, or NAME for its three strengths, or all; may be given several times."""
+    where: Literal["camera", "both", "drift", "all"] = "camera"
+    """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
+    calibrate: Natural = 0
+    """Pictures of each episode's camera that the agent is calibrated by before it; 0: none."""
+    budget: Count | None = None
+    """Environment steps; the far protocol's unless given."""
+
+
+@dataclass(frozen=True)
+class VariationRow(Made, SuccessSummary):
+    """What the agent came to under a variation."""
+
+    noticed: Rate | None  # episodes in which surprise rose above 1; None where the checkpoint does not know
+    surprised: float | None  # share of all pictures at which it did
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row: a variation at a strength, and where."""
+
+    name: str
+    strength: float
+    where: Where
+
+    @property
+    def row(self) -> str:
+        return f"{self.where}-{places.slug(self.name)}-{self.strength:g}"
+
+    def camera(self, seed: int) -> Camera:
+        return VariedCamera(VARIATIONS[self.name], self.strength, self.where, seed)
+
+
+def asked_for(config: VariationsConfig) -> list[Asked]:
+    """Returns the rows that the options name. Raises `UserError` on what is no variation, or no strength."""
+    wheres: list[Where] = list(WHERES) if config.where == ALL else [config.where]
+    found: list[tuple[str, float]] = []
+    for word in config.variation or (ALL,):
+        name, _, strength = word.partition("@")
+        if word == ALL:
+            found += [(each, value) for each in VARIATIONS for value in VARIATIONS[each].strengths]
+        elif strength:
+            found.append((name, VARIATIONS[name].strength(strength)))
+        else:
+            found += [(name, value) for value in VARIATIONS[name].strengths]
+    return [Asked(name, value, where) for where in wheres for name, value in dict.fromkeys(found)]
+
+
+class _Watched:
+    """An agent, and how surprised it was."""
+
+    def __init__(self, agent: PlanningAgent):
+        self._agent, self.action_block = agent, agent.action_block
+        self._batches: list[list[NDArray[np.float32]]] = []
+
+    def reset(self, goals, seeds):
+        self._agent.reset(goals, seeds)
+        self._batches.append([])
+
+    def act(self, pictures):
+        block = self._agent.act(pictures)
+        self._batches[-1].append(self._agent.surprise)
+        return block
+
+    def surprise(self) -> NDArray[np.float32]:
+        """Returns it (N, K) for all episodes, from their second picture on."""
+        return np.concatenate([np.stack(batch[1:], axis=1) for batch in self._batches])
+
+
+def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
+    """Measures success and surprise of an agent."""
+    made_by, watched = provenance(), _Watched(agent)
+    records, _ = trial.run(watched)
+    surprise = watched.surprise()
+    knows = surprise.size > 0 and bool(np.isfinite(surprise).all())
+    noticed = rate(int((surprise > 1).any(axis=1).sum()), len(records)) if knows else None
+    share = float((surprise > 1).mean()) if knows else None
+    return VariationRow(**vars(summarise(records, trial.budget)), noticed=noticed, surprised=share, **made_by)
+
+
+def write_variation_table(config: VariationsConfig) -> Path:
+    """Measures what is missing, and writes table and figure; returns the table's path."""
+    config, spec = checked(config), envs.get_task(config.task)
+    asked, budget = asked_for(config), config.budget or spec.far_budget
+    folder, way = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
+    name = places.slug(config.task) + "-calibrated" * bool(config.calibrate)
+    book = Book.open(VariationRow, f"variations/{name}", config)
+    rest: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": way}
+    rest |= {"num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
+    model, _ = load_checkpoint(folder, task=config.task)
+    rows: dict[Asked | None, VariationRow] = {}
+    with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
+        trial = Trial.on_pairs(env, spec, "far", config.seed, config.num_episodes, budget)
+        agent = PlanningAgent(model, env.action_space, spec.action_block, way, load_proposer(folder, way))
+        offered = [each for each in asked if VARIATIONS[each.name].offered_by(env)]
+        if not offered:
+            raise UserError(f"the simulator of {config.task} shows no {' or '.join({each.name for each in asked})}")
+        if config.calibrate:
+            rest["calibrate"], usual = config.calibrate, load_picture_stats(folder)
+        rows[None] = book.once(CLEAN, rest, lambda: measure(trial, agent))
+        for each in tqdm(offered, desc="variations"):
+            camera = each.camera(config.seed)
+            if config.calibrate:
+                camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
+            seen = replace(trial, camera=camera)
+            what = {**rest, "variation": each.name, "strength": each.strength, "where": each.where}
+            rows[each] = book.once(each.row, what, lambda seen=seen: measure(seen, agent))
+    path = book.folder / "variations.md"
+    files.write_whole(path, table(rows, config))
+    draw(rows, config.task, book.folder / "variations.png")
+    return path
+
+
+def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> str:
+    """Returns the tables as Markdown, one for each place, with the command that makes them."""
+    clean = rows[None]
+    parts: list[str | list[dict[str, str]]] = [
+        f"Made by `{_command(config)}` on {clean.num_episodes} far pairs of seed {config.seed}; intervals are Wilson's "
+        "at 95 %. Noticed: episodes in which the agent's surprise rose above 1, which it does at one in a thousand of "
+        "training's own predictions.",
+        f"As in training: {clean.first_hit.percent()} % touched, {clean.held.percent()} % held, "
+        f"{_noticed(clean)} % noticed ([JSON]({CLEAN}.json)).",
+    ]
+    for where, words in WHERES.items():
+        if lines := [_line(each, row) for each, row in rows.items() if each is not None and each.where == where]:
+            parts += [f"**{where}**: {words}.", lines]
+    return report.page(*parts)
+
+
+def _command(config: VariationsConfig) -> str:
+    words = "".join(f" --variation {word}" for word in config.variation or (ALL,))
+    calibrated = f" --calibrate {config.calibrate}" if config.calibrate else ""
+    return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{calibrated}"
+
+
+def _line(asked: Asked, row: VariationRow) -> dict[str, str]:
+    return {
+        "pictures": VARIATIONS[asked.name].what.format(f"{asked.strength:g}"),
+        "touched, % [95 %]": row.first_hit.percent(),
+        "held, % [95 %]": row.held.percent(),
+        "noticed, %": _noticed(row),
+        "run": f"[JSON]({asked.row}.json)",
+    }
+
+
+def _noticed(row: VariationRow) -> str:
+    return "–" if row.noticed is None else f"{100 * row.noticed.rate:.1f}"
+
+
+def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
+    """Draws a panel a variation: success over strength, from none on, a line for each place."""
+    from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
+
+    shown = [name for name in VARIATIONS if any(each is not None and each.name == name for each in rows)]
+    wide = min(5, len(shown))
+    tall = -(-len(shown) // wide)
+    figure = new_figure(1.5 + 2.1 * wide, 0.9 + 1.9 * tall)
+    panels = figure.subplots(tall, wide, sharey=True, squeeze=False).ravel()
+    for axes, name in zip(panels, shown, strict=False):
+        variation = VARIATIONS[name]
+        for number, where in enumerate(WHERES):
+            points = {
+                each.strength: row for each, row in rows.items() if each and (each.name, each.where) == (name, where)
+            }
+            if not points:
+                continue
+            points = {variation.nothing: rows[None], **points}  # type: ignore[dict-item]
+            order = sorted(points, key=lambda strength: abs(strength - variation.nothing))
+            rates = [points[strength].first_hit for strength in order]
+            style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}
+            axes.plot(range(len(order)), [100 * each.rate for each in rates], label=where, markersize=4, **style)
+            low, high = zip(*((100 * each.low, 100 * each.high) for each in rates), strict=True)
+            axes.fill_between(range(len(order)), low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+            axes.set_xticks(range(len(order)), [f"{strength:g}" for strength in order])
+        axes.set_title(variation.what.format("…"), fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="y", color=GREY, alpha=0.2)
+        axes.set_ylim(-3, 103)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    figure.supylabel(f"{task}: far goals touched, %", fontsize=9)
+    handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), fontsize=8)
+    save(figure, path)
+
+
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {write_variation_table(parse(VariationsConfig, args))}")  # noqa: T201
