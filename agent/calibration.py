@@ -67,8 +67,8 @@ class Calibration(Valid):
         source, target, weight = (_channels(each) for each in (np.mean(pictures, axis=0), mean, std))
         weight = _QUIET / (_QUIET + weight)
         found = _parameters(cls())
-        for sigma, free in _STAGES:
-            here, there, free = _blurred(source, sigma), _blurred(target, sigma), list(free)
+        for sigma, fitted in _STAGES:
+            here, there, free = _blurred(source, sigma), _blurred(target, sigma), list(fitted)
 
             def misfit(numbers: NDArray[np.float64], here=here, there=there, free=free) -> NDArray[np.float64]:
                 tried = found.clone()
@@ -82,7 +82,7 @@ class Calibration(Valid):
             best = least_squares(misfit, start, loss="soft_l1", f_scale=_QUIET, x_scale=scale)
             found[free] = torch.from_numpy(best.x)
         colours, place = found[:6].tolist(), found[6:].tolist()
-        return cls(tuple(colours[:3]), tuple(255 * each for each in colours[3:]), tuple(place))  # type: ignore[arg-type]
+        return cls(tuple(colours[:3]), tuple(255 * each for each in colours[3:]), tuple(place))
 
 
 _SCALE = np.array([0.1] * 6 + [0.02] * 6)  # of what is fitted, so that steps are alike

@@ -33,7 +33,7 @@ from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, requir
 from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
-from jepa_mpc.envs.looks import CHANGE, Look, Looks
+from jepa_mpc.envs.looks import CHANGE, OWN_EPISODES, Look, Looks
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import give_up, read_arrays, refuse_foreign, require_new, write_arrays
 from jepa_mpc.provenance import simulator_version
@@ -77,8 +77,8 @@ class CollectConfig:
     compression: Compression = "none"
     """Of the pictures, each by itself; compressed ones are slower to read."""
     randomise: Annotated[tuple[Look, ...], _WORDS] = ()
-    """Draw the scene from other cameras, under other light or in other colours (camera, light, colour), anew every few
-    blocks: a model can then not tell them from motion unless it looks through them."""
+    """Draw half of the episodes from other cameras, under other light or in other colours (camera, light, colour), anew
+    every few blocks: a model that does not look through them cannot predict."""
     num_processes: Count = field(default_factory=granted_cores)
     """Simulators that run side by side, under each process that torchrun starts."""
 
@@ -106,7 +106,8 @@ def run_episode(
                 actions.append(run_block(env, row))
                 seen.append(_look(env))
     pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
-    return Episode(pixels, np.stack(actions) if actions else np.zeros((0, 0), np.float32), qpos, qvel)
+    action = np.stack(actions) if actions else np.zeros((0, 0), np.float32)
+    return Episode(pixels, action, qpos, qvel, new_looks is not None)
 
 
 def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
@@ -121,10 +122,10 @@ _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
 
 
 def _random_looks(kinds: Sequence[Look], rng: np.random.Generator) -> Callable[[], Looks | None] | None:
-    """Returns what `run_episode` asks: the looks of now, which change every few blocks; None if nothing is random."""
-    if not kinds:
+    """Returns what `run_episode` asks: the looks of now, which change every few blocks; None in an episode as it is."""
+    if not kinds or rng.random() < OWN_EPISODES:
         return None
-    now = Looks.for_data(rng, kinds)
+    now: Looks | None = None  # until the first change
 
     def look() -> Looks | None:
         nonlocal now
@@ -166,7 +167,8 @@ def _read_chunk(path: Path, indices: range) -> list[Episode] | None:
     """Returns the chunk's episodes, or None if it is missing or not as it was written."""
     if (stored := read_arrays(path)) is None:
         return None
-    return [Episode(*(stored[f"{index}/{field.name}"] for field in fields(Episode))) for index in indices]
+    episodes = [{field.name: stored[f"{index}/{field.name}"] for field in fields(Episode)} for index in indices]
+    return [Episode(**{**each, "varied": bool(each["varied"])}) for each in episodes]
 
 
 def _episodes(chunks: Mapping[Path, range]) -> Iterator[Episode]:

@@ -17,8 +17,8 @@ Look = Literal["camera", "light", "colour"]
 LOOKS: tuple[Look, ...] = get_args(Look)
 # How far each goes where looks are drawn for data: shares of the camera's distance, degrees, and shares of a colour.
 MOST: dict[Look, float] = {"camera": 0.08, "light": 50.0, "colour": 0.8}
-OWN = 0.3  # share of the draws that leave the scene as it is
-CHANGE = 0.25  # chance, at every block, that an episode's looks are drawn anew
+OWN_EPISODES = 0.5  # share of the episodes that are drawn as they are
+CHANGE = 0.3  # chance, at every block, that the looks of the others are drawn anew
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,9 @@ class Looks:
         return cls(tuple(moved.tolist()), tuple(axis.tolist()), share * colour, int(rng.integers(2**31)))
 
     @classmethod
-    def for_data(cls, rng: np.random.Generator, kinds: Sequence[Look]) -> Looks | None:
-        """Draws looks that differ in these kinds, each by up to its most; at times None, the scene's own."""
-        own = rng.random() < OWN
-        strengths = {kind: float(rng.uniform(0, most)) if kind in kinds else 0.0 for kind, most in MOST.items()}
-        looks = cls.draw(rng, **strengths)
-        return None if own else looks
+    def for_data(cls, rng: np.random.Generator, kinds: Sequence[Look]) -> Looks:
+        """Draws looks that differ in these kinds, each by up to its most."""
+        return cls.draw(rng, **{kind: float(rng.uniform(0, MOST[kind])) for kind in kinds})
 
     def put_on(self, scene: Any, middle: NDArray[np.floating]) -> None:
         """Changes an `mjvScene` whose middle (3,) is so, before it is drawn."""

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,7 +84,7 @@ class Asked:
 
 def asked_for(config: VariationsConfig) -> list[Asked]:
     """Returns the rows that the options name. Raises `UserError` on what is no variation, or no strength."""
-    wheres: list[Where] = list(WHERES) if config.where == ALL else [config.where]
+    wheres: list[Where] = [where for where in WHERES if config.where in (where, ALL)]
     found: list[tuple[str, float]] = []
     for word in config.variation or (ALL,):
         name, _, strength = word.partition("@")
@@ -147,14 +148,14 @@ def write_variation_table(config: VariationsConfig) -> Path:
             raise UserError(f"the simulator of {config.task} shows no {' or '.join({each.name for each in asked})}")
         if config.calibrate:
             rest["calibrate"], usual = config.calibrate, load_picture_stats(folder)
-        rows[None] = book.once(CLEAN, rest, lambda: measure(trial, agent))
+        rows[None] = book.once(CLEAN, rest, partial(measure, trial, agent))
         for each in tqdm(offered, desc="variations"):
             camera = each.camera(config.seed)
             if config.calibrate:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
             seen = replace(trial, camera=camera)
             what = {**rest, "variation": each.name, "strength": each.strength, "where": each.where}
-            rows[each] = book.once(each.row, what, lambda seen=seen: measure(seen, agent))
+            rows[each] = book.once(each.row, what, partial(measure, seen, agent))
     path = book.folder / "variations.md"
     files.write_whole(path, table(rows, config))
     draw(rows, config.task, book.folder / "variations.png")
@@ -214,7 +215,7 @@ def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
             }
             if not points:
                 continue
-            points = {variation.nothing: rows[None], **points}  # type: ignore[dict-item]
+            points = {variation.nothing: rows[None], **points}
             order = sorted(points, key=lambda strength: abs(strength - variation.nothing))
             rates = [points[strength].first_hit for strength in order]
             style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}

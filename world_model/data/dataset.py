@@ -9,6 +9,7 @@ One row per action block (columns as le-wm and stable-worldmodel name them); epi
     qpos, qvel   (N, Q), (N, V) float64
     ep_idx, step_idx  (N,) int64       episode, and environment step within it
     ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
+    ep_varied    (E,) int64            1 if the scene's looks were drawn at random; only where some were
 
 State columns serve reports (linear probes), never learning. The attributes say where the data came from. Files of
 le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
@@ -45,6 +46,7 @@ FORMAT_VERSION = 1
 FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 _STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 _BOUNDS = ("action_low", "action_high")
+_COLUMNS = ("action", "qpos", "ep_len", "ep_varied")
 _LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
@@ -79,6 +81,7 @@ class Episode:
     action: NDArray[np.float32]
     qpos: NDArray[np.float64]
     qvel: NDArray[np.float64]
+    varied: bool = False  # the scene's looks were drawn at random
 
 
 def write_dataset(
@@ -89,6 +92,7 @@ def write_dataset(
 
     with whole(path) as scratch, h5py.File(scratch, "w") as file:
         lengths: list[int] = []
+        varied: list[int] = []
         for index, episode in enumerate(episodes):
             rows = len(episode.pixels)
             last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
@@ -111,6 +115,9 @@ def write_dataset(
                 stored.resize(len(stored) + rows, axis=0)
                 stored[-rows:] = values
             lengths.append(rows)
+            varied.append(int(episode.varied))
+        if any(varied):
+            file["ep_varied"] = np.array(varied, np.int64)
         file["ep_len"] = np.array(lengths, np.int64)
         file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
         file.attrs.update(vars(info))
@@ -147,12 +154,13 @@ class Dataset:
         self.info = _same_info([info for _, info in parts], paths)
         if len(widths := {part["action"].shape[1] for part, _ in parts}) > 1:
             raise DatasetError(f"{', '.join(map(str, paths))} have actions of {' and '.join(map(str, widths))} numbers")
-        columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in ("action", "qpos", "ep_len")}
+        columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in _COLUMNS}
         self.stride = frameskip or (1 if self.info.action_block else FRAMESKIP)
         self.info = replace(self.info, action_block=self.stride * (self.info.action_block or 1))
         self.action: NDArray[np.float32] = _blocks(columns["action"], columns["ep_len"], self.stride)
         self.qpos: NDArray[np.float64] = columns["qpos"]
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
+        self.ep_varied: NDArray[np.int64] = columns["ep_varied"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
         frames = Frames([Path(each) for each in paths])
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -187,15 +195,15 @@ class Dataset:
         return rows.mean(0), np.where(idle, UNUSED, std + np.float32(1e-6))
 
     def picture_stats(self, num_pictures: int = 4000) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns mean and std (H, W, 3) of training pictures, of so many spread over all."""
-        rows = self.rows_of(self.train_episodes)
+        """Returns mean and std (H, W, 3) of training pictures, of so many spread over all, in the scene's own looks."""
+        rows = self.rows_of(self.in_own_looks(self.train_episodes))
         rows = rows[np.linspace(0, len(rows) - 1, min(num_pictures, len(rows))).astype(int)]
-        count, total, squares = len(rows), 0.0, 0.0
-        for part in np.array_split(rows, -(-count // 500)):
+        total = np.zeros((2, *self.pixels.shape[1:]))
+        for part in np.array_split(rows, -(-len(rows) // 500)):
             pictures = self.pixels[part].astype(np.float64)
-            total, squares = total + pictures.sum(0), squares + np.square(pictures).sum(0)
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+            total += pictures.sum(0), np.square(pictures).sum(0)
+        mean, square = total / len(rows)
+        std = np.sqrt(np.maximum(square - mean**2, 0))
         return mean.round().astype(np.uint8), std.round().astype(np.uint8)
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -224,6 +232,11 @@ class Dataset:
         """Counts for each row (B,) the whole blocks that follow in its episode."""
         last = (self.ep_offset + self.ep_len - 1)[np.searchsorted(self.ep_offset, rows, side="right") - 1]
         return (last - rows) // self.stride
+
+    def in_own_looks(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns those of the episodes whose looks were not drawn at random; all if all were."""
+        own = episodes[self.ep_varied[episodes] == 0]
+        return own if len(own) else episodes
 
     def rows_of(self, episodes: Iterable[int]) -> NDArray[np.int64]:
         """Returns the rows (N,) of whole episodes."""
@@ -324,4 +337,7 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
                 f"in row {row} (episode {np.searchsorted(ends, row, 'right')}) entry {number} is {values[row, number]}"
             )
             raise DatasetError(f"{path}: column {name!r} must be numbers; {where}; write it again without that")
-    return {"action": action, "qpos": qpos, "ep_len": ep_len}
+    varied = np.zeros(len(ep_len), np.int64)
+    if file.id.links.exists(b"ep_varied"):
+        varied = column(file, "ep_varied", "E", "integer", {"E": len(ep_len)})[:].astype(np.int64)
+    return {"action": action, "qpos": qpos, "ep_len": ep_len, "ep_varied": varied}

@@ -81,8 +81,9 @@ def usual_error(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 
     """Returns what all but a thousandth of one-step predictions miss by, from 1, 2, … of a window's frames, in held-out
     episodes; () if none is as long.
     """
+    episodes = data.in_own_looks(data.held_out_episodes)
     steps = data.stride * np.arange(num_frames)
-    starts = np.concatenate([data.rows_of([episode])[: -steps[-1]] for episode in data.held_out_episodes])
+    starts = np.concatenate([data.rows_of([episode])[: -steps[-1]] for episode in episodes.tolist()])
     if not len(starts):
         return ()
     rows = starts[np.linspace(0, len(starts) - 1, min(num_windows, len(starts))).astype(int)][:, None] + steps
