@@ -167,8 +167,10 @@ def _read_chunk(path: Path, indices: range) -> list[Episode] | None:
     """Returns the chunk's episodes, or None if it is missing or not as it was written."""
     if (stored := read_arrays(path)) is None:
         return None
-    episodes = [{field.name: stored[f"{index}/{field.name}"] for field in fields(Episode)} for index in indices]
-    return [Episode(**{**each, "varied": bool(each["varied"])}) for each in episodes]
+    columns: list[dict[str, Any]] = [
+        {each.name: stored[f"{i}/{each.name}"] for each in fields(Episode)} for i in indices
+    ]
+    return [Episode(**each) for each in columns]
 
 
 def _episodes(chunks: Mapping[Path, range]) -> Iterator[Episode]:
