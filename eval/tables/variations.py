@@ -51,8 +51,8 @@ class VariationsConfig(TableConfig):
     """Checkpoint folder; the task's bundled one unless given."""
     variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME@STRENGTH, or NAME for its three strengths, or all; may be given several times."""
-    protocol: str = "far"
-    """What counts: standard, far, hold or strict, as of `jepa-mpc plan`."""
+    protocol: Literal["standard", "far", "hold", "strict"] = "far"
+    """What counts, as of `jepa-mpc plan`."""
     where: Literal["camera", "both", "drift", "all"] = "camera"
     """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
     calibrate: Natural = 0
@@ -135,11 +135,9 @@ def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
 def write_variation_table(config: VariationsConfig) -> Path:
     """Measures what is missing, and writes table and figure; returns the table's path."""
     config, spec = checked(config), envs.get_task(config.task)
-    if config.protocol not in PROTOCOLS:
-        raise UserError(f"--protocol must be {', '.join(PROTOCOLS)}, not {config.protocol!r}")
     asked, budget = asked_for(config), config.budget or PROTOCOLS[config.protocol].budget(spec)
     folder, way = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
-    name = places.slug(config.task) + "-calibrated" * bool(config.calibrate)
+    name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
     book = Book.open(VariationRow, f"variations/{name}", config)
     rest: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": way}
     rest |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
