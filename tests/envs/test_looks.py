@@ -78,7 +78,8 @@ def test_looks_change_pictures_and_nothing_else(env, kind):
         env.reset(seed=1)
         env.set_looks(looks)
         pictures, states = [env.render()], [env.get_state()]
-        scene = {name: np.copy(getattr(env.model, name)) for name in dir(env.model) if name[:4] in ("cam_", "mat_")}
+        named = [name for name in dir(env.model) if name.startswith(("cam_", "light_", "geom_", "mat_"))]
+        scene = {name: np.copy(getattr(env.model, name)) for name in named}
         for action in actions:
             env.advance(action)
             pictures.append(env.render())
