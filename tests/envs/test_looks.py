@@ -124,14 +124,19 @@ def test_what_cannot_change_says_so_and_stays_as_it_is():
     np.testing.assert_array_equal(env.render(), picture)
 
 
+def beside(*way):
+    """What lies so far from the middle."""
+    return MIDDLE + np.array(way, float)
+
+
 def stand_in(geoms=()):
     """A scene of two eyes, a headlight and a lamp, as MuJoCo has them."""
     eyes = [
-        SimpleNamespace(pos=MIDDLE + [x, 0.0, 4.0], forward=np.array([0, 0, -1.0]), up=np.array([0, 1.0, 0]))
+        SimpleNamespace(pos=beside(x, 0.0, 4.0), forward=np.array([0, 0, -1.0]), up=np.array([0, 1.0, 0]))
         for x in (-0.1, 0.1)
     ]
     lamps = [
-        SimpleNamespace(headlight=headlight, pos=MIDDLE + [0.0, 0, 2], dir=np.array([0, 0, -1.0]))
+        SimpleNamespace(headlight=headlight, pos=beside(0.0, 0, 2), dir=np.array([0, 0, -1.0]))
         for headlight in (1, 0, 0)  # the last is none of the scene's
     ]
     return SimpleNamespace(camera=eyes, lights=lamps, nlight=2, geoms=list(geoms), ngeom=len(geoms))
@@ -145,18 +150,18 @@ def test_eyes_move_together_by_shares_of_their_distance():
     scene = stand_in()
     Looks(camera=(0.25, -0.5, 0.125)).put_on(scene, MIDDLE)
     for eye, x in zip(scene.camera, (-0.1, 0.1), strict=True):
-        np.testing.assert_allclose(eye.pos, MIDDLE + [x + 1.0, -2.0, 3.5])  # ahead is down
-    np.testing.assert_array_equal(scene.lights[1].pos, MIDDLE + [0, 0, 2])
+        np.testing.assert_allclose(eye.pos, beside(x + 1.0, -2.0, 3.5))  # ahead is down
+    np.testing.assert_array_equal(scene.lights[1].pos, beside(0, 0, 2))
 
 
 def test_lamps_turn_about_the_middle_by_hand():
     scene = stand_in()
     Looks(light=(math.pi / 2, 0, 0)).put_on(scene, MIDDLE)
-    np.testing.assert_allclose(scene.lights[1].pos, MIDDLE + [0, -2, 0], atol=1e-12)
+    np.testing.assert_allclose(scene.lights[1].pos, beside(0, -2, 0), atol=1e-12)
     np.testing.assert_allclose(scene.lights[1].dir, [0, 1, 0], atol=1e-12)
     for untouched in (scene.lights[0], scene.lights[2]):
-        np.testing.assert_array_equal(untouched.pos, MIDDLE + [0, 0, 2])
-    np.testing.assert_array_equal(scene.camera[0].pos, MIDDLE + [-0.1, 0, 4])
+        np.testing.assert_array_equal(untouched.pos, beside(0, 0, 2))
+    np.testing.assert_array_equal(scene.camera[0].pos, beside(-0.1, 0, 4))
 
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3).filter(lambda v: np.linalg.norm(v) > 1e-6))

@@ -1,4 +1,4 @@
-"""Pictures varied for training: every way by hand or by SciPy's, how often each is drawn, and which frames share one."""
+"""Pictures varied for training: every way by hand or by SciPy's, how often each is drawn, which frames share one."""
 
 import math
 from dataclasses import replace
