@@ -175,9 +175,9 @@ class PlanningAgent:
             raise UserError("an agent is surprised by pictures: call act(pictures) before asking for surprise")
         if not self._before:
             return np.full(self._num_episodes, np.nan, np.float32)
-        done = self._past_actions[-len(self._before) - 1 : -1]
-        before, done_there = (torch.stack(each, dim=1) for each in (self._before, done))
-        return self.model.surprise(before, done_there, self._z_history[-1]).cpu().numpy()
+        pairs = self._before, self._past_actions[-len(self._before) - 1 : -1]
+        before, done = (torch.stack(each, dim=1) for each in pairs)
+        return self.model.surprise(before, done, self._z_history[-1]).cpu().numpy()
 
     def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
         """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,
