@@ -28,7 +28,8 @@ from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
 
-STEPS = (*REGULARIZERS, "varied")  # the last with pictures that are, and SIGReg
+# The remedies whose steps are compared, by their own names, and one more step on varied pictures.
+STEPS = {**{name: REGULARIZERS[name] for name in REGULARIZERS}, "varied": SIGRegConfig}
 ALL_PHASES = ("sigreg", "varied")
 
 
@@ -50,12 +51,8 @@ def torchrun(*command, num_processes=2):
 def one_step_each(dataset_path, folder):
     """Losses and gradients of one step of every phase and remedy, in this process's group."""
     data, done = Dataset(dataset_path), {}
-    for name in STEPS:
-        settings = {
-            **TRAIN_PRESETS["debug"],
-            "regularizer": (REGULARIZERS[name] if name in REGULARIZERS else SIGRegConfig)(),
-        }
-        settings["augment"] = name == "varied"
+    for name, remedy_config in STEPS.items():
+        settings = {**TRAIN_PRESETS["debug"], "regularizer": remedy_config(), "augment": name == "varied"}
         settings["predictor"] = dataclasses.replace(settings["predictor"], projector_hidden=8)  # with a BatchNorm
         config = TrainConfig(output=folder, task="square", precision="float32", **settings)
         model, remedy = build(config, data, torch.device("cpu"))
