@@ -154,8 +154,8 @@ def _collect_chunk(
         rng = episode_rng("collect", seed, index)
         policy = make_policy(env, spec.action_block, rng)
         new_looks = _random_looks(kinds, episode_rng("looks", seed, index))
+        env.set_looks(None)  # whatever came before, and however it ended
         episode = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step, new_looks)
-        env.set_looks(None)
         columns |= {f"{index}/{name}": value for name, value in vars(episode).items()}
         columns[f"{index}/action"] = episode.action.reshape(-1, width)  # of an episode without any, too
         lengths.append(len(episode.pixels))

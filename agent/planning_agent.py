@@ -166,6 +166,7 @@ class PlanningAgent:
         return as_actions(block.cpu().numpy().copy(), self.action_block)
 
     @property
+    @torch.inference_mode()
     def surprise(self) -> NDArray[np.float32]:
         """Returns how unforeseen the last pictures were (B,), given those before and what was done: 1 is what one in a
         thousand is within training's own episodes. NaN at the first picture, and where the checkpoint does not know.
@@ -174,11 +175,9 @@ class PlanningAgent:
             raise UserError("an agent is surprised by pictures: call act(pictures) before asking for surprise")
         if not self._before:
             return np.full(self._num_episodes, np.nan, np.float32)
-        with torch.inference_mode(not self._planner.needs_gradient):
-            before, done = (
-                torch.stack(each, dim=1) for each in (self._before, self._past_actions[-len(self._before) - 1 : -1])
-            )
-            return self.model.surprise(before, done, self._z_history[-1]).cpu().numpy()
+        pairs = self._before, self._past_actions[-len(self._before) - 1 : -1]
+        before, done = (torch.stack(each, dim=1) for each in pairs)
+        return self.model.surprise(before, done, self._z_history[-1]).cpu().numpy()
 
     def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
         """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,

@@ -25,7 +25,7 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.registry import same
-from jepa_mpc.settings import Count, NonNegative, Positive, read, to_json
+from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
 
@@ -74,7 +74,7 @@ class CheckpointInfo:
     metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
     interface: Interface | None = None  # where the data say so
     planning: dict[str, Any] = field(default_factory=dict)  # how the agent plans, where it differs from its defaults
-    usual_error: tuple[Positive, ...] = ()  # `JEPA.usual_error`; older checkpoints do not say
+    usual_error: tuple[NonNegative, ...] = ()  # `JEPA.usual_error`; older checkpoints do not say
     collapsed: str = ""  # one line if the embeddings had collapsed when the joint training ended
     format_version: int = FORMAT_VERSION
 

@@ -318,6 +318,114 @@ def test_latent_distance():
     np.testing.assert_allclose(agent.latent_distance(pictures, goals), [5, 0], atol=1e-5)
 
 
+def surprised(usual_error=(0.5, 1.0, 4.0), planner=SEARCH, gradients=False, **config):
+    """An agent in the world of points, whose predictor is a random one, and its model."""
+    torch.manual_seed(0)
+    model = PointModel().eval().requires_grad_(gradients)
+    for parameter in model.predictor.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.usual_error = usual_error
+    settings = AgentConfig(**{"objective": "latent", "effort_weight": 0.0, "planner": planner, **config})
+    return PlanningAgent(model, SPACE, BLOCK, settings), model
+
+
+@pytest.mark.parametrize("history_len", [1, 2, 3])
+def test_surprise_pairs_the_last_frames_with_the_blocks_done_there(history_len):
+    """Two episodes of seven blocks, at every one of which it is what the predictor says of all that was remembered."""
+    agent, model = surprised(history_len=history_len, receding_horizon=2)
+    agent.reset(np.stack([picture_of((9, 4)), picture_of((3, 3))]), seeds=[0, 1])
+    rng, seen, done = np.random.default_rng(0), [], []
+    for step in range(7):
+        pictures = np.stack([picture_of(point) for point in rng.integers(0, 20, (2, 2))])
+        block = agent.act(pictures)
+        if step == 0:
+            assert np.isnan(agent.surprise).all()
+        else:
+            last = min(history_len, step)
+            z, actions = torch.stack(seen[-last:], dim=1), torch.stack(done[-last:], dim=1)
+            with torch.no_grad():
+                miss = (model.predict(z, actions)[:, -1] - model.encode(torch.from_numpy(pictures))).norm(dim=1)
+            np.testing.assert_allclose(agent.surprise, miss / (0.5, 1.0, 4.0)[last - 1], rtol=1e-4)
+        assert agent.surprise.shape == (2,)
+        assert agent.surprise.dtype == np.float32
+        seen.append(model.encode(torch.from_numpy(pictures)))
+        done.append(torch.from_numpy(block.reshape(2, -1).copy()))
+
+
+def test_to_ask_for_surprise_changes_nothing():
+    runs = []
+    for asks in (False, True):
+        agent, _ = surprised(history_len=2)
+        agent.reset(picture_of((9, 4))[None], seeds=[0])
+        blocks = []
+        for step in range(4):
+            blocks.append(agent.act(picture_of((step, 2 * step))[None]))
+            if asks:
+                _ = agent.surprise
+        runs.append(blocks)
+    np.testing.assert_array_equal(*runs)
+
+
+def test_surprise_of_a_world_that_does_as_foreseen_is_nothing():
+    """The model says that nothing moves; then something does."""
+    agent, model = agent_with()
+    torch.nn.init.zeros_(model.predictor.output.weight)
+    torch.nn.init.zeros_(model.predictor.output.bias)
+    model.usual_error = (2.0,)
+    agent.reset(picture_of((9, 4))[None], seeds=[0])
+    for point, expected in (((3, 4), np.nan), ((3, 4), 0), ((3, 4), 0), ((6, 8), 2.5), ((6, 9), 0.5)):
+        agent.act(picture_of(point)[None])
+        np.testing.assert_allclose(agent.surprise, [expected], atol=1e-6)
+
+
+def test_nobody_is_surprised_before_there_was_a_picture_nor_by_an_episodes_first():
+    agent, _ = surprised()
+    with pytest.raises(UserError, match=r"call act\(pictures\) before asking for surprise"):
+        _ = agent.surprise
+    for _ in range(2):
+        agent.reset(picture_of((9, 4))[None], seeds=[0])
+        with pytest.raises(UserError, match=r"call act\(pictures\) before asking for surprise"):
+            _ = agent.surprise
+        agent.act(picture_of((1, 1))[None])
+        assert np.isnan(agent.surprise).all()
+        agent.act(picture_of((1, 1))[None])
+        assert agent.surprise[0] > 0
+
+
+def test_a_checkpoint_that_does_not_know_what_is_usual_says_so_by_nan():
+    agent, _ = surprised(usual_error=())
+    agent.reset(picture_of((9, 4))[None], seeds=[0])
+    for _ in range(3):
+        agent.act(picture_of((1, 1))[None])
+        assert np.isnan(agent.surprise).all()
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_every_planner_leaves_surprise_to_be_asked_for(planner):
+    """Of a model whose weights could be trained, too."""
+    found = []
+    for gradients in (False, True):
+        search = AgentConfig(planner=SEARCH).searched_by(PLANNERS[planner]).planner
+        agent, _ = surprised(planner=search, gradients=gradients)
+        agent.reset(picture_of((9, 4))[None], seeds=[0])
+        for point in ((1, 1), (2, 5)):
+            agent.act(picture_of(point)[None])
+        found.append(agent.surprise)
+    np.testing.assert_allclose(*found, rtol=1e-3)
+
+
+def test_a_rounded_predictor_is_surprised_by_nearly_as_much():
+    found = []
+    for precision in ("float32", "bfloat16"):
+        search = ICEMConfig(num_samples=2, num_elites=1, num_iterations=1, init_std=1e-3, warm_std=1e-3)
+        agent, _ = surprised(planner=search, precision=precision)  # which hardly acts, so that both do the same
+        agent.reset(picture_of((9, 4))[None], seeds=[0])
+        for point in ((1, 1), (2, 15)):
+            agent.act(picture_of(point)[None])
+        found.append(agent.surprise)
+    np.testing.assert_allclose(*found, rtol=0.05)
+
+
 @pytest.mark.parametrize("kind", ["inverse", "gcbc"])
 def test_a_warm_start_is_the_checkpoints_file_of_its_name(kind):
     with pytest.raises(UserError, match=rf"reacher/{kind}\.safetensors"):

@@ -1,6 +1,8 @@
 import functools
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +14,10 @@ from conftest import ROOT
 
 from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
-from jepa_mpc.agent.collect import CollectConfig, collect, run_episode
+from jepa_mpc.agent.collect import CollectConfig, collect, main, run_episode
 from jepa_mpc.agent.data_policies import DATA_POLICIES, find_policy
 from jepa_mpc.envs import PixelEnv
+from jepa_mpc.envs.looks import LOOKS, Looks
 from jepa_mpc.envs.registry import TASKS
 from jepa_mpc.errors import UserError
 from jepa_mpc.provenance import simulator_version
@@ -344,7 +347,7 @@ STRANGER = """
 from dataclasses import replace
 import numpy as np
 from jepa_mpc import envs
-from jepa_mpc.agent.collect import CollectConfig, collect, run_episode
+from jepa_mpc.agent.collect import CollectConfig, collect, main, run_episode
 from jepa_mpc.agent.data_policies import DATA_POLICIES, find_policy
 
 def still(env, block, rng):
@@ -382,7 +385,143 @@ def test_what_workers_cannot_be_given_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_nothing(tmp_path):
-    one, two = (contents(collect(config(tmp_path / f"{n}.h5", num_processes=n))) for n in (1, 2))
+@pytest.mark.parametrize("randomise", [(), LOOKS], ids=["own", "varied"])
+def test_the_number_of_processes_changes_nothing(tmp_path, randomise):
+    one, two = (contents(collect(config(tmp_path / f"{n}.h5", num_processes=n, randomise=randomise))) for n in (1, 2))
     for ours, theirs in zip(one, two, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+# Looks drawn at random.
+
+
+@pytest.fixture(scope="module")
+def own_and_varied(tmp_path_factory):
+    """The same 12 episodes in the scene's own looks, and half of them in others."""
+    folder, patch = tmp_path_factory.mktemp("looks"), pytest.MonkeyPatch()
+    patch.setattr(collect_module, "run_parallel", lambda function, calls, _: (function(*call) for call in calls))
+    options = {"num_episodes": 12, "seed": 4}
+    paths = [
+        collect(config(folder / "own.h5", **options)),
+        collect(config(folder / "varied.h5", randomise=LOOKS, **options)),
+    ]
+    patch.undo()
+    return [Dataset(path, task="reacher") for path in paths]
+
+
+def looks_by_hand(seed, index, num_blocks, kinds=LOOKS):
+    """The looks of an episode's pictures, one after another, or None if it is in the scene's own."""
+    rng = episode_rng("looks", seed, index)
+    if rng.random() < 0.5:
+        return None
+    looks = [None]  # of the first, which reset draws
+    for _ in range(num_blocks):
+        looks.append(Looks.for_data(rng, kinds) if rng.random() < 0.3 else looks[-1])
+    return looks
+
+
+def test_looks_change_pictures_and_no_motion(own_and_varied):
+    own, varied = own_and_varied
+    for column in ("action", "qpos", "ep_len"):
+        np.testing.assert_array_equal(getattr(varied, column), getattr(own, column))
+    assert (own.info.randomise, varied.info.randomise) == ((), LOOKS)
+    assert replace(varied.info, randomise=()) == own.info
+    assert not own.ep_varied.any()
+    as_they_are, others = (varied.rows_of(np.flatnonzero(varied.ep_varied == which)) for which in (0, 1))
+    np.testing.assert_array_equal(varied.pixels[as_they_are], own.pixels[as_they_are])
+    differs = (varied.pixels[others] != own.pixels[others]).any((1, 2, 3))
+    assert 0.3 < differs.mean() < 1
+
+
+def test_pictures_are_the_simulators_in_the_looks_that_were_drawn(own_and_varied):
+    _, varied = own_and_varied
+    env, drawn = envs.make("reacher"), [looks_by_hand(4, index, 4) for index in range(12)]
+    assert varied.ep_varied.tolist() == [int(each is not None) for each in drawn]
+    assert 0 < varied.ep_varied.sum() < 12
+    for index, looks in enumerate(drawn):
+        env.reset(seed=int(episode_rng("collect", 4, index).integers(2**31)))
+        for row in range(5):
+            env.set_looks(looks and looks[row])
+            np.testing.assert_array_equal(varied.pixels[5 * index + row], env.render())
+            for action in np.nan_to_num(varied.action[5 * index + row]).reshape(5, 2):
+                env.advance(action)
+
+
+def test_half_of_the_episodes_are_varied_and_every_few_blocks_anew():
+    drawn = [collect_module._random_looks(["camera"], episode_rng("looks", 0, index)) for index in range(2000)]
+    some = [look for look in drawn if look is not None]
+    assert len(some) == pytest.approx(1000, abs=80)
+    seen = [[look() for _ in range(10)] for look in some]
+    changed = np.array([[a is not b for a, b in zip([None, *looks], looks, strict=False)] for looks in seen])
+    np.testing.assert_allclose(changed.mean(0), 0.3, atol=0.06)  # before every block alike, the first one too
+    for looks in filter(None, itertools.chain(*seen)):
+        assert any(looks.camera)
+        assert (looks.light, looks.colour) == ((0, 0, 0), 0)
+
+
+def test_nothing_is_drawn_where_nothing_is_to_be(in_process):
+    rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
+    assert collect_module._random_looks((), rng) is None
+    assert rng.random() == untouched.random()
+
+
+def test_a_row_a_step_is_seen_in_its_blocks_looks(own_and_varied, tmp_path, in_process):
+    _, blocks = own_and_varied
+    options = {"num_episodes": 12, "seed": 4, "randomise": LOOKS, "every_step": True}
+    steps = Dataset(collect(config(tmp_path / "steps.h5", **options)), frameskip=5)
+    assert steps.info == blocks.info
+    np.testing.assert_array_equal(steps.ep_varied, blocks.ep_varied)
+    rows = np.concatenate([21 * episode + np.arange(0, 21, 5) for episode in range(12)])
+    np.testing.assert_array_equal(steps.pixels[rows], blocks.pixels)
+
+
+def test_an_interruption_amid_an_episode_leaves_no_looks_behind(own_and_varied, tmp_path, in_process, monkeypatch):
+    _, whole = own_and_varied
+    options = {"num_episodes": 12, "seed": 4, "randomise": LOOKS}
+    changed = next(index for index in range(12) if any(looks_by_hand(4, index, 3) or ()))
+    run, blocks = collect_module.run_block, []
+
+    def interrupted(*args):
+        blocks.append(1)
+        if len(blocks) == 4 * changed + 4:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collect_module, "run_block", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect(config(tmp_path / "d.h5", **options))
+    resumed = Dataset(collect(config(tmp_path / "d.h5", **options)))
+    np.testing.assert_array_equal(resumed.pixels, whole.pixels)
+    np.testing.assert_array_equal(resumed.ep_varied, whole.ep_varied)
+
+
+def test_other_looks_do_not_mix_into_an_unfinished_collection(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(collect_module, "write_dataset", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        collect(config(tmp_path / "d.h5", randomise=("camera",)))
+    with pytest.raises(UserError, match=r"holds work with other settings: randomise is .*camera.* there and .*light"):
+        collect(config(tmp_path / "d.h5", randomise=("light",)))
+
+
+@pytest.mark.parametrize(
+    ("task", "kinds", "line"),
+    [
+        ("reacher", "camera,colr", "--randomise.* must be .*camera.*light.*colour.*, not .*colr"),
+        ("two_room", "camera,light", "--randomise camera,light: the simulator of two_room can change nothing of its"),
+    ],
+)
+def test_what_a_simulator_cannot_change_is_one_line(tmp_path, run_command, task, kinds, line):
+    output = tmp_path / "d.h5"
+    code, _, err = run_command("collect", "--task", task, "--num-episodes", 2, "--output", output, "--randomise", kinds)
+    assert code == 1
+    assert re.fullmatch(f"(error: )?.*{line}.*\n", err), err
+    assert not any(tmp_path.iterdir())
+
+
+def test_kinds_are_one_word_with_commas(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(collect_module, "collect", lambda config: asked.append(config.randomise) or config.output)
+    for words in ([], ["--randomise", "camera"], ["--randomise=light,colour"]):
+        main(["--task", "reacher", *words])
+    assert asked == [(), ("camera",), ("light", "colour")]

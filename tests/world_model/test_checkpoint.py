@@ -14,7 +14,13 @@ from safetensors.torch import load_file, save_file
 from jepa_mpc import envs
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, save_checkpoint
+from jepa_mpc.world_model.checkpoint import (
+    PictureStats,
+    load_checkpoint,
+    load_info,
+    load_picture_stats,
+    save_checkpoint,
+)
 
 BUNDLED = sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json"))
 
@@ -115,6 +121,8 @@ def test_format_one_is_still_read(copy):
         ({"interface__action_low": [-1]}, r"interface\.action_low \(-1.0,\) and action_high .* are no bounds"),
         ({"interface__action_low": [float("nan"), -1]}, r"interface\.action_low must be a finite number"),
         ({"learning_seconds": float("nan")}, "learning_seconds must be a finite number"),
+        ({"usual_error": [0.5, -0.5]}, r"usual_error must be at least 0, not -0\.5"),
+        ({"usual_error": [float("nan")]}, "usual_error must be a finite number"),
     ],
 )
 def test_impossible_settings_are_named(copy, changes, line):
@@ -175,6 +183,78 @@ def test_missing_and_surplus_tensors_are_named(copy):
         copy, lambda weights: {n: v for n, v in weights.items() if n not in ("decoder.weight", "action_std")}
     )
     refused(copy, "action_std is missing")
+
+
+def test_what_is_usual_is_the_models_and_an_older_checkpoint_does_not_know(copy):
+    model, info = load_checkpoint(CHECKPOINT)
+    if "usual_error" not in json.loads((CHECKPOINT / "config.json").read_text()):
+        assert info.usual_error == model.usual_error == ()
+    change(copy, usual_error=[0.25, 1.5])
+    model, info = load_checkpoint(copy)
+    assert info.usual_error == model.usual_error == (0.25, 1.5)
+    save_checkpoint(copy, model, info, "")
+    assert load_checkpoint(copy)[0].usual_error == (0.25, 1.5)
+
+
+@pytest.fixture
+def pictured(copy):
+    """A checkpoint with its pictures' statistics, and these."""
+    mean, std = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    model, info = load_checkpoint(copy)
+    save_checkpoint(copy, model, info, "", PictureStats(mean, std))
+    return copy, PictureStats(mean, std)
+
+
+def test_what_trainings_pictures_were_like_is_kept_to_the_byte(pictured):
+    folder, stats = pictured
+    found = load_picture_stats(folder)
+    for name, value in stats._asdict().items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+        assert getattr(found, name).dtype == np.uint8
+    weights = load_file(folder / "model.safetensors")
+    assert set(weights) == set(load_file(CHECKPOINT / "model.safetensors"))
+
+
+def no_stats(folder, line):
+    with pytest.raises(UserError, match=line) as caught:
+        load_picture_stats(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_checkpoint_of_an_older_version_has_no_such_statistics(pictured):
+    folder, _ = pictured
+    (folder / "pictures.safetensors").unlink()
+    no_stats(folder, r"is of an older version, which kept no pictures\.safetensors; train it again")
+    load_checkpoint(folder)  # which needs none
+    shutil.rmtree(folder)
+    no_stats(folder, "no checkpoint at")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 1000, -1])
+def test_statistics_that_were_cut_are_refused(pictured, keep):
+    folder, _ = pictured
+    path = folder / "pictures.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    no_stats(folder, r"pictures\.safetensors is damaged \(.*train it again")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda stats: {**stats, "mean": stats["mean"][:32]},
+        lambda stats: {name: value[::2, ::2].contiguous() for name, value in stats.items()},
+        lambda stats: {**stats, "std": stats["std"].float()},
+        lambda stats: {**stats, "std": stats["std"].permute(2, 0, 1).contiguous()},
+        lambda stats: {"mean": stats["mean"]},
+        lambda stats: {**stats, "median": stats["mean"].clone()},
+    ],
+    ids=["cut", "small", "floats", "channels first", "one", "three"],
+)
+def test_statistics_of_another_kind_are_refused(pictured, edit):
+    folder, _ = pictured
+    save_file(edit(load_file(folder / "pictures.safetensors")), folder / "pictures.safetensors")
+    no_stats(folder, r"pictures\.safetensors is damaged \(it must hold mean and std, 64×64×3 uint8\); train it again")
 
 
 def test_loading_needs_torch_numpy_and_safetensors_alone():

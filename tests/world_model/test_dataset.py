@@ -160,3 +160,69 @@ def test_an_unfinished_data_set_never_bears_the_final_name(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "d.h5", episodes(), INFO)
     assert not (tmp_path / "d.h5").exists()
+
+
+def in_looks(varied, num_blocks=4, side=8):
+    """Episodes of noise, of which those that are varied are as bright as can be."""
+    rng, episodes = np.random.default_rng(0), synthetic_episodes(len(varied), num_blocks)
+    return [
+        replace(
+            episode,
+            pixels=rng.integers(250 if other else 0, 256 if other else 200, (num_blocks + 1, side, side, 3), np.uint8),
+            varied=bool(other),
+        )
+        for episode, other in zip(episodes, varied, strict=True)
+    ]
+
+
+def test_a_file_says_which_episodes_looks_were_drawn_only_where_some_were(tmp_path):
+    for name, varied in (("some", [0, 1, 1, 0]), ("none", [0, 0, 0, 0])):
+        info = replace(INFO, randomise=("camera", "light") if any(varied) else ())
+        write_dataset(tmp_path / f"{name}.h5", in_looks(varied), info)
+        with h5py.File(tmp_path / f"{name}.h5") as file:
+            assert ("ep_varied" in file) == any(varied)
+        data = Dataset(tmp_path / f"{name}.h5")
+        assert data.ep_varied.tolist() == varied
+        assert data.info == info
+
+
+def test_files_that_make_one_data_set_each_say_it_for_their_episodes(tmp_path):
+    info = replace(INFO, randomise=("camera",))
+    for name, varied in (("a", [1, 0]), ("b", [0, 0, 0]), ("c", [0, 1])):
+        write_dataset(tmp_path / f"{name}.h5", in_looks(varied), info)
+    data = Dataset([tmp_path / f"{name}.h5" for name in "abc"])
+    assert data.ep_varied.tolist() == [1, 0, 0, 0, 0, 0, 1]
+    write_dataset(tmp_path / "d.h5", in_looks([0, 0]), INFO)
+    with pytest.raises(DatasetError, match=r"differs from .* in randomise; train on each by itself"):
+        Dataset([tmp_path / "a.h5", tmp_path / "d.h5"])
+
+
+def test_episodes_in_own_looks_are_those_whose_looks_were_not_drawn_or_all_if_all_were(tmp_path):
+    write_dataset(tmp_path / "d.h5", in_looks([0, 1, 1, 0, 1, 1]), INFO)
+    data = Dataset(tmp_path / "d.h5", held_out_fraction=0.34)
+    assert data.in_own_looks(data.train_episodes).tolist() == [0, 3]
+    assert data.in_own_looks(data.held_out_episodes).tolist() == [4, 5]
+    assert data.in_own_looks(np.array([3, 2, 0])).tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("in_memory", ["yes", "no"])
+def test_picture_stats_are_numpys_of_training_pictures_in_own_looks(tmp_path, in_memory):
+    write_dataset(tmp_path / "d.h5", in_looks([0, 1, 0, 1, 0, 0], num_blocks=299), INFO)
+    data = Dataset(tmp_path / "d.h5", held_out_fraction=0.34, in_memory=in_memory)
+    own = np.concatenate([data.pixels[0:300], data.pixels[600:900]]).astype(float)  # more than are read at once
+    mean, std = data.picture_stats()
+    assert mean.dtype == std.dtype == np.uint8
+    np.testing.assert_array_equal(mean, own.mean(0).round())
+    np.testing.assert_array_equal(std, own.std(0).round())
+    assert 40 < std.mean() < 80
+    few = own[[0, 149, 299, 449, 599]]  # spread over all of them
+    for found, expected in zip(data.picture_stats(5), (few.mean(0), few.std(0)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.51)
+
+
+def test_a_picture_that_never_changes_has_no_std(tmp_path):
+    still = [replace(each, pixels=np.full_like(each.pixels, 7 + 31 * 7)) for each in synthetic_episodes(3, 6)]
+    write_dataset(tmp_path / "d.h5", still, INFO)
+    mean, std = Dataset(tmp_path / "d.h5").picture_stats()
+    assert (mean == 224).all()
+    assert not std.any()

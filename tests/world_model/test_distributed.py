@@ -22,10 +22,15 @@ from jepa_mpc.distributed import average_gradients, mean_over_ranks, num_ranks, 
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.regularizers import REGULARIZERS
+from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
+
+# The remedies whose steps are compared, by their own names, and one more step on varied pictures.
+STEPS = {**{name: REGULARIZERS[name] for name in REGULARIZERS}, "varied": SIGRegConfig}
+ALL_PHASES = ("sigreg", "varied")
 
 
 def torchrun(*command, num_processes=2):
@@ -46,17 +51,17 @@ def torchrun(*command, num_processes=2):
 def one_step_each(dataset_path, folder):
     """Losses and gradients of one step of every phase and remedy, in this process's group."""
     data, done = Dataset(dataset_path), {}
-    for name in REGULARIZERS:
-        settings = {**TRAIN_PRESETS["debug"], "regularizer": REGULARIZERS[name]()}
+    for name, remedy_config in STEPS.items():
+        settings = {**TRAIN_PRESETS["debug"], "regularizer": remedy_config(), "augment": name == "varied"}
         settings["predictor"] = dataclasses.replace(settings["predictor"], projector_hidden=8)  # with a BatchNorm
         config = TrainConfig(output=folder, task="square", precision="float32", **settings)
         model, remedy = build(config, data, torch.device("cpu"))
         torch.manual_seed(1)  # of which no ReLU stands so near its kink that rounding decides
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        frozen = functools.cache(functools.partial(encode_all, model, data))
+        frozen = functools.cache(functools.partial(encode_all, model, data, config.varied))
         phases = [joint_phase(config, model, remedy, CollapseGuard(), data)]
-        if name == "sigreg":
+        if name in ALL_PHASES:
             phases.append(predictor_phase(config, model, data, frozen))
             target = copy.deepcopy(model.reachability)
             torch.nn.init.normal_(target.features[-1].weight)
@@ -98,11 +103,11 @@ def steps(noise_path, tmp_path_factory):
     return one_step_each(noise_path, folder), [load_file(folder / f"rank{r}.safetensors") for r in (0, 1)]
 
 
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("name", STEPS)
 def test_two_processes_give_the_loss_and_gradients_of_one(steps, name):
     alone, ranks = steps
     phases = {key.split("/")[1] for key in alone if key.startswith(f"{name}/") and "/term/" in key}
-    assert phases == ({"joint", "predictor", "reachability"} if name == "sigreg" else {"joint"})
+    assert phases == ({"joint", "predictor", "reachability"} if name in ALL_PHASES else {"joint"})
     for of_rank in ranks:
         assert set(of_rank) == set(alone)
         for phase in phases:

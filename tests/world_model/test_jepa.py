@@ -118,6 +118,32 @@ def test_distance_is_the_length_of_the_difference():
     torch.testing.assert_close(JEPA.latent_distance(z, goal), torch.tensor([5.0, 5.0]))
 
 
+def test_surprise_is_the_miss_in_units_of_the_usual_one():
+    """The model says that nothing moves, so what moves by 6 is 6 off."""
+    torch.manual_seed(0)
+    model = JEPA(JEPAConfig(6, encoder=EncoderConfig(image_size=32))).eval()
+    z, actions, miss = torch.randn(2, 4, 64), torch.randn(2, 4, 6), torch.zeros(2, 64)
+    miss[0, 5], miss[1, 9] = 6.0, -3.0
+    model.usual_error = (2.0, 3.0, 12.0)
+    for num_frames, usual in ((1, 2.0), (2, 3.0), (3, 12.0), (4, 12.0)):  # of more frames than are known, the most
+        found = model.surprise(z[:, -num_frames:], actions[:, -num_frames:], z[:, -1] + miss)
+        torch.testing.assert_close(found, torch.tensor([6.0, 3.0]) / usual)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_surprise_is_of_what_follows_the_last_frame_and_its_action(num_frames):
+    model, z, actions = untrained(), torch.randn(4, num_frames, 10), torch.randn(4, num_frames, 6)
+    model.usual_error = (0.5,)
+    foreseen = model.predict(z, actions)[:, -1]
+    torch.testing.assert_close(model.surprise(z, actions, foreseen), torch.zeros(4))
+    seen = torch.randn(4, 10)
+    torch.testing.assert_close(model.surprise(z, actions, seen), 2 * (foreseen - seen).norm(dim=1))
+
+
+def test_a_model_that_does_not_know_what_is_usual_is_not_surprised():
+    assert untrained().surprise(torch.randn(3, 1, 10), torch.randn(3, 1, 6), torch.randn(3, 10)).isnan().all()
+
+
 def test_too_long_a_sequence_is_refused():
     with pytest.raises(UserError, match="9 tokens exceed the predictor's max_len 8"):
         untrained().rollout(torch.randn(1, 3, 10), torch.randn(1, 2, 6), torch.randn(1, 2, 7, 6))

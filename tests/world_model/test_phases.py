@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from conftest import INFO, synthetic_episodes
 
+from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
@@ -27,9 +28,15 @@ from jepa_mpc.world_model.regularizers.alternatives import (
 )
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 from jepa_mpc.world_model.training.config import TrainConfig
-from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding
+from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding, usual_error
 from jepa_mpc.world_model.training.guard import CollapseGuard
-from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
+from jepa_mpc.world_model.training.phases import (
+    encode_all,
+    joint_phase,
+    predictor_phase,
+    reachability_phase,
+    recalibrate_batchnorm,
+)
 
 
 class Recording(Dataset):
@@ -447,3 +454,139 @@ def test_frozen_embeddings_are_the_encoders_own_after_recalibration(data):
     assert not torch.equal(model.encoder.layers[0][1].running_mean, before)
     with torch.no_grad():
         torch.testing.assert_close(z, model.encode(torch.from_numpy(data.pixels[:])), rtol=1e-4, atol=1e-5)
+
+
+VARIED = AugmentConfig(clean=0.1, change=0.5)
+
+
+def test_a_varied_joint_steps_loss_is_that_of_the_varied_pictures(data):
+    phase, model, _, _ = joint(data, "none", augment=True, augmentation=VARIED, max_context=1, rollout_weight=0.7)
+    by_hand, batch = copy.deepcopy(model.train()), phase.load(np.random.default_rng(3))
+    loss, terms = phase.begin()(1, batch)
+    pixels, actions = data.windows(data.rows)
+    assert torch.equal(batch[1], pixels)  # threads draw windows ahead as they are stored
+    varied = augment(pixels, VARIED, torch.Generator().manual_seed(batch[0]))
+    assert not torch.equal(varied, pixels.float())
+    z = by_hand.encode(varied)
+    one_step = F.mse_loss(by_hand.predict(z[:, :-1], actions), z[:, 1:])
+    rollout = F.mse_loss(rolled_out(by_hand, z, actions, 1), z[:, 1:])
+    torch.testing.assert_close(terms["prediction"], one_step, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss, one_step + 0.7 * rollout, rtol=1e-4, atol=1e-6)
+
+
+def test_without_its_switch_how_pictures_would_be_varied_is_nothing(data):
+    losses = []
+    for changes in ({}, {"augmentation": VARIED}):
+        phase, _, _, _ = joint(data, "sigreg", **changes)
+        losses.append(phase.begin()(1, phase.load(np.random.default_rng(3)))[0])
+    assert torch.equal(*losses)
+
+
+def test_reports_see_pictures_as_they_are(data):
+    reported = []
+    for augmented in (False, True):
+        phase, _, _, _ = joint(data, "none", augment=augmented, augmentation=VARIED)
+        phase.begin()
+        reported.append(phase.report(0))
+    assert reported[0] == reported[1]
+
+
+@pytest.mark.parametrize("config", [None, VARIED])
+def test_batchnorm_is_calibrated_on_pictures_like_those_of_training(data, config):
+    """Written out for the first layer, whose statistics are those of its convolution's outputs."""
+    model = model_for(settings()).eval()
+    convolution, norm = model.encoder.layers[0][:2]
+    recalibrate_batchnorm(model, data, config, num_batches=3)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    means, variances = [], []
+    for _ in range(3):
+        pixels = data.windows(data.sample_rows(256, 1, rng))[0]
+        with torch.no_grad():
+            seen = convolution(model.normalise_pixels(augment(pixels, config, generator)))
+        means.append(seen.mean((0, 2, 3)))
+        variances.append(seen.var((0, 2, 3)))
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_embeddings_are_frozen_of_pictures_as_they_are_by_statistics_of_varied_ones(data):
+    plain, varied = model_for(settings()), model_for(settings())
+    encode_all(plain, data)
+    z = encode_all(varied, data, VARIED)
+    statistics = [model.projector[1].running_var for model in (plain, varied)]
+    assert (statistics[0] - statistics[1]).abs().max() > 0.05 * statistics[0].max()
+    with torch.no_grad():
+        torch.testing.assert_close(z, varied.encode(torch.from_numpy(data.pixels[:])), rtol=1e-4, atol=1e-5)
+
+
+# What predictions usually miss by.
+
+
+def usual_by_hand(model, data, episodes, num_frames):
+    """A plain loop over all windows."""
+    errors = []
+    with torch.no_grad():
+        for episode in episodes:
+            offset, length = data.ep_offset[episode], data.ep_len[episode]
+            for start in range(length - (num_frames - 1) * data.stride):
+                rows = offset + start + data.stride * np.arange(num_frames)
+                z = model.encode(torch.from_numpy(data.pixels[rows]))[None]
+                predicted = model.predict(z[:, :-1], torch.from_numpy(data.action[rows[:-1]])[None])
+                errors.append((predicted - z[:, 1:]).square().sum(-1).sqrt()[0].numpy())
+    return np.quantile(errors, 0.999, axis=0)
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """A function that writes episodes and reads them again, the last third of them held out."""
+
+    def write(varied, lengths=(6, 9, 6), frameskip=1):
+        episodes = [synthetic_episodes(1, length, seed=seed)[0] for seed, length in enumerate(lengths)]
+        small = [
+            dataclasses.replace(
+                each,
+                pixels=each.pixels[:, 2::4, 2::4],
+                action=each.action[:, : 2 // frameskip],  # so that a block is two numbers
+                varied=bool(other),
+            )
+            for each, other in zip(episodes, varied, strict=True)
+        ]
+        write_dataset(tmp_path / "d.h5", small, INFO)
+        return Dataset(tmp_path / "d.h5", held_out_fraction=0.6, frameskip=frameskip)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frameskip", "lengths"),
+    [(2, 1, (6, 9, 6)), (4, 1, (6, 700, 600)), (7, 1, (6, 9, 6)), (3, 2, (6, 9, 6))],
+)
+def test_usual_errors_are_quantiles_of_held_out_windows(held_out, num_frames, frameskip, lengths):
+    """By how many frames are seen; of more than a thousand windows one or two may miss by more."""
+    data, model = held_out((0, 0, 0), lengths, frameskip), model_for(settings()).eval()
+    assert data.held_out_episodes.tolist() == [1, 2]
+    found = usual_error(model, data, num_frames)
+    assert len(found) == num_frames - 1
+    np.testing.assert_allclose(found, usual_by_hand(model, data, [1, 2], num_frames), rtol=1e-4)
+
+
+def test_usual_errors_are_those_of_the_scenes_own_looks(held_out):
+    data, model = held_out((0, 0, 1)), model_for(settings()).eval()
+    np.testing.assert_allclose(usual_error(model, data, 4), usual_by_hand(model, data, [1], 4), rtol=1e-4)
+    assert usual_error(model, data, 4) != pytest.approx(usual_by_hand(model, data, [1, 2], 4), rel=1e-2)
+
+
+def test_of_many_windows_some_are_taken_all_over_the_episodes(held_out):
+    data, model = held_out((0, 0, 0)), model_for(settings()).eval()
+    rows = [7, 10, 14, 18, 22]  # of the rows that begin a window, 7–15 and 17–22, the 1st, 4th, 8th, 11th and last
+    with torch.no_grad():
+        z, after = (model.encode(torch.from_numpy(data.pixels[np.add(rows, ahead)]))[:, None] for ahead in (0, 1))
+        errors = (model.predict(z, torch.from_numpy(data.action[rows])[:, None]) - after).norm(dim=-1)[:, 0]
+    (found,) = usual_error(model, data, 2, num_windows=5)
+    assert found == pytest.approx(np.quantile(errors.numpy(), 0.999), rel=1e-4)
+
+
+def test_windows_that_no_episode_holds_leave_what_is_usual_unknown(held_out):
+    data, model = held_out((0, 0, 0), lengths=(9, 3, 5)), model_for(settings()).eval()
+    assert usual_error(model, data, 7) == ()
+    np.testing.assert_allclose(usual_error(model, data, 6), usual_by_hand(model, data, [2], 6), rtol=1e-4)

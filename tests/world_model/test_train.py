@@ -23,7 +23,8 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import claimed
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import Interface, load_checkpoint
+from jepa_mpc.world_model.checkpoint import Interface, load_checkpoint, load_picture_stats
+from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
@@ -37,7 +38,13 @@ from jepa_mpc.world_model.training import loop as optimise
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import train_options
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
-from jepa_mpc.world_model.training.diagnostics import effective_rank, encode_rows, linear_probe_r2, report_embedding
+from jepa_mpc.world_model.training.diagnostics import (
+    effective_rank,
+    encode_rows,
+    linear_probe_r2,
+    report_embedding,
+    usual_error,
+)
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import (
     encode_all,
@@ -107,24 +114,29 @@ class Killed(BaseException):
     """Ends a training as a kill would: nothing gets to clean up."""
 
 
+def killed_at_draw(config, number, monkeypatch):
+    """A training that ends as it would draw windows once more than that many times."""
+    draw, calls = Dataset.sample_rows, []
+
+    def draw_until_killed(self, *args):
+        calls.append(1)
+        if len(calls) == number + 1:
+            raise Killed
+        return draw(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "sample_rows", draw_until_killed)
+        with pytest.raises(Killed):
+            train(config)
+
+
 # Draws: 3 that try the windows, 4 batches that calibrate BatchNorm, 30 joint steps, 50 batches that recalibrate it,
 # 20 predictor steps, 20 reachability steps; states are saved every 10 steps.
 @pytest.mark.parametrize("killed_at", [24, 37, 100, 125], ids=["joint", "between", "predictor", "reachability"])
 def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tmp_path, monkeypatch, killed_at):
     config = debug_config(tmp_path / "killed", dataset_path)
-    draw, calls = Dataset.sample_rows, []
-
-    def draw_until_killed(self, *args):
-        calls.append(1)
-        if len(calls) == killed_at + 1:
-            raise Killed
-        return draw(self, *args)
-
-    monkeypatch.setattr(Dataset, "sample_rows", draw_until_killed)
-    with pytest.raises(Killed):
-        train(config)
+    killed_at_draw(config, killed_at, monkeypatch)
     assert not (config.output / "config.json").exists()
-    monkeypatch.setattr(Dataset, "sample_rows", draw)
     resumed, whole = weights(train(config)), weights(trained)
     assert load_checkpoint(config.output)[1].metrics == load_checkpoint(trained)[1].metrics
     for name, value in whole.items():
@@ -670,18 +682,110 @@ def test_a_training_with_another_remedy_resumes_to_the_same_weights(dataset_path
     settings = {"regularizer": REGULARIZERS[name](), "predictor_steps": 0, "reachability_steps": 0}
     whole = weights(train(debug_config(tmp_path / "whole", dataset_path, **settings)))
     config = debug_config(tmp_path / "killed", dataset_path, **settings)
-    draw, calls = Dataset.sample_rows, []
-
-    def draw_until_killed(self, *args):
-        calls.append(1)
-        if len(calls) == 4 + 15:
-            raise Killed
-        return draw(self, *args)
-
-    monkeypatch.setattr(Dataset, "sample_rows", draw_until_killed)
-    with pytest.raises(Killed):
-        train(config)
-    monkeypatch.setattr(Dataset, "sample_rows", draw)
+    killed_at_draw(config, 18, monkeypatch)
     resumed = weights(train(config))
     for key, value in whole.items():
         torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=key)
+
+
+# Pictures varied in training.
+
+VARIED = {"augment": True, "augmentation": AugmentConfig(clean=0.1, change=0.5)}
+
+
+@pytest.fixture(scope="module")
+def trained_varied(dataset_path, tmp_path_factory):
+    return train(debug_config(tmp_path_factory.mktemp("run") / "varied", dataset_path, **VARIED))
+
+
+def test_varied_pictures_make_another_model(trained, trained_varied):
+    plain, varied = weights(trained), weights(trained_varied)
+    assert (plain["encoder.layers.0.0.weight"] - varied["encoder.layers.0.0.weight"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("draw", [24, 100], ids=["joint", "predictor"])
+def test_a_killed_training_on_varied_pictures_goes_on_to_the_same_weights(
+    trained_varied, dataset_path, tmp_path, monkeypatch, draw
+):
+    config = debug_config(tmp_path / "killed", dataset_path, **VARIED)
+    killed_at_draw(config, draw, monkeypatch)
+    resumed = weights(train(config))
+    for name, value in weights(trained_varied).items():
+        torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+def test_a_training_does_not_go_on_with_pictures_varied_otherwise(trained, trained_varied, dataset_path):
+    with pytest.raises(UserError, match="augment is False there and True now"):
+        train(debug_config(trained, dataset_path, augment=True))
+    with pytest.raises(UserError, match=r"augmentation.* there and .* now"):
+        train(debug_config(trained_varied, dataset_path, **{**VARIED, "augmentation": AugmentConfig(blur=0.5)}))
+
+
+@pytest.mark.parametrize("steps", [{}, {"predictor_steps": 0, "reachability_steps": 0}], ids=["three", "joint alone"])
+def test_the_end_is_recalibrated_on_pictures_like_those_of_training(dataset_path, tmp_path, steps):
+    """Whether a later phase does so or none: of weights that hardly move, so that only the pictures differ."""
+    data, short = Dataset(dataset_path), {"num_steps": 1, "learning_rate": 1e-9, **steps}
+    model, _ = load_checkpoint(train(debug_config(tmp_path / "run", dataset_path, **VARIED, **short)))
+    found = model.projector[1].running_var.clone()
+    recalibrate_batchnorm(model, data, VARIED["augmentation"])
+    torch.testing.assert_close(model.projector[1].running_var, found, rtol=1e-2, atol=1e-6)
+    recalibrate_batchnorm(model, data)
+    assert ((model.projector[1].running_var - found).abs() / found).max() > 0.3
+
+
+def test_a_training_begins_calibrated_on_such_pictures(dataset_path):
+    data = Dataset(dataset_path)
+    model, _ = build(debug_config(None, dataset_path, **VARIED), data, torch.device("cpu"))
+    found = model.projector[1].running_var.clone()
+    recalibrate_batchnorm(model, data, VARIED["augmentation"], num_batches=4)
+    torch.testing.assert_close(model.projector[1].running_var, found)
+
+
+@pytest.mark.parametrize("predictor_steps", [20, 0])
+def test_a_checkpoint_knows_what_it_usually_misses_by(dataset_path, tmp_path, predictor_steps):
+    """From as many frames as its predictor was last trained on."""
+    windows = {"num_frames": 4, "predictor_num_frames": 6, "predictor_steps": predictor_steps, "reachability_steps": 0}
+    folder, data = train(debug_config(tmp_path / "run", dataset_path, **windows)), Dataset(dataset_path)
+    model, info = load_checkpoint(folder)
+    assert model.usual_error == info.usual_error
+    assert len(info.usual_error) == (5 if predictor_steps else 3)
+    again = usual_error(model, data, 1 + len(info.usual_error))  # by weights in half precision
+    np.testing.assert_allclose(info.usual_error, again, rtol=0.03)
+
+
+def test_what_never_misses_can_be_read_back(tmp_path):
+    """All pictures are one, so that embeddings and predictions are."""
+    still = [dataclasses.replace(each, pixels=np.full_like(each.pixels, 90)) for each in synthetic_episodes(6, 12)]
+    write_dataset(tmp_path / "d.h5", still, INFO)
+    steps = {"num_steps": 1, "predictor_steps": 0, "reachability_steps": 0, "learning_rate": 1e-9}
+    folder = train(debug_config(tmp_path / "run", tmp_path / "d.h5", **steps))
+    assert load_checkpoint(folder)[1].usual_error == pytest.approx([0] * 7, abs=1e-6)
+
+
+def test_a_checkpoint_knows_what_its_pictures_were_like(tmp_path):
+    episodes = [
+        dataclasses.replace(episode, pixels=255 - episode.pixels, varied=True) if index % 2 else episode
+        for index, episode in enumerate(synthetic_episodes(20, 12))
+    ]
+    info = dataclasses.replace(INFO, randomise=("camera", "colour"))
+    write_dataset(tmp_path / "d.h5", episodes, info)
+    steps = {"num_steps": 1, "predictor_steps": 0, "reachability_steps": 0}
+    folder = train(debug_config(tmp_path / "run", tmp_path / "d.h5", **steps))
+    own = np.concatenate([episode.pixels for episode in episodes[:19:2]]).astype(float)  # the last is held out
+    found = load_picture_stats(folder)
+    np.testing.assert_array_equal(found.mean, own.mean(0).round())
+    np.testing.assert_array_equal(found.std, own.std(0).round())
+    _, info = load_checkpoint(folder)
+    assert info.data["randomise"] == ["camera", "colour"]
+    made = "jepa-mpc collect --task square --policy uniform --num-episodes 20 --seed 0 --randomise camera,colour\n"
+    assert made in (folder / "card.md").read_text()
+
+
+def test_a_card_says_how_pictures_were_varied(trained, trained_varied):
+    assert "--augment" not in (trained / "card.md").read_text()
+    assert "--randomise" not in (trained / "card.md").read_text()
+    _, info = load_checkpoint(trained_varied)
+    command = re.search(r"(?m)^jepa-mpc train (.*)$", (trained_varied / "card.md").read_text())[1]
+    again = parse_config(command.split())
+    assert again.varied == VARIED["augmentation"]
+    assert {**info.training, "device": "auto"} == {name: to_json(again)[name] for name in info.training}

@@ -77,7 +77,8 @@ def augment(pixels: Tensor, config: AugmentConfig | None, generator: torch.Gener
     first, total = rank() * B, num_ranks() * B
     draws = draw(config, total * T, H, generator)  # of the whole batch, whoever has which windows
     change = torch.rand(total, T, generator=generator, device=generator.device) < config.change
-    number = T * torch.arange(total, device=change.device)[:, None] + change.cumsum(1).clamp(max=T - 1)
+    nth = change.cumsum(1) % T  # of the window's draws; where all have changed the first is still unused
+    number = T * torch.arange(total, device=change.device)[:, None] + nth
     mine = number[first : first + B].flatten()
     pictures = pixels.reshape(B * T, H, W, 3).permute(0, 3, 1, 2).contiguous().float()
     with torch.autocast(pixels.device.type, enabled=False):

@@ -34,6 +34,8 @@ def card(info: CheckpointInfo) -> str:
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
     collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}"
     collect += f" --num-episodes {data['num_episodes']} --seed {data['seed']}"
+    if kinds := data.get("randomise"):  # older ones do not say
+        collect += f" --randomise {','.join(kinds)}"
     train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
     return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
 
