@@ -87,13 +87,15 @@ def asked_for(config: VariationsConfig) -> list[Asked]:
     wheres: list[Where] = [where for where in WHERES if config.where in (where, ALL)]
     found: list[tuple[str, float]] = []
     for word in config.variation or (ALL,):
-        name, _, strength = word.partition("@")
-        if word == ALL:
-            found += [(each, value) for each in VARIATIONS for value in VARIATIONS[each].strengths]
-        elif strength:
-            found.append((name, VARIATIONS[name].strength(strength)))
-        else:
-            found += [(name, value) for value in VARIATIONS[name].strengths]
+        name, at, strength = word.partition("@")
+        try:
+            if name == ALL and at:
+                raise UserError(f"{ALL} has no strength of its own; name a variation, or leave @{strength} out")
+            for each in VARIATIONS if name == ALL else [name]:
+                variation = VARIATIONS[each]
+                found += [(each, value) for value in ([variation.strength(strength)] if at else variation.strengths)]
+        except UserError as error:
+            raise UserError(f"--variation {word}: {error}") from error
     return [Asked(name, value, where) for where in wheres for name, value in dict.fromkeys(found)]
 
 
@@ -115,7 +117,7 @@ class _Watched:
 
     def surprise(self) -> NDArray[np.float32]:
         """Returns it (N, K) for all episodes, from their second picture on."""
-        return np.concatenate([np.stack(batch[1:], axis=1) for batch in self._batches])
+        return np.concatenate([np.stack(batch, axis=1)[:, 1:] for batch in self._batches])
 
 
 def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
@@ -202,7 +204,7 @@ def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
     """Draws a panel a variation: success over strength, from none on, a line for each place."""
     from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
-    shown = [name for name in VARIATIONS if any(each is not None and each.name == name for each in rows)]
+    shown = list(dict.fromkeys(each.name for each in rows if each is not None))
     wide = min(5, len(shown))
     tall = -(-len(shown) // wide)
     figure = new_figure(1.5 + 2.1 * wide, 0.9 + 1.9 * tall)
