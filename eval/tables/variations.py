@@ -134,6 +134,8 @@ def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
 def write_variation_table(config: VariationsConfig) -> Path:
     """Measures what is missing, and writes table and figure; returns the table's path."""
     config, spec = checked(config), envs.get_task(config.task)
+    if config.calibrate >= config.num_episodes:
+        raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
     asked, budget = asked_for(config), config.budget or spec.far_budget
     folder, way = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
     name = places.slug(config.task) + "-calibrated" * bool(config.calibrate)
@@ -143,15 +145,13 @@ def write_variation_table(config: VariationsConfig) -> Path:
     model, _ = load_checkpoint(folder, task=config.task)
     rows: dict[Asked | None, VariationRow] = {}
     with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
+        _require_shown(config, env)
         trial = Trial.on_pairs(env, spec, "far", config.seed, config.num_episodes, budget)
         agent = PlanningAgent(model, env.action_space, spec.action_block, way, load_proposer(folder, way))
-        offered = [each for each in asked if VARIATIONS[each.name].offered_by(env)]
-        if not offered:
-            raise UserError(f"the simulator of {config.task} shows no {' or '.join({each.name for each in asked})}")
         if config.calibrate:
             rest["calibrate"], usual = config.calibrate, load_picture_stats(folder)
         rows[None] = book.once(CLEAN, rest, partial(measure, trial, agent))
-        for each in tqdm(offered, desc="variations"):
+        for each in tqdm([each for each in asked if VARIATIONS[each.name].offered_by(env)], desc="variations"):
             camera = each.camera(config.seed)
             if config.calibrate:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
@@ -162,6 +162,13 @@ def write_variation_table(config: VariationsConfig) -> Path:
     files.write_whole(path, table(rows, config))
     draw(rows, config.task, book.folder / "variations.png")
     return path
+
+
+def _require_shown(config: VariationsConfig, env: envs.PixelEnv) -> None:
+    """Raises `UserError` on variations that are asked for by name, which the simulator cannot show."""
+    names = dict.fromkeys(word.partition("@")[0] for word in config.variation)
+    if unseen := [name for name in names if name != ALL and not VARIATIONS[name].offered_by(env)]:
+        raise UserError(f"the simulator of {config.task} cannot show {' or '.join(unseen)}; name other variations")
 
 
 def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> str:
@@ -182,8 +189,9 @@ def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> s
 
 def _command(config: VariationsConfig) -> str:
     words = "".join(f" --variation {word}" for word in config.variation or (ALL,))
-    calibrated = f" --calibrate {config.calibrate}" if config.calibrate else ""
-    return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{calibrated}"
+    given = {"checkpoint": config.checkpoint, "calibrate": config.calibrate, "budget": config.budget}
+    rest = "".join(f" --{name} {value}" for name, value in given.items() if value)
+    return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{rest}"
 
 
 def _line(asked: Asked, row: VariationRow) -> dict[str, str]:
@@ -238,4 +246,4 @@ def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
 
 
 def main(args: Sequence[str]) -> None:
-    print(f"wrote {write_variation_table(parse(VariationsConfig, args))}")  # noqa: T201
+    print(f"wrote {write_variation_table(parse(VariationsConfig, args, names={'--variation': VARIATIONS}))}")  # noqa: T201
