@@ -47,7 +47,7 @@ def direction(right, down):
     return math.atan2(down, right) / (2 * math.pi) % 1
 
 
-def test_there_are_fifteen_and_all_say_what_they_are():
+def test_each_says_what_it_is_and_has_three_strengths_that_it_allows():
     assert set(VARIATIONS) == {*OF_PICTURES, *OF_SCENES}
     for name in VARIATIONS:
         variation = VARIATIONS[name]
