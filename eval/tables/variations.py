@@ -29,6 +29,7 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, TableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
+from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import Camera, Trial
 from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, VariedCamera, Where
@@ -42,7 +43,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class VariationsConfig(TableConfig):
-    """Measure success on far goals where pictures differ from those of training."""
+    """Measure success where pictures differ from those of training."""
 
     task: str = "reacher"
     """Task in the registry."""
@@ -50,12 +51,14 @@ class VariationsConfig(TableConfig):
     """Checkpoint folder; the task's bundled one unless given."""
     variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME@STRENGTH, or NAME for its three strengths, or all; may be given several times."""
+    protocol: Literal["standard", "far", "hold", "strict"] = "far"
+    """What counts, as of `jepa-mpc plan`."""
     where: Literal["camera", "both", "drift", "all"] = "camera"
     """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
     calibrate: Natural = 0
     """Pictures of each episode's camera that the agent is calibrated by before it; 0: none."""
     budget: Count | None = None
-    """Environment steps; the far protocol's unless given."""
+    """Environment steps; the protocol's unless given."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +139,17 @@ def write_variation_table(config: VariationsConfig) -> Path:
     config, spec = checked(config), envs.get_task(config.task)
     if config.calibrate >= config.num_episodes:
         raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
-    asked, budget = asked_for(config), config.budget or spec.far_budget
+    asked, budget = asked_for(config), config.budget or PROTOCOLS[config.protocol].budget(spec)
     folder, way = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
-    name = places.slug(config.task) + "-calibrated" * bool(config.calibrate)
+    name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
     book = Book.open(VariationRow, f"variations/{name}", config)
     rest: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": way}
-    rest |= {"num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
+    rest |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
     model, _ = load_checkpoint(folder, task=config.task)
     rows: dict[Asked | None, VariationRow] = {}
     with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
         _require_shown(config, env)
-        trial = Trial.on_pairs(env, spec, "far", config.seed, config.num_episodes, budget)
+        trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, budget)
         agent = PlanningAgent(model, env.action_space, spec.action_block, way, load_proposer(folder, way))
         if config.calibrate:
             rest["calibrate"], usual = config.calibrate, load_picture_stats(folder)
@@ -160,7 +163,7 @@ def write_variation_table(config: VariationsConfig) -> Path:
             rows[each] = book.once(each.row, what, partial(measure, seen, agent))
     path = book.folder / "variations.md"
     files.write_whole(path, table(rows, config))
-    draw(rows, config.task, book.folder / "variations.png")
+    draw(rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")
     return path
 
 
@@ -175,10 +178,10 @@ def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> s
     """Returns the tables as Markdown, one for each place, with the command that makes them."""
     clean = rows[None]
     parts: list[str | list[dict[str, str]]] = [
-        f"Made by `{_command(config)}` on {clean.num_episodes} far pairs of seed {config.seed}; intervals are Wilson's "
-        "at 95 %. Noticed: episodes in which the agent's surprise rose above 1, which it does at one in a thousand of "
+        f"Made by `{_command(config)}` on {clean.num_episodes} pairs of seed {config.seed}; intervals are Wilson's at "
+        "95 %. Noticed: episodes in which the agent's surprise rose above 1, which it does at one in a thousand of "
         "training's own predictions.",
-        f"As in training: {clean.first_hit.percent()} % touched, {clean.held.percent()} % held, "
+        f"As in training: {_success(clean).percent()} % reached, {clean.held.percent()} % held, "
         f"{_noticed(clean)} % noticed ([JSON]({CLEAN}.json)).",
     ]
     for where, words in WHERES.items():
@@ -189,26 +192,30 @@ def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> s
 
 def _command(config: VariationsConfig) -> str:
     words = "".join(f" --variation {word}" for word in config.variation or (ALL,))
-    given = {"checkpoint": config.checkpoint, "calibrate": config.calibrate, "budget": config.budget}
-    rest = "".join(f" --{name} {value}" for name, value in given.items() if value)
+    given = {name: getattr(config, name) for name in ("checkpoint", "protocol", "calibrate", "budget")}
+    rest = "".join(f" --{name} {each}" for name, each in given.items() if each != getattr(VariationsConfig, name))
     return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{rest}"
 
 
 def _line(asked: Asked, row: VariationRow) -> dict[str, str]:
     return {
         "pictures": VARIATIONS[asked.name].what.format(f"{asked.strength:g}"),
-        "touched, % [95 %]": row.first_hit.percent(),
+        "success, % [95 %]": _success(row).percent(),
         "held, % [95 %]": row.held.percent(),
         "noticed, %": _noticed(row),
         "run": f"[JSON]({asked.row}.json)",
     }
 
 
+def _success(row: VariationRow) -> Rate:
+    return Rate(row.success_rate, *row.success_interval)
+
+
 def _noticed(row: VariationRow) -> str:
     return "–" if row.noticed is None else f"{100 * row.noticed.rate:.1f}"
 
 
-def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
+def draw(rows: dict[Asked | None, VariationRow], title: str, path: Path) -> None:
     """Draws a panel a variation: success over strength, from none on, a line for each place."""
     from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
@@ -227,7 +234,7 @@ def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
                 continue
             points = {variation.nothing: rows[None], **points}
             order = sorted(points, key=lambda strength: abs(strength - variation.nothing))
-            rates = [points[strength].first_hit for strength in order]
+            rates = [_success(points[strength]) for strength in order]
             style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}
             axes.plot(range(len(order)), [100 * each.rate for each in rates], label=where, markersize=4, **style)
             low, high = zip(*((100 * each.low, 100 * each.high) for each in rates), strict=True)
@@ -239,7 +246,7 @@ def draw(rows: dict[Asked | None, VariationRow], task: str, path: Path) -> None:
         axes.set_ylim(-3, 103)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    figure.supylabel(f"{task}: far goals touched, %", fontsize=9)
+    figure.supylabel(title, fontsize=9)
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), fontsize=8)
     save(figure, path)

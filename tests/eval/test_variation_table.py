@@ -124,7 +124,7 @@ def test_rows_are_measured_once_and_the_table_shows_them(evaluate, tmp_path, mon
     assert "`jepa-mpc evaluate --task reacher --variation brightness --variation jpeg@50 --where all --budget 10`" in (
         text.replace("\n", " ")
     )
-    assert "2 far pairs of seed 3" in text.replace("\n", " ")
+    assert "2 pairs of seed 3" in text.replace("\n", " ")
     lines = lines_of(text)
     assert list(lines) == names
     for name in names:
@@ -134,7 +134,7 @@ def test_rows_are_measured_once_and_the_table_shows_them(evaluate, tmp_path, mon
         assert row["asked"]["budget"] == 10
         what, *shares, noticed = lines[name]
         assert what == VARIATIONS[variation].what.format(strength)
-        for share, stored in zip(shares, (row["first_hit"], row["held"]), strict=True):
+        for share, stored in zip(shares, ([row["success_rate"], *row["success_interval"]], row["held"]), strict=True):
             assert share == "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * each for each in stored))
         assert noticed == ("–" if row["noticed"] is None else f"{100 * row['noticed'][0]:.1f}")
     figure = Image.open(tmp_path / "out/variations.png")
@@ -181,18 +181,31 @@ def test_all_of_what_a_simulator_can_show_is_measured(evaluate, tmp_path):
     assert list(lines_of((tmp_path / "out/variations.md").read_text())) == [x for x in names if x not in left_out]
 
 
+@pytest.mark.parametrize("protocol", ["standard", "hold", "strict"])
+def test_success_is_judged_by_the_protocol(evaluate, tmp_path, protocol):
+    code, _, err = evaluate("--variation", "grey@1", "--protocol", protocol, "--budget", 30)
+    assert code == 0, err
+    own = {"standard": "first_hit", "hold": "held", "strict": "strict"}[protocol]
+    text = (tmp_path / "out/variations.md").read_text().replace("\n", " ")
+    assert f"--protocol {protocol} --budget 30`" in text
+    for name in ("clean", "camera-grey-1"):
+        row = json.loads((tmp_path / f"out/{name}.json").read_text())
+        assert row["asked"]["protocol"] == protocol
+        assert [row["success_rate"], *row["success_interval"]] == row[own]
+
+
 def test_what_is_published_is_not_measured_again_elsewhere(run_command, tmp_path, monkeypatch, home):
     place = tmp_path / "checkout"
     shutil.copytree(CHECKPOINT, place / "checkpoints/reacher")
     monkeypatch.setattr(places, "checkout", lambda: place)
     options = [*FEW, "--variation", "grey@1"]
     code, out, err = run_command("evaluate", *options)
-    trial = home / "runs/tables/variations/reacher-2-seed3"
+    trial = home / "runs/tables/variations/reacher-far-2-seed3"
     assert (code, out) == (0, f"wrote {trial}/variations.md\n"), err
     assert not (place / "docs").exists()
     monkeypatch.setattr(variation_table, "measure", lambda *_: pytest.fail("measured again"))
     code, out, err = run_command("evaluate", *options, "--publish")
-    folder = place / "docs/results/variations/reacher"
+    folder = place / "docs/results/variations/reacher-far"
     assert (code, out) == (0, f"wrote {folder}/variations.md\n"), err
     for name in ("variations.md", "clean.json", "camera-grey-1.json"):
         assert (folder / name).read_text() == (trial / name).read_text()
@@ -274,9 +287,13 @@ def some_row():
     """Makes a row of ten episodes that came to such shares, of one that was measured."""
     row = measured([[0, 0, 0]] * 2, [9, 9])
 
-    def of(touched, held=0.0, noticed=None):
-        shares = (None if share is None else rate(round(10 * share), 10) for share in (touched, held, noticed))
-        return replace(row, **dict(zip(("first_hit", "held", "noticed"), shares, strict=True)), num_episodes=10)
+    def of(success, held=0.0, noticed=None):
+        reached, held, noticed = (
+            None if share is None else rate(round(10 * share), 10) for share in (success, held, noticed)
+        )
+        success, *interval = reached
+        changes = {"success_rate": success, "success_interval": tuple(interval), "held": held, "noticed": noticed}
+        return replace(row, **changes, num_episodes=10)
 
     return of
 
@@ -284,7 +301,7 @@ def some_row():
 def test_a_table_by_hand(some_row):
     rows = {None: some_row(0.9, 0.8, 0.1), Asked("shift", 2.5, "both"): some_row(0.4, 0.2, 0.7)}
     text = table(rows, VariationsConfig(variation=("shift@2.5",), where="both", num_episodes=10, seed=5))
-    assert "As in training: 90.0 [59.6, 98.2] % touched, 80.0 [49.0, 94.3] % held, 10.0 % noticed" in text.replace(
+    assert "As in training: 90.0 [59.6, 98.2] % reached, 80.0 [49.0, 94.3] % held, 10.0 % noticed" in text.replace(
         "\n", " "
     )
     line = "| shifted by 2.5 px of 64 | 40.0 [16.8, 68.7] | 20.0 [5.7, 51.0] | 70.0 | [JSON](both-shift-2.5.json) |"
@@ -300,7 +317,7 @@ def test_a_figure_goes_from_nothing_to_strong_by_place(some_row, monkeypatch, tm
     for name, shares in (("jpeg", {20: 0.1, 70: 0.8, 40: 0.5}), ("blur", {1: 0.3})):
         rows |= {Asked(name, strength, "camera"): some_row(share) for strength, share in shares.items()}
     rows[Asked("blur", 1, "drift")] = some_row(0.6)
-    draw(rows, "reacher", tmp_path / "x.png")
+    draw(rows, "reacher, far: success, %", tmp_path / "x.png")
     jpeg, blur = figures[0].axes
     assert (jpeg.get_title(), blur.get_title()) == ("JPEG of quality …", "blur of std … px of 64")
     ((label, heights),) = [(line.get_label(), list(line.get_ydata())) for line in jpeg.lines]
@@ -309,6 +326,7 @@ def test_a_figure_goes_from_nothing_to_strong_by_place(some_row, monkeypatch, tm
     assert [(line.get_label(), *line.get_ydata()) for line in blur.lines] == [("camera", 100, 30), ("drift", 100, 60)]
     (legend,) = figures[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["camera", "drift"]
+    assert figures[0].get_supylabel() == "reacher, far: success, %"
 
 
 def test_rows_read_themselves_back(some_row):
