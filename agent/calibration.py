@@ -14,11 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json
 from jepa_mpc.settings import Valid, read
 
+_FARTHEST = (
+    0.6  # that a number of the matrix may be from a picture as it is: 30 % of a side, a turn of 37°, 60 % of scale
+)
+_GAINS = (0.1, 10.0)
 _QUIET = 4.0  # std of 255 that a picture's noise may have; where training varies by as much, it counts by half
 # Coarse to fine, for far-off edges must meet before they are matched: the std of a blur in pixels, and what is fitted,
 # first colours and place, then all.
@@ -36,9 +41,14 @@ class Calibration(Valid):
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     matrix: tuple[float, float, float, float, float, float] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
+    def rules(self):
+        a, b, _, c, d, _ = self.matrix
+        yield "matrix", a * d > b * c, f"must neither flatten nor mirror a picture, as {self.matrix} does"
+
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns pictures (..., H, W, 3) as training's camera would have taken them."""
-        flat = torch.from_numpy(np.ascontiguousarray(pictures)).view(-1, *pictures.shape[-3:])
+        pictures = _checked(pictures)
+        flat = torch.from_numpy(np.array(pictures, order="C")).view(-1, *pictures.shape[-3:])
         done = _apply(flat.permute(0, 3, 1, 2).float(), _parameters(self).float())
         return done.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(pictures.shape).numpy()
 
@@ -49,20 +59,27 @@ class Calibration(Valid):
         return read(cls, read_json(path, fix), f"{path} is damaged")
 
     def describe(self) -> str:
-        """Returns what it does, in words; the turn and the scale are those of the nearest similarity."""
-        a, b, right, c, d, down = self.matrix
-        gains, offsets = (", ".join(f"{each:.2f}" for each in values) for values in (self.gain, self.offset))
-        turn, scale = math.degrees(math.atan2(c - b, a + d)), math.hypot(a + d, c - b) / 2
+        """Returns what it does, in words: where the picture's middle goes; turn and scale of the nearest similarity."""
+        a, b, x, c, d, y = self.matrix
+        gains, offsets = (", ".join(_fixed(each, 2) for each in values) for values in (self.gain, self.offset))
+        right, down = np.linalg.solve([[a, b], [c, d]], [-x, -y]) / 2
+        turn, scale = math.degrees(math.atan2(b - c, a + d)), math.hypot(a + d, c - b) / 2
         return (
-            f"colours × {gains} plus {offsets}; the picture moved by {-right / 2:.1%} of its side right and "
-            f"{-down / 2:.1%} down, turned by {-turn:.1f}° and scaled by {1 / scale:.3f}"
+            f"colours × {gains} plus {offsets}; the picture moved by {_fixed(100 * right, 1)}% of its side right and "
+            f"{_fixed(100 * down, 1)}% down, turned clockwise by {_fixed(turn, 1)}° and scaled by {1 / scale:.3f}"
         )
 
     @classmethod
     def fit(cls, pictures: NDArray[np.uint8], mean: NDArray[np.uint8], std: NDArray[np.uint8]) -> Calibration:
-        """Returns what brings pictures (N, H, W, 3) to training's, of which mean and std (H, W, 3) are known."""
+        """Returns what brings pictures (N, H, W, 3) to training's, of which mean and std (H, W, 3) are known.
+
+        Raises `UserError` where nothing near does: they show another scene, or nothing at all.
+        """
         from scipy.optimize import least_squares
 
+        pictures = _checked(pictures)
+        if pictures.ndim != 4 or not pictures.shape[1:] == mean.shape == std.shape:
+            raise UserError(f"to calibrate by, pictures must be (N, {str(mean.shape)[1:]}, not {pictures.shape}")
         # In doubles: slopes are found by steps that single precision does not see.
         source, target, weight = (_channels(each) for each in (np.mean(pictures, axis=0), mean, std))
         weight = _QUIET / (_QUIET + weight)
@@ -81,8 +98,28 @@ class Calibration(Valid):
             start, scale = found[free].numpy(), _SCALE[free]
             best = least_squares(misfit, start, loss="soft_l1", f_scale=_QUIET, x_scale=scale)
             found[free] = torch.from_numpy(best.x)
-        colours, place = found[:6].tolist(), found[6:].tolist()
-        return cls(tuple(colours[:3]), tuple(255 * each for each in colours[3:]), tuple(place))
+        gain, offset, place = found[:3].tolist(), (255 * found[3:6]).tolist(), found[6:].tolist()
+        least, most = _GAINS
+        far = max(abs(each - usual) for each, usual in zip(place, cls().matrix, strict=True))
+        if not (far <= _FARTHEST and least <= min(gain) <= max(gain) <= most):
+            raise UserError(
+                "these pictures cannot be made like training's; take them of the same scene, with the camera and the "
+                "light about as in training"
+            )
+        return cls(tuple(gain), tuple(offset), tuple(place))
+
+
+def _checked(pictures: ArrayLike) -> NDArray[np.uint8]:
+    """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
+    array = np.asarray(pictures)
+    if array.dtype != np.uint8 or array.ndim < 3 or array.shape[-1] != 3 or not array.size:
+        raise UserError(f"pictures must be (..., H, W, 3) uint8, 0 to 255, not {array.shape} {array.dtype}")
+    return array
+
+
+def _fixed(number: float, digits: int) -> str:
+    """Returns a number of so many digits, and 0 without a sign."""
+    return f"{round(number, digits) + 0.0:.{digits}f}"
 
 
 _SCALE = np.array([0.1] * 6 + [0.02] * 6)  # of what is fitted, so that steps are alike

@@ -86,13 +86,15 @@ class Variation:
         try:
             value = float(text)
         except ValueError as error:
-            raise UserError(f"a strength must be a number, not {text!r}") from error
+            raise UserError(f"its strength must be a number, not {text!r}") from error
         if refusal := self.range.refuses(value):
-            raise UserError(f"its strength ({self.what.format('s')}) must {refusal}, not {text}")
-        return value
+            raise UserError(f"its strength, as in {self.what.format('…')!r}, must {refusal}, not {text}")
+        return value + 0.0  # −0 is 0
 
 
-VARIATIONS: Registry[Variation] = Registry("variation")
+VARIATIONS: Registry[Variation] = Registry(
+    "variation", must=lambda value: "" if isinstance(value, Variation) else "be a Variation"
+)
 
 
 def _picture(
@@ -165,7 +167,7 @@ def _zoom(picture, strength, chance):
 def _warp(picture: Image.Image, move=(0.0, 0.0), angle: float = 0.0, scale: float = 1.0) -> Image.Image:
     """Moves, turns and scales a picture about its middle; beyond its edge, the edge goes on."""
     side, cos, sin = picture.width, math.cos(angle) / scale, math.sin(angle) / scale
-    margin, middle = side // 4, side / 2
+    margin, middle = side // 2, side / 2
     padded = Image.fromarray(np.pad(np.asarray(picture), ((margin, margin), (margin, margin), (0, 0)), "edge"))
     x, y = -middle - move[0], -middle - move[1]
     origin = middle + margin
@@ -175,9 +177,9 @@ def _warp(picture: Image.Image, move=(0.0, 0.0), angle: float = 0.0, scale: floa
 
 @_picture("occlusion", "{} of the picture covered", 0.05, 0.1, 0.2, most=1)
 def _occlusion(picture, strength, chance):
-    covered, side = picture.copy(), picture.width * math.sqrt(strength)
-    left, top = ((picture.width - side) * number for number in chance.numbers)
-    ImageDraw.Draw(covered).rectangle((left, top, left + side - 1, top + side - 1), fill=(128, 128, 128))
+    covered, side = picture.copy(), round(picture.width * math.sqrt(strength))
+    left, top = (round((picture.width - side) * number) for number in chance.numbers)
+    covered.paste((128, 128, 128), (left, top, left + side, top + side))
     return covered
 
 
@@ -222,6 +224,8 @@ class VariedCamera(Camera):
     def _seen(self, env: PixelEnv, pair: int, block: int, share: float) -> Picture:
         rng, variation = episode_rng("variation", self.seed, pair), self.variation
         strength = variation.nothing + share * (self.strength - variation.nothing)
+        if strength == variation.nothing:  # not even what a JPEG of quality 100 loses
+            return np.array(env.render())
         if variation.look is not None:
             env.set_looks(Looks.draw(rng, **{variation.look: strength}))
             try:
@@ -261,5 +265,8 @@ class CalibratedCamera(Camera):
                 env.set_state(self.starts[(pair + 1 + index) % len(self.starts)])
                 pictures.append(self.camera.picture(env, pair, -2 - index, 1))
             env.set_state(now)
-            self._found[pair] = Calibration.fit(np.stack(pictures), *self.usual)
+            try:
+                self._found[pair] = Calibration.fit(np.stack(pictures), *self.usual)
+            except UserError:  # pictures that tell nothing are taken as they are
+                self._found[pair] = Calibration()
         return self._found[pair]

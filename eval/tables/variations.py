@@ -90,13 +90,15 @@ def asked_for(config: VariationsConfig) -> list[Asked]:
     wheres: list[Where] = [where for where in WHERES if config.where in (where, ALL)]
     found: list[tuple[str, float]] = []
     for word in config.variation or (ALL,):
-        name, _, strength = word.partition("@")
-        if word == ALL:
-            found += [(each, value) for each in VARIATIONS for value in VARIATIONS[each].strengths]
-        elif strength:
-            found.append((name, VARIATIONS[name].strength(strength)))
-        else:
-            found += [(name, value) for value in VARIATIONS[name].strengths]
+        name, at, strength = word.partition("@")
+        try:
+            if name == ALL and at:
+                raise UserError(f"{ALL} has no strength of its own; name a variation, or leave @{strength} out")
+            for each in VARIATIONS if name == ALL else [name]:
+                variation = VARIATIONS[each]
+                found += [(each, value) for value in ([variation.strength(strength)] if at else variation.strengths)]
+        except UserError as error:
+            raise UserError(f"--variation {word}: {error}") from error
     return [Asked(name, value, where) for where in wheres for name, value in dict.fromkeys(found)]
 
 
@@ -118,7 +120,7 @@ class _Watched:
 
     def surprise(self) -> NDArray[np.float32]:
         """Returns it (N, K) for all episodes, from their second picture on."""
-        return np.concatenate([np.stack(batch[1:], axis=1) for batch in self._batches])
+        return np.concatenate([np.stack(batch, axis=1)[:, 1:] for batch in self._batches])
 
 
 def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
@@ -135,6 +137,8 @@ def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
 def write_variation_table(config: VariationsConfig) -> Path:
     """Measures what is missing, and writes table and figure; returns the table's path."""
     config, spec = checked(config), envs.get_task(config.task)
+    if config.calibrate >= config.num_episodes:
+        raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
     asked, budget = asked_for(config), config.budget or PROTOCOLS[config.protocol].budget(spec)
     folder, way = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
     name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
@@ -144,15 +148,13 @@ def write_variation_table(config: VariationsConfig) -> Path:
     model, _ = load_checkpoint(folder, task=config.task)
     rows: dict[Asked | None, VariationRow] = {}
     with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
+        _require_shown(config, env)
         trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, budget)
         agent = PlanningAgent(model, env.action_space, spec.action_block, way, load_proposer(folder, way))
-        offered = [each for each in asked if VARIATIONS[each.name].offered_by(env)]
-        if not offered:
-            raise UserError(f"the simulator of {config.task} shows no {' or '.join({each.name for each in asked})}")
         if config.calibrate:
             rest["calibrate"], usual = config.calibrate, load_picture_stats(folder)
         rows[None] = book.once(CLEAN, rest, partial(measure, trial, agent))
-        for each in tqdm(offered, desc="variations"):
+        for each in tqdm([each for each in asked if VARIATIONS[each.name].offered_by(env)], desc="variations"):
             camera = each.camera(config.seed)
             if config.calibrate:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
@@ -163,6 +165,13 @@ def write_variation_table(config: VariationsConfig) -> Path:
     files.write_whole(path, table(rows, config))
     draw(rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")
     return path
+
+
+def _require_shown(config: VariationsConfig, env: envs.PixelEnv) -> None:
+    """Raises `UserError` on variations that are asked for by name, which the simulator cannot show."""
+    names = dict.fromkeys(word.partition("@")[0] for word in config.variation)
+    if unseen := [name for name in names if name != ALL and not VARIATIONS[name].offered_by(env)]:
+        raise UserError(f"the simulator of {config.task} cannot show {' or '.join(unseen)}; name other variations")
 
 
 def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> str:
@@ -183,9 +192,9 @@ def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> s
 
 def _command(config: VariationsConfig) -> str:
     words = "".join(f" --variation {word}" for word in config.variation or (ALL,))
-    calibrated = f" --calibrate {config.calibrate}" if config.calibrate else ""
-    protocol = "" if config.protocol == VariationsConfig.protocol else f" --protocol {config.protocol}"
-    return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{protocol}{calibrated}"
+    given = {name: getattr(config, name) for name in ("checkpoint", "protocol", "calibrate", "budget")}
+    rest = "".join(f" --{name} {each}" for name, each in given.items() if each != getattr(VariationsConfig, name))
+    return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{rest}"
 
 
 def _line(asked: Asked, row: VariationRow) -> dict[str, str]:
@@ -210,7 +219,7 @@ def draw(rows: dict[Asked | None, VariationRow], title: str, path: Path) -> None
     """Draws a panel a variation: success over strength, from none on, a line for each place."""
     from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
-    shown = [name for name in VARIATIONS if any(each is not None and each.name == name for each in rows)]
+    shown = list(dict.fromkeys(each.name for each in rows if each is not None))
     wide = min(5, len(shown))
     tall = -(-len(shown) // wide)
     figure = new_figure(1.5 + 2.1 * wide, 0.9 + 1.9 * tall)
@@ -244,4 +253,4 @@ def draw(rows: dict[Asked | None, VariationRow], title: str, path: Path) -> None
 
 
 def main(args: Sequence[str]) -> None:
-    print(f"wrote {write_variation_table(parse(VariationsConfig, args))}")  # noqa: T201
+    print(f"wrote {write_variation_table(parse(VariationsConfig, args, names={'--variation': VARIATIONS}))}")  # noqa: T201
