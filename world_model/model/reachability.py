@@ -8,7 +8,10 @@ block before, and is a metric no more. Sources: expectile regression of values, 
 arXiv 2110.06169; values as distances in a learned space, HILP, arXiv 2402.15567.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +48,40 @@ class Reachability(nn.Module):
     def forward(self, z: Tensor, z_before: Tensor, z_goal: Tensor) -> Tensor:
         """Returns discounted blocks (...) from z (..., D), those a block before, to goals; all may broadcast."""
         return (self.state(z, z_before) - self.goal(z_goal)).norm(dim=-1)
+
+    @torch.no_grad()
+    def fold(self, whitening: Whitening) -> None:
+        """Makes of a metric on whitened embeddings the same one on embeddings as they are."""
+        mean, matrix = whitening
+        for mlp in (self.features, self.goal_features):
+            if mlp is not None:
+                first = cast(nn.Linear, mlp[0])
+                parts = [part @ matrix.T for part in first.weight.split(len(mean), dim=1)]
+                first.weight.copy_(torch.cat(parts, dim=1))
+                first.bias.sub_(parts[0] @ mean)
+
+
+class Whitening(NamedTuple):
+    """Turns embeddings z (..., D) into (z − mean) @ matrix, of which every direction varies alike."""
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return (z - self.mean) @ self.matrix
+
+
+def whitening(z: Tensor, floor: float = 0.01) -> Whitening:
+    """Returns what whitens embeddings (N, D).
+
+    What tells two poses apart may be a direction that hardly varies, such as on which side an arm is folded; an MLP
+    would take long to notice it. Directions that vary less than the floor, in shares of the mean, count as noise.
+    """
+    mean = z.mean(0)
+    centred = (z - mean).double()
+    variance, directions = torch.linalg.eigh(centred.T @ centred / len(z))
+    scale = (variance.clamp_min(0) + floor * variance.mean()).rsqrt()
+    return Whitening(mean, (directions * scale).to(z.dtype))
 
 
 def _mlp(num_inputs: int, config: ReachabilityConfig) -> nn.Sequential:

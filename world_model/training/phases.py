@@ -15,7 +15,7 @@ from jepa_mpc.distributed import gather, num_ranks, rank, share, sum_over_ranks
 from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
-from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss
+from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss, whitening
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
@@ -148,7 +148,7 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Cal
 def reachability_phase(
     config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: Callable[[], Tensor]
 ) -> Phase:
-    """Trains the reachability metric on frozen embeddings; `target` is its slow copy."""
+    """Trains the reachability metric on frozen embeddings, whitened; `target` is its slow copy."""
     metric = model.reachability
     assert metric is not None
 
@@ -160,6 +160,7 @@ def reachability_phase(
 
     def begin() -> StepLoss:
         z = frozen()
+        z = whitening(z)(z)
 
         def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             before, now, after, goal = batch
