@@ -20,9 +20,8 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json
 from jepa_mpc.settings import Valid, read
 
-_FARTHEST = (
-    0.6  # that a number of the matrix may be from a picture as it is: 30 % of a side, a turn of 37°, 60 % of scale
-)
+# How far a number of the matrix may be from a picture as it is: 30 % of a side, a turn of 37°, 60 % of scale.
+_FARTHEST = 0.6
 _GAINS = (0.1, 10.0)
 _QUIET = 4.0  # std of 255 that a picture's noise may have; where training varies by as much, it counts by half
 # Coarse to fine, for far-off edges must meet before they are matched: the std of a blur in pixels, and what is fitted,
@@ -90,9 +89,7 @@ class Calibration(Valid):
             def misfit(numbers: NDArray[np.float64], here=here, there=there, free=free) -> NDArray[np.float64]:
                 tried = found.clone()
                 tried[free] = torch.from_numpy(numbers)
-                seen = _moved(
-                    torch.ones_like(here), tried, "zeros"
-                )  # beyond a picture's edge there is nothing to match
+                seen = _moved(torch.ones_like(here), tried, "zeros")  # there is nothing to match beyond the edge
                 return (weight * seen * (_apply(here, tried) - there)).flatten().numpy()
 
             start, scale = found[free].numpy(), _SCALE[free]

@@ -39,16 +39,14 @@ class Looks:
     _palette: dict[int, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def draw(
-        cls, rng: np.random.Generator, camera: float = 0.0, light: float = 0.0, colour: float = 0.0, share: float = 1.0
-    ) -> Looks:
+    def draw(cls, rng: np.random.Generator, camera: float = 0.0, light: float = 0.0, colour: float = 0.0) -> Looks:
         """Draws looks so far from the scene's own, whichever way: the camera by a share of its distance, lamps by
-        degrees, colours by a share of another; `share` scales all.
+        degrees, colours by a share of another.
         """
         way, turn = rng.normal(size=3), rng.uniform(0, 2 * math.pi)
-        moved = share * camera * way / np.linalg.norm(way)
-        axis = share * math.radians(light) * np.array([math.cos(turn), math.sin(turn), 0.0])  # level: lamps tilt
-        return cls(tuple(moved.tolist()), tuple(axis.tolist()), share * colour, int(rng.integers(2**31)))
+        moved = camera * way / np.linalg.norm(way)
+        axis = math.radians(light) * np.array([math.cos(turn), math.sin(turn), 0.0])  # level: lamps tilt
+        return cls(tuple(moved.tolist()), tuple(axis.tolist()), colour, int(rng.integers(2**31)))
 
     @classmethod
     def for_data(cls, rng: np.random.Generator, kinds: Sequence[Look]) -> Looks:
