@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 EPISODES_PER_CHUNK = 20
 
 
-_WORDS = PrimitiveConstructorSpec(  # a list with commas, as one word
+_KINDS = PrimitiveConstructorSpec(  # a list with commas, as one word
     nargs=1,
     metavar="KIND,KIND",
-    instance_from_str=lambda args: tuple(filter(None, args[0].split(","))),
-    is_instance=lambda value: isinstance(value, tuple),
-    str_from_instance=lambda value: [",".join(value)],
+    instance_from_str=lambda args: () if args == ["none"] else tuple(args[0].split(",")),
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda value: ["as the task has it" if value is None else ",".join(value) or "none"],
 )
 
 
@@ -76,9 +76,9 @@ class CollectConfig:
     """Store a picture and an action a step, as le-wm does, and not a picture and its actions a block."""
     compression: Compression = "none"
     """Of the pictures, each by itself; compressed ones are slower to read."""
-    randomise: Annotated[tuple[Look, ...], _WORDS] = ()
-    """Draw half of the episodes from other cameras, under other light or in other colours (camera, light, colour), anew
-    every few blocks: a model that does not look through them cannot predict."""
+    randomise: Annotated[tuple[Look, ...] | None, _KINDS] = None
+    """Draw half of the episodes from other cameras, under other light and in other colours, anew every few blocks: a
+    model that does not look through them cannot predict. camera,light,colour or none; the task's own unless given."""
     num_processes: Count = field(default_factory=granted_cores)
     """Simulators that run side by side, under each process that torchrun starts."""
 
@@ -187,6 +187,7 @@ def collect(config: CollectConfig) -> Path:
     output = config.output or places.dataset(config.task)
     require_new(output)
     name = config.policy or spec.data_policy
+    kinds = spec.randomise if config.randomise is None else config.randomise
     make_policy = find_policy(name, config.task, config.policy_path)
     env = spec.make(spec.image_size, True)
     spec.check(env)
@@ -205,9 +206,9 @@ def collect(config: CollectConfig) -> Path:
         action_high=tuple(env.action_space.high.tolist()),
         step_seconds=env.step_seconds,
         planning=json.dumps(to_json(spec.planning)),
-        randomise=config.randomise,
+        randomise=kinds,
     )
-    if missing := [kind for kind in config.randomise if kind not in env.looks]:
+    if missing := [kind for kind in kinds if kind not in env.looks]:
         shown = ", ".join(env.looks) or "nothing"
         raise UserError(
             f"--randomise {','.join(missing)}: the simulator of {spec.name} can change {shown} of its scene"
@@ -224,7 +225,7 @@ def collect(config: CollectConfig) -> Path:
     chunks = {parts / f"{span.start:08d}-{span.stop:08d}.chunk": span for span in spans}
     with claimed_by_first(parts, settings):
         mine = dict(list(chunks.items())[rank() :: num_ranks()])
-        lengths = gather_lists(_fill(mine, spec, make_policy, config))
+        lengths = gather_lists(_fill(mine, spec, make_policy, config, kinds))
         done, cut = len(lengths), _num_cut(lengths, spec, config)
         if 2 * cut > done:
             raise UserError(
@@ -241,7 +242,11 @@ def collect(config: CollectConfig) -> Path:
 
 
 def _fill(
-    chunks: Mapping[Path, range], spec: envs.TaskSpec, make_policy: MakePolicy, config: CollectConfig
+    chunks: Mapping[Path, range],
+    spec: envs.TaskSpec,
+    make_policy: MakePolicy,
+    config: CollectConfig,
+    kinds: Sequence[Look],
 ) -> list[int]:
     """Collects what is missing or damaged, until most is cut; returns how many rows each episode has."""
     from tqdm import tqdm
@@ -251,7 +256,7 @@ def _fill(
     calls = []
     for path, indices in chunks.items():
         if (episodes := _read_chunk(path, indices)) is None:
-            calls.append((spec, make_policy, config.seed, config.every_step, config.randomise, indices, path))
+            calls.append((spec, make_policy, config.seed, config.every_step, kinds, indices, path))
         else:
             there += [len(episode.pixels) for episode in episodes]
     total = sum(map(len, chunks.values()))

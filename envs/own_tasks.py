@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.envs.looks import LOOKS
 from jepa_mpc.envs.rendering import View
 from jepa_mpc.envs.task import Part, PoseTest, SuiteTask, TableRow, TaskSpec
 from jepa_mpc.registry import load
@@ -69,6 +70,7 @@ OWN_TASKS = [
         angles=(True, True),
         action_repeat=2,
         data_policy="uniform",
+        randomise=LOOKS,
         effector="finger",
         effector_tolerance=0.01,
         suite=tuple(

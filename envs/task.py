@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.envs.looks import Look
 from jepa_mpc.settings import Count, Natural, Positive, Range, Refused, Valid, convert
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class TaskSpec(Valid):
     angles: tuple[bool, ...]  # per coordinate of qpos: an angle, so probes read its cosine and sine
     action_repeat: Count  # control steps that one environment step lasts
     data_policy: str  # a name in agent/data_policies, or `module:function`
+    randomise: tuple[Look, ...] = ()  # what of the scene's looks collection draws at random, unless told otherwise
     image_size: Side = 64
     action_block: Count = 5  # environment steps, with distinct actions, that one model step lasts
     episode_len: Count = 200  # length of a collected episode

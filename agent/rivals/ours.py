@@ -31,7 +31,8 @@ def _collection(task: str) -> list[Command]:
     if places.dataset(task).exists():
         return []
     data = load_info(task).data
-    return [command("collect", task=task, num_episodes=data["num_episodes"], seed=data["seed"])]
+    looks = ",".join(data.get("randomise", ())) or "none"
+    return [command("collect", task=task, num_episodes=data["num_episodes"], seed=data["seed"], randomise=looks)]
 
 
 def _training(task: str, seed: int, folder: Path, **options: object) -> list[Command]:

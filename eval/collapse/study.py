@@ -101,7 +101,7 @@ def train_config(study: StudyConfig, variant: Variant) -> TrainConfig:
     """Returns a variant's settings: LeWorldModel's batch and its prediction one step ahead, reported often."""
     settings: dict[str, Any] = {"num_steps": study.num_steps, "batch_size": 128, "num_frames": 4, "save_every": 200}
     settings |= {**TRAIN_PRESETS[study.preset], "rollout_weight": 0.0, "predictor_steps": 0, "reachability_steps": 0}
-    settings |= {"report_every": 20, "report_frames": 512}
+    settings |= {"report_every": 20, "report_frames": 512, "augment": False}
     remedy = REGULARIZERS[variant.regularizer]()
     if type(remedy) is type(settings.get("regularizer")):
         remedy = settings["regularizer"]

@@ -34,8 +34,7 @@ def card(info: CheckpointInfo) -> str:
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
     collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}"
     collect += f" --num-episodes {data['num_episodes']} --seed {data['seed']}"
-    if kinds := data.get("randomise"):  # older ones do not say
-        collect += f" --randomise {','.join(kinds)}"
+    collect += f" --randomise {','.join(data.get('randomise', ())) or 'none'}"  # older ones do not say
     train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
     return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
 
@@ -47,10 +46,13 @@ def train_options(training: dict[str, Any]) -> str:
     remedy, own = training["regularizer"]["name"], defaults["regularizer"]["name"]
     defaults["regularizer"] = {**to_json(REGULARIZERS.loaded(remedy)()), "name": remedy}
     options = [f" --regularizer {remedy}"] if remedy != own else []
-    for name, value in _flat(training).items():
+    for name, value in _flat({"augment": False, **training}).items():  # which older ones do not say
         if name not in ("task", "device", *(() if known else ("preset",))) and value != _flat(defaults).get(name):
-            said = "" if value is True else f" {' '.join(map(str, value)) if isinstance(value, list) else value}"
-            options.append(f" --{name.replace('_', '-')}{said}")
+            option, said = name.replace("_", "-"), value if isinstance(value, list) else [value]
+            if isinstance(value, bool):
+                parents, dot, last = option.rpartition(".")
+                option, said = option if value else f"{parents}{dot}no-{last}", []
+            options.append(" ".join([f" --{option}", *map(str, said)]))
     return "".join(options)
 
 

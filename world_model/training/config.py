@@ -43,7 +43,7 @@ class TrainConfig:
     """bfloat16 multiplies where the hardware does so natively (auto)."""
     compile: bool = False
     """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/log/speed.md)."""
-    num_steps: Count = 2000
+    num_steps: Count = 2400
     """Steps of encoder and predictor together."""
     predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
@@ -67,7 +67,7 @@ class TrainConfig:
     """Weight of the open-loop rollout error; 0 leaves LeWorldModel's two-term loss."""
     max_context: Count = 3
     """An open-loop rollout starts from 1 to this many real frames, as far as the window allows."""
-    augment: bool = False
+    augment: bool = True
     """Vary the pictures, so that one that is a little different still shows the same scene."""
     augmentation: AugmentConfig = AugmentConfig()
     regularizer: RegularizerConfig = SIGRegConfig()
@@ -109,7 +109,14 @@ TRAIN_PRESETS.register("default", {})
 # steps are about ten epochs of their Push-T data.
 _LEWM = {"width": 192, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_width": 2048, "projector_hidden": 2048}
 _PAPER: dict[str, Any] = (
-    {"num_steps": 180_000, "predictor_steps": 0, "reachability_steps": 0, "batch_size": 128, "num_frames": 4}
+    {
+        "augment": False,
+        "num_steps": 180_000,
+        "predictor_steps": 0,
+        "reachability_steps": 0,
+        "batch_size": 128,
+        "num_frames": 4,
+    }
     | {"learning_rate": 5e-5, "warmup_steps": 1_800, "rollout_weight": 0.0, "report_every": 1_000, "save_every": 500}
     | {"embed_dim": 192, "projector_hidden": 2048, "projector_activation": "gelu"}
     | {"encoder": EncoderConfig("vit", image_size=224, patch_size=14, width=192, depth=12, num_heads=3)}
@@ -120,7 +127,14 @@ TRAIN_PRESETS.register("paper", _PAPER)
 
 # Seconds, for tests: every part runs, nothing is learned well.
 _DEBUG: dict[str, Any] = (
-    {"num_steps": 30, "predictor_steps": 20, "reachability_steps": 20, "report_every": 10, "save_every": 10}
+    {
+        "augment": False,
+        "num_steps": 30,
+        "predictor_steps": 20,
+        "reachability_steps": 20,
+        "report_every": 10,
+        "save_every": 10,
+    }
     | {"batch_size": 8, "reachability_batch_size": 16, "warmup_steps": 5, "embed_dim": 16, "projector_hidden": 32}
     | {"encoder": EncoderConfig(channels=(4, 8, 8, 8)), "predictor": PredictorConfig(width=16, depth=1, num_heads=2)}
     | {"reachability": ReachabilityConfig(hidden=16, metric_dim=8), "regularizer": SIGRegConfig(num_proj=64)}
