@@ -31,7 +31,6 @@ from jepa_mpc.settings import checked, to_json
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, PictureStats, load_info, save_checkpoint
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
-from jepa_mpc.world_model.model.reachability import whitening
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
@@ -90,8 +89,6 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
         if not (config.predictor_steps or config.reachability_steps):  # which have done so
             phases.recalibrate_batchnorm(model, data, config.varied)
-        if model.reachability is not None:
-            model.reachability.fold(whitening(frozen()))
         if rank() == 0:
             model.eval()
             told, size = data.info, model.config.encoder.image_size

@@ -81,7 +81,7 @@ def whitening(z: Tensor, floor: float = 0.01) -> Whitening:
     centred = (z - mean).double()
     variance, directions = torch.linalg.eigh(centred.T @ centred / len(z))
     scale = (variance.clamp_min(0) + floor * variance.mean()).rsqrt()
-    return Whitening(mean, (directions * scale).to(z.dtype))
+    return Whitening(mean, ((directions * scale) @ directions.T).to(z.dtype))  # back again: signs are anyone's choice
 
 
 def _mlp(num_inputs: int, config: ReachabilityConfig) -> nn.Sequential:

@@ -43,6 +43,7 @@ class Phase(NamedTuple):
     begin: Callable[[], StepLoss]  # called once the earlier phases' weights are in place
     report: Callable[[int], dict[str, float]] | None = None  # measured before step 0 and every `report_every` steps
     after_step: Callable[[], None] | None = None
+    finish: Callable[[], None] | None = None  # called after the last step
     use_muon: bool = False  # for the matrices, AdamW for the rest; AdamW for all unless set
 
 
@@ -126,6 +127,8 @@ def run_phases(phases: Sequence[Phase], weights: nn.Module, folder: Path, config
                 phase.after_step()
 
             done = step + 1
+            if done == phase.num_steps and phase.finish is not None:
+                phase.finish()
             if done % config.log_every == 0 or done == phase.num_steps:
                 losses = {name: mean_over_ranks(value.detach()).item() for name, value in terms.items()}
                 progress.losses[phase.name] = losses

@@ -159,8 +159,7 @@ def reachability_phase(
         return *mine.T, np.roll(goal, -rank() * len(mine))  # all goals, this rank's first
 
     def begin() -> StepLoss:
-        z = frozen()
-        z = whitening(z)(z)
+        z = whitening(frozen())(frozen())
 
         def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             before, now, after, goal = batch
@@ -176,5 +175,8 @@ def reachability_phase(
         for slow, fast in zip(target.parameters(), metric.parameters(), strict=True):
             slow.lerp_(fast, config.target_rate)
 
+    def finish() -> None:
+        metric.fold(whitening(frozen()))
+
     steps, learning_rate = config.reachability_steps, config.reachability_learning_rate
-    return Phase("reachability", steps, learning_rate, metric, load, begin, after_step=follow)
+    return Phase("reachability", steps, learning_rate, metric, load, begin, after_step=follow, finish=finish)
