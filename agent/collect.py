@@ -77,7 +77,7 @@ class CollectConfig:
     compression: Compression = "none"
     """Of the pictures, each by itself; compressed ones are slower to read."""
     randomise: Annotated[tuple[Look, ...] | None, _KINDS] = None
-    """Draw half of the episodes from other cameras, under other light and in other colours, anew every few blocks: a
+    """Draw most episodes from other cameras, under other light and in other colours, anew every few blocks: a
     model that does not look through them cannot predict. camera,light,colour or none; the task's own unless given."""
     num_processes: Count = field(default_factory=granted_cores)
     """Simulators that run side by side, under each process that torchrun starts."""

@@ -17,8 +17,9 @@ Look = Literal["camera", "light", "colour"]
 LOOKS: tuple[Look, ...] = get_args(Look)
 # How far each goes where looks are drawn for data: shares of the camera's distance, degrees, and shares of a colour.
 MOST: dict[Look, float] = {"camera": 0.08, "light": 50.0, "colour": 0.8}
-OWN_EPISODES = 0.5  # share of the episodes that are drawn as they are
-CHANGE = 0.3  # chance, at every block, that the looks of the others are drawn anew
+OWN_EPISODES = 0.15  # share of the episodes that are drawn as they are
+CHANGE = 0.25  # chance, at every block, that the looks of the others are drawn anew
+OWN = 0.25  # share of these draws that are the scene's own
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class Looks:
         return cls(tuple(moved.tolist()), tuple(axis.tolist()), colour, int(rng.integers(2**31)))
 
     @classmethod
-    def for_data(cls, rng: np.random.Generator, kinds: Sequence[Look]) -> Looks:
-        """Draws looks that differ in these kinds, each by up to its most."""
+    def for_data(cls, rng: np.random.Generator, kinds: Sequence[Look]) -> Looks | None:
+        """Draws looks that differ in these kinds, each by up to its most; at times None, the scene's own."""
+        if rng.random() < OWN:
+            return None
         return cls.draw(rng, **{kind: float(rng.uniform(0, MOST[kind])) for kind in kinds})
 
     def put_on(self, scene: Any, middle: NDArray[np.floating]) -> None:

@@ -431,7 +431,8 @@ def test_rivals_go_by_name_in_the_tables_order_and_train_by_our_own_commands(tmp
 
 
 def options_of(command):
-    return dict(zip(command[4::2], command[5::2], strict=True))
+    words = [word for word in command[4:] if word != "--no-augment"]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def test_what_an_agent_cost_is_read_off_its_checkpoint(here):
@@ -466,6 +467,7 @@ def test_what_is_not_trained_is_trained_by_its_seed_into_a_folder_of_its_own(her
             data = load_checkpoint(CHECKPOINT)[1].data
             assert collect[0]["--num-episodes"] == str(data["num_episodes"])
             assert collect[0]["--seed"] == str(data["seed"])
+            assert collect[0]["--randomise"] == (",".join(data.get("randomise", ())) or "none")
     assert len(set(outputs)) == 2
     last = {"dreamer": "actors/config.json", "inverse": "inverse.safetensors", "gcbc": "gcbc.safetensors"}
     finished = Path(outputs[0]) / last.get(name, "config.json")

@@ -116,9 +116,10 @@ def test_two_processes_give_the_loss_and_gradients_of_one(steps, name):
                 assert abs(of_rank[key] - alone[key]) < 1e-5 * alone[key].abs(), key
             gradients = [key for key in alone if key.startswith(f"{name}/{phase}/gradient/")]
             expected, found = (torch.cat([x[key].flatten() for key in gradients]) for x in (alone, of_rank))
-            assert (found - expected).norm() < 1e-5 * expected.norm(), phase
+            rounding = 1e-4 if phase == "reachability" else 1e-5  # whitening enlarges it
+            assert (found - expected).norm() < rounding * expected.norm(), phase
             for key in gradients:  # a bias before a BatchNorm has no gradient but rounding
-                assert (of_rank[key] - alone[key]).norm() < 1e-4 * alone[key].norm() + 1e-5 * expected.norm(), key
+                assert (of_rank[key] - alone[key]).norm() < 1e-4 * alone[key].norm() + rounding * expected.norm(), key
         for key in (key for key in alone if key.startswith(f"{name}/buffer/")):
             torch.testing.assert_close(of_rank[key], alone[key], rtol=1e-4, atol=1e-6, msg=key)
 

@@ -63,6 +63,8 @@ def by_hand(phase, seed, weight_decay, warmup_steps, grad_clip):
             optimizer.step()
         if phase.after_step:
             phase.after_step()
+    if phase.finish:
+        phase.finish()
     return norms
 
 

@@ -783,7 +783,7 @@ def test_a_checkpoint_knows_what_its_pictures_were_like(tmp_path):
 
 def test_a_card_says_how_pictures_were_varied(trained, trained_varied):
     assert "--augment" not in (trained / "card.md").read_text()
-    assert "--randomise" not in (trained / "card.md").read_text()
+    assert "--randomise none" in (trained / "card.md").read_text()
     _, info = load_checkpoint(trained_varied)
     command = re.search(r"(?m)^jepa-mpc train (.*)$", (trained_varied / "card.md").read_text())[1]
     again = parse_config(command.split())
