@@ -430,7 +430,7 @@ def test_looks_change_pictures_and_no_motion(own_and_varied):
     as_they_are, others = (varied.rows_of(np.flatnonzero(varied.ep_varied == which)) for which in (0, 1))
     np.testing.assert_array_equal(varied.pixels[as_they_are], own.pixels[as_they_are])
     differs = (varied.pixels[others] != own.pixels[others]).any((1, 2, 3))
-    assert 0.3 < differs.mean() < 1
+    assert 0.1 < differs.mean() < 1
 
 
 def test_pictures_are_the_simulators_in_the_looks_that_were_drawn(own_and_varied):
@@ -447,13 +447,14 @@ def test_pictures_are_the_simulators_in_the_looks_that_were_drawn(own_and_varied
                 env.advance(action)
 
 
-def test_half_of_the_episodes_are_varied_and_every_few_blocks_anew():
+def test_most_episodes_are_varied_and_every_few_blocks_anew():
     drawn = [collect_module._random_looks(["camera"], episode_rng("looks", 0, index)) for index in range(2000)]
     some = [look for look in drawn if look is not None]
-    assert len(some) == pytest.approx(1000, abs=80)
+    assert len(some) == pytest.approx(1700, abs=60)
     seen = [[look() for _ in range(10)] for look in some]
     changed = np.array([[a is not b for a, b in zip([None, *looks], looks, strict=False)] for looks in seen])
-    np.testing.assert_allclose(changed.mean(0), 0.3, atol=0.06)  # before every block alike, the first one too
+    own = 0.25 + 0.75 ** np.arange(1, 11)  # a draw in four are the scene's own looks, with which each begins
+    np.testing.assert_allclose(changed.mean(0), 0.25 * (1 - 0.25 * own), atol=0.04)
     for looks in filter(None, itertools.chain(*seen)):
         assert any(looks.camera)
         assert (looks.light, looks.colour) == ((0, 0, 0), 0)

@@ -36,23 +36,23 @@ class AugmentConfig:
     """Share of the draws that leave pictures as they are."""
     change: Probability = 0.25
     """Chance, from each frame of a window to the next, of another draw."""
-    brightness: Factor = 2.8
+    brightness: Factor = 2.2
     """Largest factor down; up, its root."""
-    contrast: Factor = 2.8
+    contrast: Factor = 2.2
     """The same of contrast."""
     cast: Probability = 0.3
     """Largest share that a single colour gains or loses."""
     grey: Probability = 1.0
     """Largest share of colour that is lost."""
-    noise: NonNegative = 25.0
+    noise: NonNegative = 20.0
     """Largest std, of 255."""
     blur: NonNegative = 1.5
     """Largest std."""
-    shift: NonNegative = 5.0
+    shift: NonNegative = 4.5
     """Farthest right or down."""
-    angle: NonNegative = 6.0
+    angle: NonNegative = 5.0
     """Largest turn, degrees."""
-    zoom: Probability = 0.1
+    zoom: Probability = 0.08
     """Largest share by which pictures are scaled."""
 
 

@@ -43,11 +43,11 @@ class TrainConfig:
     """bfloat16 multiplies where the hardware does so natively (auto)."""
     compile: bool = False
     """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/log/speed.md)."""
-    num_steps: Count = 2400
+    num_steps: Count = 2600
     """Steps of encoder and predictor together."""
     predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
-    reachability_steps: Natural = 4000
+    reachability_steps: Natural = 8000
     """Steps of the reachability metric, on frozen embeddings; 0 leaves it out."""
     batch_size: Several = 64
     """Windows in a step."""
