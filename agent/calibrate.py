@@ -25,7 +25,7 @@ class CalibrateConfig:
     """Make a camera's pictures like those of training, from a few of them in which the robot stands here and there."""
 
     pictures: Path
-    """Folder of pictures, PNG, JPEG, WEBP or BMP: eight or more, of whatever poses; nothing else need be known."""
+    """Folder of pictures, PNG, JPEG, WEBP or BMP, in whatever poses; eight or more are best."""
     output: Path
     """JSON file to write; `PlanningAgent.load` and `jepa-mpc plan --calibration` read it."""
     task: str = "reacher"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ _QUIET = 4.0  # std of 255 that a picture's noise may have; where training varie
 # Coarse to fine, for far-off edges must meet before they are matched: the std of a blur in pixels, and what is fitted,
 # first colours and place, then all.
 _COLOURS, _PLACE = (*range(6),), (8, 11)
+_SCALE = np.array([0.1] * 6 + [0.02] * 6)  # of what is fitted, so that steps are alike
 _STAGES = ((4.0, (*_COLOURS, *_PLACE)), (2.0, (*range(12),)), (1.0, (*range(12),)), (0.0, (*range(12),)))
 
 
@@ -84,14 +86,8 @@ class Calibration(Valid):
         weight = _QUIET / (_QUIET + weight)
         found = _parameters(cls())
         for sigma, fitted in _STAGES:
-            here, there, free = _blurred(source, sigma), _blurred(target, sigma), list(fitted)
-
-            def misfit(numbers: NDArray[np.float64], here=here, there=there, free=free) -> NDArray[np.float64]:
-                tried = found.clone()
-                tried[free] = torch.from_numpy(numbers)
-                seen = _moved(torch.ones_like(here), tried, "zeros")  # there is nothing to match beyond the edge
-                return (weight * seen * (_apply(here, tried) - there)).flatten().numpy()
-
+            blurred, free = (_blurred(source, sigma), _blurred(target, sigma)), list(fitted)
+            misfit = partial(_misfit, *blurred, weight, found, free)
             start, scale = found[free].numpy(), _SCALE[free]
             best = least_squares(misfit, start, loss="soft_l1", f_scale=_QUIET, x_scale=scale)
             found[free] = torch.from_numpy(best.x)
@@ -119,13 +115,25 @@ def _fixed(number: float, digits: int) -> str:
     return f"{round(number, digits) + 0.0:.{digits}f}"
 
 
-_SCALE = np.array([0.1] * 6 + [0.02] * 6)  # of what is fitted, so that steps are alike
-
-
 def _parameters(calibration: Calibration) -> torch.Tensor:
     """Returns all twelve numbers, offsets in shares of 255."""
     colours = (*calibration.gain, *(each / 255 for each in calibration.offset))
     return torch.tensor([*colours, *calibration.matrix], dtype=torch.float64)
+
+
+def _misfit(
+    source: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    found: torch.Tensor,
+    free: list[int],
+    numbers: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Returns by what the source misses the target, weighted, with other numbers in those places of what was found."""
+    tried = found.clone()
+    tried[free] = torch.from_numpy(numbers)
+    seen = _moved(torch.ones_like(source), tried, "zeros")  # there is nothing to match beyond the edge
+    return (weight * seen * (_apply(source, tried) - target)).flatten().numpy()
 
 
 def _apply(pictures: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
@@ -135,7 +143,8 @@ def _apply(pictures: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
 
 
 def _moved(pictures: torch.Tensor, parameters: torch.Tensor, beyond: str) -> torch.Tensor:
-    grid = F.affine_grid(parameters[6:].view(1, 2, 3).expand(len(pictures), -1, -1), list(pictures.shape), False)
+    place = parameters[6:].view(1, 2, 3).expand(len(pictures), -1, -1)
+    grid = F.affine_grid(place, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, padding_mode=beyond, align_corners=False)
 
 

@@ -16,7 +16,7 @@ import itertools
 import json
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, requir
 from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
-from jepa_mpc.envs.looks import CHANGE, OWN_EPISODES, Look, Looks
+from jepa_mpc.envs.looks import Look, Looks
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import give_up, read_arrays, refuse_foreign, require_new, write_arrays
 from jepa_mpc.provenance import simulator_version
@@ -86,28 +86,26 @@ class CollectConfig:
 def run_episode(
     env: envs.PixelEnv,
     policy: Policy,
-    num_blocks: int,
+    looks: Sequence[Looks | None],
     rng: np.random.Generator,
     every_step: bool = False,
-    new_looks: Callable[[], Looks | None] | None = None,
 ) -> Episode:
-    """Returns one episode from a random reset, a row a block, or a step; shorter where the simulation diverged.
-
-    `new_looks`, if given, is asked before every block how the scene looks from now on.
+    """Returns one episode of so many blocks as it has looks, from a random reset, a row a block, or a step; shorter
+    where the simulation diverged. The scene looks so from before each block on.
     """
+    env.set_looks(None)  # whatever came before, and however it ended
     env.reset(seed=int(rng.integers(2**31)))
     seen, actions = [_look(env)], []
     with contextlib.suppress(envs.Diverged):
-        for _ in range(num_blocks):
-            if new_looks is not None:
-                env.set_looks(new_looks())
+        for now in looks:
+            env.set_looks(now)
             block = policy(seen[-1][0])
             for row in ([action] for action in block) if every_step else (block,):
                 actions.append(run_block(env, row))
                 seen.append(_look(env))
     pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
     action = np.stack(actions) if actions else np.zeros((0, 0), np.float32)
-    return Episode(pixels, action, qpos, qvel, new_looks is not None)
+    return Episode(pixels, action, qpos, qvel, any(looks))
 
 
 def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
@@ -119,20 +117,6 @@ def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
 
 
 _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
-
-
-def _random_looks(kinds: Sequence[Look], rng: np.random.Generator) -> Callable[[], Looks | None] | None:
-    """Returns what `run_episode` asks: the looks of now, which change every few blocks; None in an episode as it is."""
-    if not kinds or rng.random() < OWN_EPISODES:
-        return None
-    now: Looks | None = None  # until the first change
-
-    def look() -> Looks | None:
-        nonlocal now
-        now = Looks.for_data(rng, kinds) if rng.random() < CHANGE else now
-        return now
-
-    return look
 
 
 def _collect_chunk(
@@ -153,9 +137,9 @@ def _collect_chunk(
     for index in indices:
         rng = episode_rng("collect", seed, index)
         policy = make_policy(env, spec.action_block, rng)
-        new_looks = _random_looks(kinds, episode_rng("looks", seed, index))
-        env.set_looks(None)  # whatever came before, and however it ended
-        episode = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step, new_looks)
+        num_blocks = spec.episode_len // spec.action_block
+        looks = Looks.draw_episode(episode_rng("looks", seed, index), kinds, num_blocks)
+        episode = run_episode(env, policy, looks, rng, every_step)
         columns |= {f"{index}/{name}": value for name, value in vars(episode).items()}
         columns[f"{index}/action"] = episode.action.reshape(-1, width)  # of an episode without any, too
         lengths.append(len(episode.pixels))
@@ -188,10 +172,13 @@ def collect(config: CollectConfig) -> Path:
     require_new(output)
     name = config.policy or spec.data_policy
     kinds = spec.randomise if config.randomise is None else config.randomise
-    make_policy = find_policy(name, config.task, config.policy_path)
     env = spec.make(spec.image_size, True)
     spec.check(env)
+    if missing := [kind for kind in kinds if kind not in env.changeable]:
+        rest = ",".join(kind for kind in kinds if kind in env.changeable) or "none"
+        raise UserError(f"the simulator of {spec.name} cannot change {' or '.join(missing)}; use --randomise {rest}")
     low, high = map(torch.from_numpy, checked_bounds(env.action_space, f"task {spec.name}"))
+    make_policy = find_policy(name, config.task, config.policy_path)
     read_planning(spec.planning, f"task {spec.name}").planner.make(low, high)
     require_fit(name, make_policy, env, spec.action_block)
     info = DatasetInfo(
@@ -208,11 +195,6 @@ def collect(config: CollectConfig) -> Path:
         planning=json.dumps(to_json(spec.planning)),
         randomise=kinds,
     )
-    if missing := [kind for kind in kinds if kind not in env.looks]:
-        shown = ", ".join(env.looks) or "nothing"
-        raise UserError(
-            f"--randomise {','.join(missing)}: the simulator of {spec.name} can change {shown} of its scene"
-        )
     env.close()
     settings = {**to_json(info), "episode_len": spec.episode_len, "image_size": spec.image_size}
     settings["policy_digest"] = _digest(spec, make_policy, name)

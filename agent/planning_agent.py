@@ -165,11 +165,11 @@ class PlanningAgent:
             self._past_actions = [*self._past_actions, block][-self.config.history_len - 1 :]
         return as_actions(block.cpu().numpy().copy(), self.action_block)
 
-    @property
     @torch.inference_mode()
     def surprise(self) -> NDArray[np.float32]:
-        """Returns how unforeseen the last pictures were (B,), given those before and what was done: 1 is what one in a
-        thousand is within training's own episodes. NaN at the first picture, and where the checkpoint does not know.
+        """Returns how unforeseen the last pictures were (B,), given those before and what was done: above 1, more than
+        all but a thousandth of those in training's held-out episodes. NaN at the first picture, and where the
+        checkpoint does not know.
         """
         if not self._num_episodes or not self._z_history:
             raise UserError("an agent is surprised by pictures: call act(pictures) before asking for surprise")

@@ -30,7 +30,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
     render_mode = "rgb_array"
     has_reward = False  # whether `advance` returns one of the simulator's own
-    looks: tuple[Look, ...] = ()  # what `set_looks` can change
+    changeable: tuple[Look, ...] = ()  # what `set_looks` can change
     action_space: gym.spaces.Box  # type: ignore[assignment]
 
     @abstractmethod
@@ -45,7 +45,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """Returns the picture (H, W, 3) of the present state."""
 
     def set_looks(self, looks: Looks | None) -> None:
-        """Draws the scene from now on as these looks have it; None: as it is. What is not in `looks` stays the same."""
+        """Draws the scene from now on in these looks; None: in its own. What is not `changeable` stays the same."""
 
     @abstractmethod
     def get_state(self) -> NDArray[np.float64]:

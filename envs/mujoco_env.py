@@ -55,7 +55,7 @@ class MujocoEnv(PixelEnv):
     model: mujoco.MjModel  # MuJoCo's own, of the scene
     data: mujoco.MjData  # and its state
     has_reward = True
-    looks = LOOKS
+    changeable = LOOKS
     _looks: Looks | None = None
     _closed = False
     time_limit = 10**9  # control steps after which it would end by itself

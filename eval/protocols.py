@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs import TaskSpec
 
-ProtocolName = Literal["standard", "far", "hold", "strict", "suite"]
+GoalProtocol = Literal["standard", "far", "hold", "strict"]
+ProtocolName = GoalProtocol | Literal["suite"]
 HOLD_STEPS = 5
 SUITE_CONTROL_STEPS = 1000
 

@@ -41,7 +41,7 @@ class Chance:
 
     numbers: tuple[float, float]
     rng: np.random.Generator
-    block: int  # blocks since the start
+    block: int  # since the start; −1 is the goal's picture, and below are those that calibrate
 
     @property
     def sign(self) -> float:
@@ -64,7 +64,7 @@ class Variation:
     Attributes:
         what: in words, with `{}` for the strength.
         strengths: a slight, a plain and a strong one.
-        change: makes of a picture (H, W) RGB, a strength and what chance decides, another; numbers are rounded.
+        change: makes another of a picture in RGB, a strength and what chance decides; arrays (H, W, 3) are rounded.
         look: what the simulator changes, where it does.
         nothing: the strength at which nothing differs.
         range: what strengths can be.
@@ -79,7 +79,7 @@ class Variation:
 
     def offered_by(self, env: PixelEnv) -> bool:
         """Says whether the simulator can show it."""
-        return self.look is None or self.look in env.looks
+        return self.look is None or self.look in env.changeable
 
     def strength(self, text: str) -> float:
         """Returns a strength that was typed. Raises `UserError` on what cannot be one."""
@@ -243,7 +243,7 @@ class VariedCamera(Camera):
 class CalibratedCamera(Camera):
     """Calibrates, before each episode, what another camera shows, by pictures of it from other episodes' starts."""
 
-    camera: Camera
+    camera: VariedCamera
     usual: PictureStats
     num_pictures: int
     starts: NDArray[np.float64]
@@ -251,7 +251,7 @@ class CalibratedCamera(Camera):
 
     def goals(self, env: PixelEnv, pairs: Pairs, first: int) -> Picture:
         shown = self.camera.goals(env, pairs, first)
-        if shown is pairs.goal_picture:  # which training's own camera took
+        if self.camera.where != "both":  # training's own camera took them
             return shown
         return np.stack([self._calibration(env, pair)(goal) for pair, goal in enumerate(shown, start=first)])
 

@@ -1,9 +1,9 @@
 """A checkpoint is a folder that loads from its path alone; nothing in it is ever unpickled.
 
-model.safetensors   weights and normalisers; floating-point weights in half precision
+model.safetensors     weights and normalisers; floating-point weights in half precision
 pictures.safetensors  mean and std of training's pictures, by which other cameras are calibrated
-config.json         format version, task, model and training settings, where it came from, what it measured
-card.md             the gist of it, for people
+config.json           format version, task, model and training settings, where it came from, what it measured
+card.md               the gist of it, for people
 
 What an agent needs stands in it too: bounds and length of an action, and how to plan. Sizes that it declares are
 compared with the weights' own header before anything is allocated.

@@ -76,7 +76,10 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             log.info("%s is finished already", config.output)
             return config.output
         model, regularizer = build(config, data, device)
-        guard, frozen = CollapseGuard(), functools.cache(lambda: phases.encode_all(model, data, config.varied))
+        guard, frozen = (
+            CollapseGuard(),
+            functools.cache(lambda: phases.encode_all(model, data, config.applied_augmentation)),
+        )
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
         todo = [joint, phases.predictor_phase(config, model, data, frozen)]
@@ -88,7 +91,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
         if not (config.predictor_steps or config.reachability_steps):  # which have done so
-            phases.recalibrate_batchnorm(model, data, config.varied)
+            phases.recalibrate_batchnorm(model, data, config.applied_augmentation)
         if rank() == 0:
             model.eval()
             told, size = data.info, model.config.encoder.image_size

@@ -14,7 +14,7 @@ from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, bounds_and
 from jepa_mpc.planners import ICEMConfig
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, load_info
 from jepa_mpc.world_model.latent_policy.policy import Kind, load_latent_policy
-from jepa_mpc.world_model.training.card import train_options
+from jepa_mpc.world_model.training.card import collect_options, train_options
 
 SHORT_STEPS = 30_000  # a quarter of what Dreamer sees
 
@@ -30,9 +30,7 @@ def _collection(task: str) -> list[Command]:
     """Returns the command that collects the data of the bundled checkpoint, if they are not there."""
     if places.dataset(task).exists():
         return []
-    data = load_info(task).data
-    looks = ",".join(data.get("randomise", ())) or "none"
-    return [command("collect", task=task, num_episodes=data["num_episodes"], seed=data["seed"], randomise=looks)]
+    return [[*command("collect", task=task), *shlex.split(collect_options(load_info(task).data))]]
 
 
 def _training(task: str, seed: int, folder: Path, **options: object) -> list[Command]:

@@ -29,7 +29,7 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, TableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
-from jepa_mpc.eval.protocols import PROTOCOLS
+from jepa_mpc.eval.protocols import PROTOCOLS, GoalProtocol
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import Camera, Trial
 from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, VariedCamera, Where
@@ -51,7 +51,7 @@ class VariationsConfig(TableConfig):
     """Checkpoint folder; the task's bundled one unless given."""
     variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME@STRENGTH, or NAME for its three strengths, or all; may be given several times."""
-    protocol: Literal["standard", "far", "hold", "strict"] = "far"
+    protocol: GoalProtocol = "far"
     """What counts, as of `jepa-mpc plan`."""
     where: Literal["camera", "both", "drift", "all"] = "camera"
     """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
@@ -66,7 +66,6 @@ class VariationRow(Made, SuccessSummary):
     """What the agent came to under a variation."""
 
     noticed: Rate | None  # episodes in which surprise rose above 1; None where the checkpoint does not know
-    surprised: float | None  # share of all pictures at which it did
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class _Watched:
 
     def act(self, pictures):
         block = self._agent.act(pictures)
-        self._batches[-1].append(self._agent.surprise)
+        self._batches[-1].append(self._agent.surprise())
         return block
 
     def surprise(self) -> NDArray[np.float32]:
@@ -130,8 +129,7 @@ def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
     surprise = watched.surprise()
     knows = surprise.size > 0 and bool(np.isfinite(surprise).all())
     noticed = rate(int((surprise > 1).any(axis=1).sum()), len(records)) if knows else None
-    share = float((surprise > 1).mean()) if knows else None
-    return VariationRow(**vars(summarise(records, trial.budget)), noticed=noticed, surprised=share, **made_by)
+    return VariationRow(**vars(summarise(records, trial.budget)), noticed=noticed, **made_by)
 
 
 def write_variation_table(config: VariationsConfig) -> Path:
@@ -140,26 +138,26 @@ def write_variation_table(config: VariationsConfig) -> Path:
     if config.calibrate >= config.num_episodes:
         raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
     asked, budget = asked_for(config), config.budget or PROTOCOLS[config.protocol].budget(spec)
-    folder, way = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
+    folder, planning = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
     name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
     book = Book.open(VariationRow, f"variations/{name}", config)
-    rest: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": way}
-    rest |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
+    always: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": planning}
+    always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
     model, _ = load_checkpoint(folder, task=config.task)
     rows: dict[Asked | None, VariationRow] = {}
     with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
         _require_shown(config, env)
         trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, budget)
-        agent = PlanningAgent(model, env.action_space, spec.action_block, way, load_proposer(folder, way))
+        agent = PlanningAgent(model, env.action_space, spec.action_block, planning, load_proposer(folder, planning))
         if config.calibrate:
-            rest["calibrate"], usual = config.calibrate, load_picture_stats(folder)
-        rows[None] = book.once(CLEAN, rest, partial(measure, trial, agent))
+            always["calibrate"], usual = config.calibrate, load_picture_stats(folder)
+        rows[None] = book.once(CLEAN, always, partial(measure, trial, agent))
         for each in tqdm([each for each in asked if VARIATIONS[each.name].offered_by(env)], desc="variations"):
             camera = each.camera(config.seed)
             if config.calibrate:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
             seen = replace(trial, camera=camera)
-            what = {**rest, "variation": each.name, "strength": each.strength, "where": each.where}
+            what = {**always, "variation": each.name, "strength": each.strength, "where": each.where}
             rows[each] = book.once(each.row, what, partial(measure, seen, agent))
     path = book.folder / "variations.md"
     files.write_whole(path, table(rows, config))
@@ -179,8 +177,8 @@ def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> s
     clean = rows[None]
     parts: list[str | list[dict[str, str]]] = [
         f"Made by `{_command(config)}` on {clean.num_episodes} pairs of seed {config.seed}; intervals are Wilson's at "
-        "95 %. Noticed: episodes in which the agent's surprise rose above 1, which it does at one in a thousand of "
-        "training's own predictions.",
+        "95 %. Noticed: episodes in which the agent's surprise rose above 1, which is what all but a thousandth of the "
+        "predictions in training's held-out episodes stay below.",
         f"As in training: {_success(clean).percent()} % reached, {clean.held.percent()} % held, "
         f"{_noticed(clean)} % noticed ([JSON]({CLEAN}.json)).",
     ]

@@ -339,15 +339,15 @@ def test_surprise_pairs_the_last_frames_with_the_blocks_done_there(history_len):
         pictures = np.stack([picture_of(point) for point in rng.integers(0, 20, (2, 2))])
         block = agent.act(pictures)
         if step == 0:
-            assert np.isnan(agent.surprise).all()
+            assert np.isnan(agent.surprise()).all()
         else:
             last = min(history_len, step)
             z, actions = torch.stack(seen[-last:], dim=1), torch.stack(done[-last:], dim=1)
             with torch.no_grad():
                 miss = (model.predict(z, actions)[:, -1] - model.encode(torch.from_numpy(pictures))).norm(dim=1)
-            np.testing.assert_allclose(agent.surprise, miss / (0.5, 1.0, 4.0)[last - 1], rtol=1e-4)
-        assert agent.surprise.shape == (2,)
-        assert agent.surprise.dtype == np.float32
+            np.testing.assert_allclose(agent.surprise(), miss / (0.5, 1.0, 4.0)[last - 1], rtol=1e-4)
+        assert agent.surprise().shape == (2,)
+        assert agent.surprise().dtype == np.float32
         seen.append(model.encode(torch.from_numpy(pictures)))
         done.append(torch.from_numpy(block.reshape(2, -1).copy()))
 
@@ -361,7 +361,7 @@ def test_to_ask_for_surprise_changes_nothing():
         for step in range(4):
             blocks.append(agent.act(picture_of((step, 2 * step))[None]))
             if asks:
-                _ = agent.surprise
+                _ = agent.surprise()
         runs.append(blocks)
     np.testing.assert_array_equal(*runs)
 
@@ -375,21 +375,21 @@ def test_surprise_of_a_world_that_does_as_foreseen_is_nothing():
     agent.reset(picture_of((9, 4))[None], seeds=[0])
     for point, expected in (((3, 4), np.nan), ((3, 4), 0), ((3, 4), 0), ((6, 8), 2.5), ((6, 9), 0.5)):
         agent.act(picture_of(point)[None])
-        np.testing.assert_allclose(agent.surprise, [expected], atol=1e-6)
+        np.testing.assert_allclose(agent.surprise(), [expected], atol=1e-6)
 
 
 def test_nobody_is_surprised_before_there_was_a_picture_nor_by_an_episodes_first():
     agent, _ = surprised()
     with pytest.raises(UserError, match=r"call act\(pictures\) before asking for surprise"):
-        _ = agent.surprise
+        _ = agent.surprise()
     for _ in range(2):
         agent.reset(picture_of((9, 4))[None], seeds=[0])
         with pytest.raises(UserError, match=r"call act\(pictures\) before asking for surprise"):
-            _ = agent.surprise
+            _ = agent.surprise()
         agent.act(picture_of((1, 1))[None])
-        assert np.isnan(agent.surprise).all()
+        assert np.isnan(agent.surprise()).all()
         agent.act(picture_of((1, 1))[None])
-        assert agent.surprise[0] > 0
+        assert agent.surprise()[0] > 0
 
 
 def test_a_checkpoint_that_does_not_know_what_is_usual_says_so_by_nan():
@@ -397,7 +397,7 @@ def test_a_checkpoint_that_does_not_know_what_is_usual_says_so_by_nan():
     agent.reset(picture_of((9, 4))[None], seeds=[0])
     for _ in range(3):
         agent.act(picture_of((1, 1))[None])
-        assert np.isnan(agent.surprise).all()
+        assert np.isnan(agent.surprise()).all()
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -410,7 +410,7 @@ def test_every_planner_leaves_surprise_to_be_asked_for(planner):
         agent.reset(picture_of((9, 4))[None], seeds=[0])
         for point in ((1, 1), (2, 5)):
             agent.act(picture_of(point)[None])
-        found.append(agent.surprise)
+        found.append(agent.surprise())
     np.testing.assert_allclose(*found, rtol=1e-3)
 
 
@@ -422,7 +422,7 @@ def test_a_rounded_predictor_is_surprised_by_nearly_as_much():
         agent.reset(picture_of((9, 4))[None], seeds=[0])
         for point in ((1, 1), (2, 15)):
             agent.act(picture_of(point)[None])
-        found.append(agent.surprise)
+        found.append(agent.surprise())
     np.testing.assert_allclose(*found, rtol=0.05)
 
 

@@ -14,8 +14,9 @@ from conftest import ROOT
 
 from jepa_mpc import envs
 from jepa_mpc.agent import collect as collect_module
-from jepa_mpc.agent.collect import CollectConfig, collect, main, run_episode
+from jepa_mpc.agent.collect import CollectConfig, collect, run_episode
 from jepa_mpc.agent.data_policies import DATA_POLICIES, find_policy
+from jepa_mpc.cli import parse
 from jepa_mpc.envs import PixelEnv
 from jepa_mpc.envs.looks import LOOKS, Looks
 from jepa_mpc.envs.registry import TASKS
@@ -88,7 +89,7 @@ def test_a_collection_says_how_it_was_made_and_its_seed_decides_every_episode(tm
 def test_velocities_are_those_of_the_moment(env_of_reacher):
     rng = np.random.default_rng(0)
     policy = find_policy("uniform", "reacher")(env_of_reacher, 5, rng)
-    episode = run_episode(env_of_reacher, policy, 3, np.random.default_rng(1))
+    episode = run_episode(env_of_reacher, policy, [None] * 3, np.random.default_rng(1))
     env_of_reacher.reset(seed=int(np.random.default_rng(1).integers(2**31)))
     np.testing.assert_array_equal(episode.qvel[0], env_of_reacher.qvel)
     for block, qpos, qvel in zip(episode.action, episode.qpos[1:], episode.qvel[1:], strict=True):
@@ -426,8 +427,8 @@ def test_looks_change_pictures_and_no_motion(own_and_varied):
         np.testing.assert_array_equal(getattr(varied, column), getattr(own, column))
     assert (own.info.randomise, varied.info.randomise) == ((), LOOKS)
     assert replace(varied.info, randomise=()) == own.info
-    assert not own.ep_varied.any()
-    as_they_are, others = (varied.rows_of(np.flatnonzero(varied.ep_varied == which)) for which in (0, 1))
+    assert not own.ep_randomised.any()
+    as_they_are, others = (varied.rows_of(np.flatnonzero(varied.ep_randomised == which)) for which in (0, 1))
     np.testing.assert_array_equal(varied.pixels[as_they_are], own.pixels[as_they_are])
     differs = (varied.pixels[others] != own.pixels[others]).any((1, 2, 3))
     assert 0.1 < differs.mean() < 1
@@ -436,8 +437,8 @@ def test_looks_change_pictures_and_no_motion(own_and_varied):
 def test_pictures_are_the_simulators_in_the_looks_that_were_drawn(own_and_varied):
     _, varied = own_and_varied
     env, drawn = envs.make("reacher"), [looks_by_hand(4, index, 4) for index in range(12)]
-    assert varied.ep_varied.tolist() == [int(each is not None) for each in drawn]
-    assert 0 < varied.ep_varied.sum() < 12
+    assert varied.ep_randomised.tolist() == [int(any(each or ())) for each in drawn]
+    assert 0 < varied.ep_randomised.sum() < 12
     for index, looks in enumerate(drawn):
         env.reset(seed=int(episode_rng("collect", 4, index).integers(2**31)))
         for row in range(5):
@@ -448,21 +449,20 @@ def test_pictures_are_the_simulators_in_the_looks_that_were_drawn(own_and_varied
 
 
 def test_most_episodes_are_varied_and_every_few_blocks_anew():
-    drawn = [collect_module._random_looks(["camera"], episode_rng("looks", 0, index)) for index in range(2000)]
-    some = [look for look in drawn if look is not None]
-    assert len(some) == pytest.approx(1700, abs=60)
-    seen = [[look() for _ in range(10)] for look in some]
-    changed = np.array([[a is not b for a, b in zip([None, *looks], looks, strict=False)] for looks in seen])
-    own = 0.25 + 0.75 ** np.arange(1, 11)  # a draw in four are the scene's own looks, with which each begins
+    seen = [Looks.draw_episode(episode_rng("looks", 0, index), ["camera"], 20) for index in range(2000)]
+    some = [looks for looks in seen if any(looks)]
+    assert len(some) == pytest.approx(1695, abs=60)  # of 1,700 that change, a few to the scene's own alone
+    changed = np.array([[a is not b for a, b in zip([None, *looks], looks, strict=False)] for looks in some])
+    own = 0.25 + 0.75 ** np.arange(1, 21)  # a draw in four are the scene's own looks, with which each begins
     np.testing.assert_allclose(changed.mean(0), 0.25 * (1 - 0.25 * own), atol=0.04)
     for looks in filter(None, itertools.chain(*seen)):
-        assert any(looks.camera)
-        assert (looks.light, looks.colour) == ((0, 0, 0), 0)
+        assert any(looks.moved)
+        assert (looks.turned, looks.colour) == ((0, 0, 0), 0)
 
 
 def test_nothing_is_drawn_where_nothing_is_to_be(in_process):
     rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
-    assert collect_module._random_looks((), rng) is None
+    assert Looks.draw_episode(rng, (), 3) == [None] * 3
     assert rng.random() == untouched.random()
 
 
@@ -471,7 +471,7 @@ def test_a_row_a_step_is_seen_in_its_blocks_looks(own_and_varied, tmp_path, in_p
     options = {"num_episodes": 12, "seed": 4, "randomise": LOOKS, "every_step": True}
     steps = Dataset(collect(config(tmp_path / "steps.h5", **options)), frameskip=5)
     assert steps.info == blocks.info
-    np.testing.assert_array_equal(steps.ep_varied, blocks.ep_varied)
+    np.testing.assert_array_equal(steps.ep_randomised, blocks.ep_randomised)
     rows = np.concatenate([21 * episode + np.arange(0, 21, 5) for episode in range(12)])
     np.testing.assert_array_equal(steps.pixels[rows], blocks.pixels)
 
@@ -494,7 +494,7 @@ def test_an_interruption_amid_an_episode_leaves_no_looks_behind(own_and_varied, 
             collect(config(tmp_path / "d.h5", **options))
     resumed = Dataset(collect(config(tmp_path / "d.h5", **options)))
     np.testing.assert_array_equal(resumed.pixels, whole.pixels)
-    np.testing.assert_array_equal(resumed.ep_varied, whole.ep_varied)
+    np.testing.assert_array_equal(resumed.ep_randomised, whole.ep_randomised)
 
 
 def test_other_looks_do_not_mix_into_an_unfinished_collection(tmp_path, in_process, monkeypatch):
@@ -509,7 +509,7 @@ def test_other_looks_do_not_mix_into_an_unfinished_collection(tmp_path, in_proce
     ("task", "kinds", "line"),
     [
         ("reacher", "camera,colr", "--randomise.* must be .*camera.*light.*colour.*, not .*colr"),
-        ("two_room", "camera,light", "--randomise camera,light: the simulator of two_room can change nothing of its"),
+        ("two_room", "camera,light", "simulator of two_room cannot change camera or light; use --randomise none"),
     ],
 )
 def test_what_a_simulator_cannot_change_is_one_line(tmp_path, run_command, task, kinds, line):
@@ -520,9 +520,7 @@ def test_what_a_simulator_cannot_change_is_one_line(tmp_path, run_command, task,
     assert not any(tmp_path.iterdir())
 
 
-def test_kinds_are_one_word_with_commas(monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(collect_module, "collect", lambda config: asked.append(config.randomise) or config.output)
-    for words in ([], ["--randomise", "none"], ["--randomise", "camera"], ["--randomise=light,colour"]):
-        main(["--task", "reacher", *words])
+def test_kinds_are_one_word_with_commas():
+    words = [[], ["--randomise", "none"], ["--randomise", "camera"], ["--randomise=light,colour"]]
+    asked = [parse(CollectConfig, ["--task", "reacher", *each]).randomise for each in words]
     assert asked == [None, (), ("camera",), ("light", "colour")]

@@ -28,7 +28,7 @@ def episodes():
     env, kept = PushTEnv(), []
     for index in range(NUM_EPISODES):
         rng = episode_rng("test", 0, index)
-        kept.append(run_episode(env, push_t_pusher(env, 5, rng), 24, rng))
+        kept.append(run_episode(env, push_t_pusher(env, 5, rng), [None] * 24, rng))
     return kept
 
 

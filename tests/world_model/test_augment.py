@@ -89,8 +89,8 @@ def test_the_generator_decides_all():
 
 def test_training_varies_only_where_it_is_asked_to():
     config = TrainConfig(output=None, augment=False, augmentation=replace(NONE, blur=2.0))
-    assert config.varied is None
-    assert replace(config, augment=True).varied == replace(NONE, blur=2.0)
+    assert config.applied_augmentation is None
+    assert replace(config, augment=True).applied_augmentation == replace(NONE, blur=2.0)
 
 
 # Colour.

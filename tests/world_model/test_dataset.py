@@ -106,6 +106,7 @@ def test_a_fingerprint_tells_data_apart_wherever_they_lie(tmp_path):
         "fewer": (recorded[:2], INFO),
         "seed": (recorded, replace(INFO, seed=1)),
         "policy": (recorded, replace(INFO, data_policy="other")),
+        "looks": (recorded, replace(INFO, randomise=("camera",))),
     }.items():
         write_dataset(tmp_path / f"{name}.h5", episodes, info)
         prints[name] = Dataset(tmp_path / f"{name}.h5").fingerprint()
@@ -169,7 +170,7 @@ def in_looks(varied, num_blocks=4, side=8):
         replace(
             episode,
             pixels=rng.integers(250 if other else 0, 256 if other else 200, (num_blocks + 1, side, side, 3), np.uint8),
-            varied=bool(other),
+            randomised=bool(other),
         )
         for episode, other in zip(episodes, varied, strict=True)
     ]
@@ -180,9 +181,9 @@ def test_a_file_says_which_episodes_looks_were_drawn_only_where_some_were(tmp_pa
         info = replace(INFO, randomise=("camera", "light") if any(varied) else ())
         write_dataset(tmp_path / f"{name}.h5", in_looks(varied), info)
         with h5py.File(tmp_path / f"{name}.h5") as file:
-            assert ("ep_varied" in file) == any(varied)
+            assert ("ep_randomised" in file) == any(varied)
         data = Dataset(tmp_path / f"{name}.h5")
-        assert data.ep_varied.tolist() == varied
+        assert data.ep_randomised.tolist() == varied
         assert data.info == info
 
 
@@ -191,7 +192,7 @@ def test_files_that_make_one_data_set_each_say_it_for_their_episodes(tmp_path):
     for name, varied in (("a", [1, 0]), ("b", [0, 0, 0]), ("c", [0, 1])):
         write_dataset(tmp_path / f"{name}.h5", in_looks(varied), info)
     data = Dataset([tmp_path / f"{name}.h5" for name in "abc"])
-    assert data.ep_varied.tolist() == [1, 0, 0, 0, 0, 0, 1]
+    assert data.ep_randomised.tolist() == [1, 0, 0, 0, 0, 0, 1]
     write_dataset(tmp_path / "d.h5", in_looks([0, 0]), INFO)
     with pytest.raises(DatasetError, match=r"differs from .* in randomise; train on each by itself"):
         Dataset([tmp_path / "a.h5", tmp_path / "d.h5"])

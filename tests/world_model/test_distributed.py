@@ -59,7 +59,7 @@ def one_step_each(dataset_path, folder):
         torch.manual_seed(1)  # of which no ReLU stands so near its kink that rounding decides
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        frozen = functools.cache(functools.partial(encode_all, model, data, config.varied))
+        frozen = functools.cache(functools.partial(encode_all, model, data, config.applied_augmentation))
         phases = [joint_phase(config, model, remedy, CollapseGuard(), data)]
         if name in ALL_PHASES:
             phases.append(predictor_phase(config, model, data, frozen))

@@ -90,9 +90,9 @@ def test_a_column_of_another_kind_is_named_with_what_it_must_be_and_is(copy, nam
 @pytest.mark.parametrize("value", [np.zeros(EPISODES + 1, int), np.zeros(EPISODES), "three", np.zeros((2, 3), int)])
 def test_which_episodes_are_varied_is_said_of_each_or_not_at_all(copy, value):
     with h5py.File(copy, "a") as file:
-        file["ep_varied"] = value
-        found = f"{file['ep_varied'].shape} {file['ep_varied'].dtype}"
-    refused(copy, f"column 'ep_varied' must be ({EPISODES},) integer, not {found}; write it again")
+        file["ep_randomised"] = value
+        found = f"{file['ep_randomised'].shape} {file['ep_randomised'].dtype}"
+    refused(copy, f"column 'ep_randomised' must be ({EPISODES},) integer, not {found}; write it again")
 
 
 @pytest.mark.parametrize("name", ["pixels", "action", "ep_len", "ep_offset"])

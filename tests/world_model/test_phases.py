@@ -557,7 +557,7 @@ def held_out(tmp_path):
                 each,
                 pixels=each.pixels[:, 2::4, 2::4],
                 action=each.action[:, : 2 // frameskip],  # so that a block is two numbers
-                varied=bool(other),
+                randomised=bool(other),
             )
             for each, other in zip(episodes, varied, strict=True)
         ]

@@ -8,7 +8,7 @@ import torch
 from conftest import INFO
 
 from jepa_mpc.world_model.data.dataset import Dataset, Episode, write_dataset
-from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig, reachability_loss, whitening
+from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig, Whitening, reachability_loss
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 from jepa_mpc.world_model.training.phases import reachability_phase
@@ -52,12 +52,12 @@ def test_whitened_embeddings_vary_alike_in_every_direction():
     torch.manual_seed(0)
     mixing = torch.randn(6, 6) * torch.tensor([30.0, 10, 3, 1, 1, 0.1])
     z = torch.randn(5000, 6) @ mixing.T + 7
-    white = whitening(z, floor=0)(z)
+    white = Whitening.fit(z, floor=0)(z)
     mean_variance = z.var(0, unbiased=False).mean()
     torch.testing.assert_close(white.mean(0), torch.zeros(6), atol=1e-3, rtol=0)
     variances = torch.linalg.eigvalsh(white.T @ white / len(z))
     torch.testing.assert_close(variances, torch.ones(6), atol=1e-2, rtol=0)
-    floored = whitening(z, floor=0.01)(z)
+    floored = Whitening.fit(z, floor=0.01)(z)
     original = torch.linalg.eigvalsh((z - z.mean(0)).T @ (z - z.mean(0)) / len(z)).clamp_min(0)
     expected = (original / (original + 0.01 * mean_variance)).sort().values
     found = torch.linalg.eigvalsh(floored.T @ floored / len(z))
@@ -69,7 +69,7 @@ def test_a_folded_metric_measures_embeddings_as_the_other_did_whitened_ones(velo
     torch.manual_seed(0)
     metric = Reachability(ReachabilityConfig(hidden=16, metric_dim=4, velocity=velocity), 6)
     z = torch.randn(200, 6) @ torch.randn(6, 6) + 3
-    white = whitening(z)
+    white = Whitening.fit(z)
     here, before, goal = z[:60], z[60:120], z[120:180]
     expected = metric(white(here), white(before), white(goal))
     metric.fold(white)

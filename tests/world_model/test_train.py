@@ -764,7 +764,7 @@ def test_what_never_misses_can_be_read_back(tmp_path):
 
 def test_a_checkpoint_knows_what_its_pictures_were_like(tmp_path):
     episodes = [
-        dataclasses.replace(episode, pixels=255 - episode.pixels, varied=True) if index % 2 else episode
+        dataclasses.replace(episode, pixels=255 - episode.pixels, randomised=True) if index % 2 else episode
         for index, episode in enumerate(synthetic_episodes(20, 12))
     ]
     info = dataclasses.replace(INFO, randomise=("camera", "colour"))
@@ -787,5 +787,5 @@ def test_a_card_says_how_pictures_were_varied(trained, trained_varied):
     _, info = load_checkpoint(trained_varied)
     command = re.search(r"(?m)^jepa-mpc train (.*)$", (trained_varied / "card.md").read_text())[1]
     again = parse_config(command.split())
-    assert again.varied == VARIED["augmentation"]
+    assert again.applied_augmentation == VARIED["augmentation"]
     assert {**info.training, "device": "auto"} == {name: to_json(again)[name] for name in info.training}

@@ -18,7 +18,7 @@ from torch import Tensor
 from jepa_mpc.distributed import num_ranks, rank
 from jepa_mpc.settings import NonNegative, Range
 
-Probability = Annotated[float, Range(0, 1)]
+Share = Annotated[float, Range(0, 1)]
 Factor = Annotated[float, Range(1, 100)]
 
 _OFTEN, _SELDOM = 0.7, 0.3  # chances that a draw moves a picture, and that it blurs it, adds noise, takes colour away
@@ -32,17 +32,17 @@ _NOISE_BANK = 2**20  # numbers drawn once, of which each picture takes a stretch
 class AugmentConfig:
     """How far pictures are varied. Lengths are in pixels of a picture 64 wide."""
 
-    clean: Probability = 0.3
+    clean: Share = 0.3
     """Share of the draws that leave pictures as they are."""
-    change: Probability = 0.25
+    change: Share = 0.25
     """Chance, from each frame of a window to the next, of another draw."""
     brightness: Factor = 2.2
     """Largest factor down; up, its root."""
     contrast: Factor = 2.2
     """The same of contrast."""
-    cast: Probability = 0.3
+    cast: Share = 0.3
     """Largest share that a single colour gains or loses."""
-    grey: Probability = 1.0
+    grey: Share = 1.0
     """Largest share of colour that is lost."""
     noise: NonNegative = 20.0
     """Largest std, of 255."""
@@ -52,7 +52,7 @@ class AugmentConfig:
     """Farthest right or down."""
     angle: NonNegative = 5.0
     """Largest turn, degrees."""
-    zoom: Probability = 0.08
+    zoom: Annotated[float, Range(0, 0.5)] = 0.08
     """Largest share by which pictures are scaled."""
 
 
@@ -81,8 +81,7 @@ def augment(pixels: Tensor, config: AugmentConfig | None, generator: torch.Gener
     number = T * torch.arange(total, device=change.device)[:, None] + nth
     mine = number[first : first + B].flatten()
     pictures = pixels.reshape(B * T, H, W, 3).permute(0, 3, 1, 2).contiguous().float()
-    with torch.autocast(pixels.device.type, enabled=False):
-        varied = vary(pictures, Draws(*(each[mine] for each in draws)))
+    varied = vary(pictures, Draws(*(each[mine] for each in draws)))
     return varied.permute(0, 2, 3, 1).view(B, T, H, W, 3)
 
 
@@ -122,7 +121,8 @@ def vary(pictures: Tensor, draws: Draws) -> Tensor:
     N, _, H, W = pictures.shape
     if len(some := draws.moved.nonzero()[:, 0]):
         grid = F.affine_grid(draws.place[some], [len(some), 3, H, W], align_corners=False)
-        pictures[some] = F.grid_sample(pictures[some], grid, padding_mode="border", align_corners=False)
+        edge = 1 - 1 / grid.new_tensor([W, H])  # middles of the outermost pixels: what lies beyond is theirs
+        pictures[some] = F.grid_sample(pictures[some], grid.clamp(-edge, edge), align_corners=False)
     step = sum(weight * (place - 1) ** 2 for place, weight in enumerate(_SMOOTH))
     left = draws.variance / step
     while len(some := (left > 0).nonzero()[:, 0]):

@@ -9,7 +9,7 @@ One row per action block (columns as le-wm and stable-worldmodel name them); epi
     qpos, qvel   (N, Q), (N, V) float64
     ep_idx, step_idx  (N,) int64       episode, and environment step within it
     ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
-    ep_varied    (E,) int64            1 if the scene's looks were drawn at random; only where some were
+    ep_randomised (E,) int64           1 if the scene's looks were drawn at random; only where some were
 
 State columns serve reports (linear probes), never learning. The attributes say where the data came from. Files of
 le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
@@ -46,7 +46,7 @@ FORMAT_VERSION = 1
 FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 _STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 _BOUNDS = ("action_low", "action_high")
-_COLUMNS = ("action", "qpos", "ep_len", "ep_varied")
+_COLUMNS = ("action", "qpos", "ep_len", "ep_randomised")
 _LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
@@ -81,7 +81,7 @@ class Episode:
     action: NDArray[np.float32]
     qpos: NDArray[np.float64]
     qvel: NDArray[np.float64]
-    varied: bool = False  # the scene's looks were drawn at random
+    randomised: bool = False  # the scene's looks were drawn at random
 
 
 def write_dataset(
@@ -92,7 +92,7 @@ def write_dataset(
 
     with whole(path) as scratch, h5py.File(scratch, "w") as file:
         lengths: list[int] = []
-        varied: list[int] = []
+        randomised: list[int] = []
         for index, episode in enumerate(episodes):
             rows = len(episode.pixels)
             last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
@@ -115,9 +115,9 @@ def write_dataset(
                 stored.resize(len(stored) + rows, axis=0)
                 stored[-rows:] = values
             lengths.append(rows)
-            varied.append(int(episode.varied))
-        if any(varied):
-            file["ep_varied"] = np.array(varied, np.int64)
+            randomised.append(int(episode.randomised))
+        if any(randomised):
+            file["ep_randomised"] = np.array(randomised, np.int64)
         file["ep_len"] = np.array(lengths, np.int64)
         file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
         file.attrs.update(vars(info))
@@ -160,7 +160,7 @@ class Dataset:
         self.action: NDArray[np.float32] = _blocks(columns["action"], columns["ep_len"], self.stride)
         self.qpos: NDArray[np.float64] = columns["qpos"]
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
-        self.ep_varied: NDArray[np.int64] = columns["ep_varied"]
+        self.ep_randomised: NDArray[np.int64] = columns["ep_randomised"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
         frames = Frames([Path(each) for each in paths])
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -176,7 +176,8 @@ class Dataset:
         """Returns what tells these data from others, wherever they lie."""
         digest = hashlib.sha256(self.action.tobytes() + self.ep_len.tobytes()).hexdigest()[:12]
         info = self.info
-        return f"{len(self.ep_len)} episodes of {info.data_policy!r}, seed {info.seed}, actions {digest}"
+        looks = f", looks {','.join(info.randomise)}" if info.randomise else ""  # which change no action
+        return f"{len(self.ep_len)} episodes of {info.data_policy!r}, seed {info.seed}, actions {digest}{looks}"
 
     def action_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns mean and std (A,) of the training actions.
@@ -194,16 +195,10 @@ class Dataset:
             log.warning("action %s never varies in these data: it is treated as unused", ", ".join(map(str, which)))
         return rows.mean(0), np.where(idle, UNUSED, std + np.float32(1e-6))
 
-    def picture_stats(self, num_pictures: int = 4000) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns mean and std (H, W, 3) of training pictures, of so many spread over all, in the scene's own looks."""
-        rows = self.rows_of(self.in_own_looks(self.train_episodes))
-        rows = rows[np.linspace(0, len(rows) - 1, min(num_pictures, len(rows))).astype(int)]
-        total = np.zeros((2, *self.pixels.shape[1:]))
-        for part in np.array_split(rows, -(-len(rows) // 500)):
-            pictures = self.pixels[part].astype(np.float64)
-            total += pictures.sum(0), np.square(pictures).sum(0)
-        mean, square = total / len(rows)
-        std = np.sqrt(np.maximum(square - mean**2, 0))
+    def picture_stats(self, num_pictures: int = 1000) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Returns mean and std (H, W, 3) uint8 of so many training pictures, in the scene's own looks."""
+        pictures = self.pixels[spread(self.rows_of(self.in_own_looks(self.train_episodes)), num_pictures)]
+        mean, std = pictures.mean(0, dtype=np.float32), pictures.std(0, dtype=np.float32)
         return mean.round().astype(np.uint8), std.round().astype(np.uint8)
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -235,7 +230,7 @@ class Dataset:
 
     def in_own_looks(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns those of the episodes whose looks were not drawn at random; all if all were."""
-        own = episodes[self.ep_varied[episodes] == 0]
+        own = episodes[self.ep_randomised[episodes] == 0]
         return own if len(own) else episodes
 
     def rows_of(self, episodes: Iterable[int]) -> NDArray[np.int64]:
@@ -263,6 +258,11 @@ def _blocks(action: NDArray[np.float32], ep_len: NDArray[np.int64], stride: int)
     left = np.repeat(np.cumsum(ep_len), ep_len) - np.arange(N)  # rows from here to the episode's end
     blocks[left <= stride] = np.nan
     return blocks
+
+
+def spread(values: NDArray[np.int64], num: int) -> NDArray[np.int64]:
+    """Returns so many of the values (N, ...), evenly from the first to the last; all if they are fewer."""
+    return values[np.linspace(0, len(values) - 1, min(num, len(values))).astype(int)]
 
 
 def is_unused(actions: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -337,7 +337,7 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
                 f"in row {row} (episode {np.searchsorted(ends, row, 'right')}) entry {number} is {values[row, number]}"
             )
             raise DatasetError(f"{path}: column {name!r} must be numbers; {where}; write it again without that")
-    varied = np.zeros(len(ep_len), np.int64)
-    if file.id.links.exists(b"ep_varied"):
-        varied = column(file, "ep_varied", "E", "integer", {"E": len(ep_len)})[:].astype(np.int64)
-    return {"action": action, "qpos": qpos, "ep_len": ep_len, "ep_varied": varied}
+    randomised = np.zeros(len(ep_len), np.int64)
+    if file.id.links.exists(b"ep_randomised"):
+        randomised = column(file, "ep_randomised", "E", "integer", {"E": len(ep_len)})[:].astype(np.int64)
+    return {"action": action, "qpos": qpos, "ep_len": ep_len, "ep_randomised": randomised}

@@ -129,9 +129,9 @@ class JEPA(nn.Module):
         )
 
     def surprise(self, z_history: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        """Returns how unforeseen z (B, D) is after z_history (B, h, D) and the blocks taken there (B, h, A).
+        """Returns how unforeseen (B,) z (B, D) is after z_history (B, h, D) and the blocks taken there (B, h, A).
 
-        In units of what is usual: above 1 for a thousandth of training's own episodes. NaN if that is unknown.
+        In units of `usual_error`; NaN if that is unknown.
         """
         error = self.latent_distance(self.predict(z_history, actions)[:, -1], z)
         usual = self.usual_error[min(z_history.shape[1], len(self.usual_error)) - 1] if self.usual_error else math.nan

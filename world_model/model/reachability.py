@@ -62,7 +62,11 @@ class Reachability(nn.Module):
 
 
 class Whitening(NamedTuple):
-    """Turns embeddings z (..., D) into (z − mean) @ matrix, of which every direction varies alike."""
+    """Turns embeddings z (..., D) into (z − mean) @ matrix, of which every direction varies alike.
+
+    What tells two poses apart may be a direction that hardly varies, such as on which side an arm is folded; an MLP
+    would take long to notice it.
+    """
 
     mean: Tensor
     matrix: Tensor
@@ -70,18 +74,16 @@ class Whitening(NamedTuple):
     def __call__(self, z: Tensor) -> Tensor:
         return (z - self.mean) @ self.matrix
 
-
-def whitening(z: Tensor, floor: float = 0.01) -> Whitening:
-    """Returns what whitens embeddings (N, D).
-
-    What tells two poses apart may be a direction that hardly varies, such as on which side an arm is folded; an MLP
-    would take long to notice it. Directions that vary less than the floor, in shares of the mean, count as noise.
-    """
-    mean = z.mean(0)
-    centred = (z - mean).double()
-    variance, directions = torch.linalg.eigh(centred.T @ centred / len(z))
-    scale = (variance.clamp_min(0) + floor * variance.mean()).rsqrt()
-    return Whitening(mean, ((directions * scale) @ directions.T).to(z.dtype))  # back again: signs are anyone's choice
+    @classmethod
+    def fit(cls, z: Tensor, floor: float = 0.01) -> Whitening:
+        """Returns that of embeddings (N, D); directions that vary by less than the floor, in shares of the mean
+        variance, count as noise.
+        """
+        mean = z.mean(0)
+        centred = (z - mean).cpu().double()  # once, and not every accelerator has doubles
+        variance, directions = torch.linalg.eigh(centred.T @ centred / len(z))
+        scale = (variance.clamp_min(0) + floor * variance.mean()).rsqrt()
+        return cls(mean, ((directions * scale) @ directions.T).to(z))  # back again: signs are anyone's choice
 
 
 def _mlp(num_inputs: int, config: ReachabilityConfig) -> nn.Sequential:

@@ -32,11 +32,15 @@ def card(info: CheckpointInfo) -> str:
     for phase, terms in info.metrics["loss"].items():
         facts[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
-    collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}"
-    collect += f" --num-episodes {data['num_episodes']} --seed {data['seed']}"
-    collect += f" --randomise {','.join(data.get('randomise', ())) or 'none'}"  # older ones do not say
+    collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}{collect_options(data)}"
     train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
     return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
+
+
+def collect_options(data: dict[str, Any]) -> str:
+    """Returns the command-line options that collect such data again, but for the policy."""
+    looks = ",".join(data.get("randomise", ())) or "none"  # older ones do not say
+    return f" --num-episodes {data['num_episodes']} --seed {data['seed']} --randomise {looks}"
 
 
 def train_options(training: dict[str, Any]) -> str:

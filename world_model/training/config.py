@@ -97,7 +97,7 @@ class TrainConfig:
     """Steps between states to resume from."""
 
     @property
-    def varied(self) -> AugmentConfig | None:
+    def applied_augmentation(self) -> AugmentConfig | None:
         """Returns how pictures are varied; None if they are not."""
         return self.augmentation if self.augment else None
 
@@ -110,7 +110,6 @@ TRAIN_PRESETS.register("default", {})
 _LEWM = {"width": 192, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_width": 2048, "projector_hidden": 2048}
 _PAPER: dict[str, Any] = (
     {
-        "augment": False,
         "num_steps": 180_000,
         "predictor_steps": 0,
         "reachability_steps": 0,
@@ -118,6 +117,7 @@ _PAPER: dict[str, Any] = (
         "num_frames": 4,
     }
     | {"learning_rate": 5e-5, "warmup_steps": 1_800, "rollout_weight": 0.0, "report_every": 1_000, "save_every": 500}
+    | {"augment": False}
     | {"embed_dim": 192, "projector_hidden": 2048, "projector_activation": "gelu"}
     | {"encoder": EncoderConfig("vit", image_size=224, patch_size=14, width=192, depth=12, num_heads=3)}
     | {"predictor": PredictorConfig("lewm", dropout=0.1, max_len=1_000, **_LEWM)}
@@ -128,14 +128,20 @@ TRAIN_PRESETS.register("paper", _PAPER)
 # Seconds, for tests: every part runs, nothing is learned well.
 _DEBUG: dict[str, Any] = (
     {
-        "augment": False,
         "num_steps": 30,
         "predictor_steps": 20,
         "reachability_steps": 20,
         "report_every": 10,
         "save_every": 10,
     }
-    | {"batch_size": 8, "reachability_batch_size": 16, "warmup_steps": 5, "embed_dim": 16, "projector_hidden": 32}
+    | {
+        "augment": False,
+        "batch_size": 8,
+        "reachability_batch_size": 16,
+        "warmup_steps": 5,
+        "embed_dim": 16,
+        "projector_hidden": 32,
+    }
     | {"encoder": EncoderConfig(channels=(4, 8, 8, 8)), "predictor": PredictorConfig(width=16, depth=1, num_heads=2)}
     | {"reachability": ReachabilityConfig(hidden=16, metric_dim=8), "regularizer": SIGRegConfig(num_proj=64)}
 )

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.data.dataset import Dataset, spread
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
-SURPRISING = 1e-3  # share of held-out predictions that miss by more than is usual
+SURPRISING = 1e-3  # share of predictions in held-out episodes that miss by more than is usual
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 
 
@@ -60,8 +60,7 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
     """Measures `num_frames` pictures spread over the held-out episodes, with probes fitted on as many others."""
     measured = []
     for episodes in (data.train_episodes, data.held_out_episodes):
-        rows = data.rows_of(episodes)
-        rows = rows[np.linspace(0, len(rows) - 1, min(num_frames, len(rows))).astype(int)]
+        rows = spread(data.rows_of(episodes), num_frames)
         targets, names = data.probe_targets(rows)
         measured += [encode_rows(model, data, rows), torch.from_numpy(targets)]
     r2, test_z = linear_probe_r2(*measured), measured[2]
@@ -78,15 +77,15 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
 
 @torch.no_grad()
 def usual_error(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5000) -> tuple[float, ...]:
-    """Returns what all but a thousandth of one-step predictions miss by, from 1, 2, … of a window's frames, in held-out
-    episodes; () if none is as long.
+    """Returns what all but a thousandth of one-step predictions from 1, 2, … frames of a window (num_frames − 1,)
+    miss by in held-out episodes, about the largest miss where these are few; () if none is as long as a window.
     """
     episodes = data.in_own_looks(data.held_out_episodes)
     steps = data.stride * np.arange(num_frames)
     starts = np.concatenate([data.rows_of([episode])[: -steps[-1]] for episode in episodes.tolist()])
     if not len(starts):
         return ()
-    rows = starts[np.linspace(0, len(starts) - 1, min(num_windows, len(starts))).astype(int)][:, None] + steps
+    rows = spread(starts, num_windows)[:, None] + steps
     once, where = np.unique(rows, return_inverse=True)
     z = encode_rows(model, data, once)[where.reshape(rows.shape)].to(model.action_mean.device)
     actions = torch.from_numpy(data.action[rows[:, :-1]]).to(z.device)

@@ -3,7 +3,7 @@ reachability metric.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from jepa_mpc.distributed import gather, num_ranks, rank, share, sum_over_ranks
 from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
-from jepa_mpc.world_model.model.reachability import Reachability, reachability_loss, whitening
+from jepa_mpc.world_model.model.reachability import Reachability, Whitening, reachability_loss
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
@@ -77,7 +77,7 @@ def joint_phase(
         noise_seed, pixels, actions, num_context = batch
         pixels, actions = pixels.to(device), actions.to(device)
         generator = torch.Generator(device).manual_seed(noise_seed)
-        pixels = augment(pixels, config.varied, generator)
+        pixels = augment(pixels, config.applied_augmentation, generator)
         with autocast:
             latents = regularizer.embed(model, pixels, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
@@ -158,8 +158,10 @@ def reachability_phase(
         mine = share(rows)
         return *mine.T, np.roll(goal, -rank() * len(mine))  # all goals, this rank's first
 
+    whitening = cache(lambda: Whitening.fit(frozen()))
+
     def begin() -> StepLoss:
-        z = whitening(frozen())(frozen())
+        z = whitening()(frozen())
 
         def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             before, now, after, goal = batch
@@ -176,7 +178,7 @@ def reachability_phase(
             slow.lerp_(fast, config.target_rate)
 
     def finish() -> None:
-        metric.fold(whitening(frozen()))
+        metric.fold(whitening())
 
     steps, learning_rate = config.reachability_steps, config.reachability_learning_rate
     return Phase("reachability", steps, learning_rate, metric, load, begin, after_step=follow, finish=finish)
