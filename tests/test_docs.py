@@ -10,6 +10,7 @@ from conftest import ROOT
 from jepa_mpc import envs
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.eval import metrics
+from jepa_mpc.eval.variations import VARIATIONS
 
 RESULTS = (ROOT / "docs/results.md").read_text()
 PAGES = [
@@ -175,6 +176,15 @@ def test_rows_that_a_baseline_touches_for_free_are_judged_by_holding():
             free = row.get("touched, random / do nothing, %", row.get("random / do nothing, %"))
             if free is not None:
                 assert (max(map(float, free.split(" / "))) > 100 / 3) == ("held, % [95 %]" in row), row
+
+
+def test_the_variations_of_the_protocols_are_the_registrys():
+    (rows,) = [rows for rows in tables((ROOT / "docs/protocols.md").read_text()) if "variation" in rows[0]]
+    said = {name: row["slight, plain, strong"] for row in rows for name in re.findall(r"`(\w+)`", row["variation"])}
+    assert set(said) == set(VARIATIONS)
+    for name, numbers in said.items():
+        wanted = {f"{strength:g}" for strength in VARIATIONS[name].strengths}
+        assert wanted <= set(re.findall(r"\d+(?:\.\d+)?", numbers)), name
 
 
 def test_the_tasks_of_the_protocols_are_the_registrys():
