@@ -71,6 +71,7 @@ OWN_TASKS = [
         action_repeat=2,
         data_policy="uniform",
         randomise=LOOKS,
+        planning={"offset_rate": 0.2},
         effector="finger",
         effector_tolerance=0.01,
         suite=tuple(

@@ -53,6 +53,7 @@ Seed = Annotated[int, Range(0, 2**31 - 1)]
 Positive = Annotated[float, Range(0, open=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1, open=True)]
+Share = Annotated[float, Range(0, 1)]
 
 
 class Refused(UserError):

@@ -26,7 +26,7 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, NonNegative, read, to_json
-from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
 
 _PICTURES = "pictures.safetensors"
@@ -74,7 +74,7 @@ class CheckpointInfo:
     metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
     interface: Interface | None = None  # where the data say so
     planning: dict[str, Any] = field(default_factory=dict)  # how the agent plans, where it differs from its defaults
-    usual_error: tuple[NonNegative, ...] = ()  # `JEPA.usual_error`; older checkpoints do not say
+    usual_miss: UsualMiss | None = None  # older checkpoints do not say
     collapsed: str = ""  # one line if the embeddings had collapsed when the joint training ended
     format_version: int = FORMAT_VERSION
 
@@ -126,6 +126,8 @@ def load_info(checkpoint: Path | str) -> CheckpointInfo:
     info = read(CheckpointInfo, stored, f"{path} is damaged")
     if fault := info.interface and _fault(info.interface, info.model.encoder.image_size):
         raise CheckpointError(f"{path} is damaged: interface.{fault}; restore it or train it again")
+    if info.usual_miss is not None and not info.usual_miss.share:
+        raise CheckpointError(f"{path} is damaged: usual_miss.share is empty; restore it or train it again")
     return info
 
 
@@ -157,6 +159,6 @@ def load_checkpoint(
     fill(model, {plain_name(name): value for name, value in tensors.items()}, path)
     if info.collapsed:
         warnings.warn(f"checkpoint {folder} will not plan: {info.collapsed}", stacklevel=2)
-    model.usual_error = info.usual_error
+    model.usual_miss = info.usual_miss
     model = model.to(choose_device(device)).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return model.requires_grad_(False), info

@@ -36,7 +36,7 @@ from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares
 from jepa_mpc.world_model.training.card import card
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
-from jepa_mpc.world_model.training.diagnostics import report_embedding, usual_error
+from jepa_mpc.world_model.training.diagnostics import report_embedding, usual_miss
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
 
@@ -108,7 +108,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
                 interface=Interface(*bounds, told.action_block, told.step_seconds, size) if bounds[0] else None,
                 planning=json.loads(told.planning or "{}"),
                 collapsed=guard.verdict(),
-                usual_error=usual_error(model, data, num_frames),
+                usual_miss=usual_miss(model, data, num_frames),
             )
             save_checkpoint(config.output, model, info, card(info), PictureStats(*data.picture_stats()))
         wait_for_all()

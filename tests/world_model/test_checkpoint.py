@@ -21,6 +21,7 @@ from jepa_mpc.world_model.checkpoint import (
     load_picture_stats,
     save_checkpoint,
 )
+from jepa_mpc.world_model.model.jepa import UsualMiss
 
 BUNDLED = sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json"))
 
@@ -121,8 +122,9 @@ def test_format_one_is_still_read(copy):
         ({"interface__action_low": [-1]}, r"interface\.action_low \(-1.0,\) and action_high .* are no bounds"),
         ({"interface__action_low": [float("nan"), -1]}, r"interface\.action_low must be a finite number"),
         ({"learning_seconds": float("nan")}, "learning_seconds must be a finite number"),
-        ({"usual_error": [0.5, -0.5]}, r"usual_error must be at least 0, not -0\.5"),
-        ({"usual_error": [float("nan")]}, "usual_error must be a finite number"),
+        ({"usual_miss": {"median": 1, "share": [0.5, -0.5]}}, r"usual_miss\.share must be at least 0, not -0\.5"),
+        ({"usual_miss": {"median": float("nan"), "share": [1]}}, r"usual_miss\.median must be a finite number"),
+        ({"usual_miss": {"median": 1.0, "share": []}}, r"usual_miss\.share is empty"),
     ],
 )
 def test_impossible_settings_are_named(copy, changes, line):
@@ -187,15 +189,15 @@ def test_missing_and_surplus_tensors_are_named(copy):
 
 def test_what_is_usual_is_the_models_and_an_older_checkpoint_does_not_know(copy):
     config = json.loads((copy / "config.json").read_text())
-    config.pop("usual_error", None)
+    config.pop("usual_miss", None)
     (copy / "config.json").write_text(json.dumps(config))
     model, info = load_checkpoint(copy)
-    assert info.usual_error == model.usual_error == ()
-    change(copy, usual_error=[0.25, 1.5])
+    assert info.usual_miss is model.usual_miss is None
+    change(copy, usual_miss={"median": 0.25, "share": [1.5, 0.5]})
     model, info = load_checkpoint(copy)
-    assert info.usual_error == model.usual_error == (0.25, 1.5)
+    assert info.usual_miss == model.usual_miss == UsualMiss(0.25, (1.5, 0.5))
     save_checkpoint(copy, model, info, "")
-    assert load_checkpoint(copy)[0].usual_error == (0.25, 1.5)
+    assert load_checkpoint(copy)[0].usual_miss == UsualMiss(0.25, (1.5, 0.5))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.model.encoder import EncoderConfig, build_encoder
-from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 
 
@@ -118,30 +118,33 @@ def test_distance_is_the_length_of_the_difference():
     torch.testing.assert_close(JEPA.latent_distance(z, goal), torch.tensor([5.0, 5.0]))
 
 
-def test_surprise_is_the_miss_in_units_of_the_usual_one():
-    """The model says that nothing moves, so what moves by 6 is 6 off."""
-    torch.manual_seed(0)
-    model = JEPA(JEPAConfig(6, encoder=EncoderConfig(image_size=32))).eval()
-    z, actions, miss = torch.randn(2, 4, 64), torch.randn(2, 4, 6), torch.zeros(2, 64)
-    miss[0, 5], miss[1, 9] = 6.0, -3.0
-    model.usual_error = (2.0, 3.0, 12.0)
-    for num_frames, usual in ((1, 2.0), (2, 3.0), (3, 12.0), (4, 12.0)):  # of more frames than are known, the most
-        found = model.surprise(z[:, -num_frames:], actions[:, -num_frames:], z[:, -1] + miss)
-        torch.testing.assert_close(found, torch.tensor([6.0, 3.0]) / usual)
-
-
-@pytest.mark.parametrize("num_frames", [1, 3])
-def test_surprise_is_of_what_follows_the_last_frame_and_its_action(num_frames):
-    model, z, actions = untrained(), torch.randn(4, num_frames, 10), torch.randn(4, num_frames, 6)
-    model.usual_error = (0.5,)
-    foreseen = model.predict(z, actions)[:, -1]
-    torch.testing.assert_close(model.surprise(z, actions, foreseen), torch.zeros(4))
-    seen = torch.randn(4, 10)
-    torch.testing.assert_close(model.surprise(z, actions, seen), 2 * (foreseen - seen).norm(dim=1))
+def test_surprise_is_what_was_missed_in_shares_of_what_was_foreseen_in_units_of_the_usual():
+    model, missed, moved = untrained(), torch.zeros(2, 10), torch.zeros(2, 10)
+    missed[0, 5], missed[1, 9] = 6.0, -3.0
+    moved[1, 2] = 4.0
+    model.usual_miss = UsualMiss(2.0, (0.5, 0.25, 0.1))
+    for num_frames, usual in ((1, 0.5), (2, 0.25), (3, 0.1), (4, 0.1)):  # of more frames than are known, the most
+        found = model.surprise(missed, moved, num_frames)
+        torch.testing.assert_close(found, torch.tensor([6.0 / 2, 3.0 / (2 + 4)]) / usual)
 
 
 def test_a_model_that_does_not_know_what_is_usual_is_not_surprised():
-    assert untrained().surprise(torch.randn(3, 1, 10), torch.randn(3, 1, 6), torch.randn(3, 10)).isnan().all()
+    assert untrained().surprise(torch.randn(3, 10), torch.randn(3, 10), 1).isnan().all()
+
+
+@pytest.mark.parametrize("num_past", [0, 2])
+def test_an_offset_is_added_to_every_prediction_of_a_rollout(num_past):
+    """As one that is fed back by hand."""
+    model, offset = untrained(), torch.randn(2, 10)
+    z, past, actions = torch.randn(2, 1 + num_past, 10), torch.randn(2, num_past, 6), torch.randn(2, 3, 2, 6)
+    found = model.rollout(z, past if num_past else None, actions, offset)
+    for sample in range(3):
+        seen, done = z, past
+        for step in range(2):
+            done = torch.cat([done, actions[:, sample, step : step + 1]], dim=1)
+            following = model.predict(seen, done)[:, -1] + offset
+            torch.testing.assert_close(found[:, sample, step], following)
+            seen = torch.cat([seen, following[:, None]], dim=1)
 
 
 def test_too_long_a_sequence_is_refused():

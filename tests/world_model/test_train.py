@@ -43,7 +43,7 @@ from jepa_mpc.world_model.training.diagnostics import (
     encode_rows,
     linear_probe_r2,
     report_embedding,
-    usual_error,
+    usual_miss,
 )
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import (
@@ -747,10 +747,10 @@ def test_a_checkpoint_knows_what_it_usually_misses_by(dataset_path, tmp_path, pr
     windows = {"num_frames": 4, "predictor_num_frames": 6, "predictor_steps": predictor_steps, "reachability_steps": 0}
     folder, data = train(debug_config(tmp_path / "run", dataset_path, **windows)), Dataset(dataset_path)
     model, info = load_checkpoint(folder)
-    assert model.usual_error == info.usual_error
-    assert len(info.usual_error) == (5 if predictor_steps else 3)
-    again = usual_error(model, data, 1 + len(info.usual_error))  # by weights in half precision
-    np.testing.assert_allclose(info.usual_error, again, rtol=0.03)
+    assert model.usual_miss == info.usual_miss
+    assert len(info.usual_miss.share) == (5 if predictor_steps else 3)
+    again = usual_miss(model, data, 1 + len(info.usual_miss.share))  # by weights in half precision
+    np.testing.assert_allclose(info.usual_miss.share, again.share, rtol=0.05)
 
 
 def test_what_never_misses_can_be_read_back(tmp_path):
@@ -759,7 +759,9 @@ def test_what_never_misses_can_be_read_back(tmp_path):
     write_dataset(tmp_path / "d.h5", still, INFO)
     steps = {"num_steps": 1, "predictor_steps": 0, "reachability_steps": 0, "learning_rate": 1e-9}
     folder = train(debug_config(tmp_path / "run", tmp_path / "d.h5", **steps))
-    assert load_checkpoint(folder)[1].usual_error == pytest.approx([0] * 7, abs=1e-6)
+    found = load_checkpoint(folder)[1].usual_miss
+    assert found.median == pytest.approx(0, abs=1e-6)
+    assert len(found.share) == 7
 
 
 def test_a_checkpoint_knows_what_its_pictures_were_like(tmp_path):

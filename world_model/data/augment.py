@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_mpc.distributed import num_ranks, rank
-from jepa_mpc.settings import NonNegative, Range
+from jepa_mpc.settings import NonNegative, Range, Share
 
-Share = Annotated[float, Range(0, 1)]
 Factor = Annotated[float, Range(1, 100)]
 
 _OFTEN, _SELDOM = 0.7, 0.3  # chances that a draw moves a picture, and that it blurs it, adds noise, takes colour away

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.world_model.data.dataset import Dataset, spread
-from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.jepa import JEPA, UsualMiss
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
-SURPRISING = 1e-3  # share of predictions in held-out episodes that miss by more than is usual
+USUAL = 0.95  # of the predictions in held-out episodes
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 
 
@@ -76,18 +76,19 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
 
 
 @torch.no_grad()
-def usual_error(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5000) -> tuple[float, ...]:
-    """Returns what all but a thousandth of one-step predictions from 1, 2, … frames of a window (num_frames − 1,)
-    miss by in held-out episodes, about the largest miss where these are few; () if none is as long as a window.
+def usual_miss(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5000) -> UsualMiss | None:
+    """Returns by how much one-step predictions miss within windows of so many frames, spread over the held-out episodes
+    in the scene's own looks; None if none is as long.
     """
     episodes = data.in_own_looks(data.held_out_episodes)
     steps = data.stride * np.arange(num_frames)
     starts = np.concatenate([data.rows_of([episode])[: -steps[-1]] for episode in episodes.tolist()])
     if not len(starts):
-        return ()
+        return None
     rows = spread(starts, num_windows)[:, None] + steps
     once, where = np.unique(rows, return_inverse=True)
     z = encode_rows(model, data, once)[where.reshape(rows.shape)].to(model.action_mean.device)
-    actions = torch.from_numpy(data.action[rows[:, :-1]]).to(z.device)
-    errors = model.latent_distance(model.predict(z[:, :-1], actions), z[:, 1:])
-    return tuple(errors.quantile(1 - SURPRISING, dim=0).tolist())
+    predicted = model.predict(z[:, :-1], torch.from_numpy(data.action[rows[:, :-1]]).to(z.device))
+    missed, moved = model.latent_distance(predicted, z[:, 1:]), model.latent_distance(predicted, z[:, :-1])
+    share = missed / (missed.median() + moved).clamp_min(1e-12)
+    return UsualMiss(float(missed.median()), tuple(share.quantile(USUAL, dim=0).tolist()))
