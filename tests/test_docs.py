@@ -137,10 +137,13 @@ def expected(row):
         return of_rendering(stored("results/rendering.json"), row)
     if "the cube must go" in row:
         return of_distance(row)
-    if row.get("ours, %"):
-        link = re.fullmatch(r"\[.*\]\((.*)\)", row["ours, %"])[1]
-        return {**row, "ours, %": f"[{100 * stored(link)['success_rate']:.1f}]({link})"}
-    return None
+    links = {
+        column: found[1] for column, cell in row.items() if (found := re.fullmatch(r"\[.*\]\((results/.*)\)", cell))
+    }
+    rates = {column: f"[{100 * stored(link)['success_rate']:.1f}]({link})" for column, link in links.items()}
+    if "noticed, %" in row:
+        rates["noticed, %"] = percent(stored(next(iter(links.values())))["noticed"][0])[0]
+    return {**row, **rates} if rates else None
 
 
 def wrong(text):
