@@ -189,7 +189,8 @@ class PlanningAgent:
         z_history = torch.stack(self._z_history, dim=1)
         foreseen = self.model.predict(z_history, torch.stack(self._past_actions, dim=1))[:, -1]
         missed, moved = z - foreseen, foreseen - z_history[:, -1]
-        self._offset = torch.lerp(self._offset, missed, self.config.offset_rate)
+        known = missed.isfinite().all(dim=-1, keepdim=True)  # one prediction that is no number spoils no later one
+        self._offset = torch.where(known, torch.lerp(self._offset, missed, self.config.offset_rate), self._offset)
         self._surprise = self.model.surprise(missed, moved, len(self._z_history))
 
     def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:

@@ -225,8 +225,8 @@ class Broken(PointModel):
     broken = slice(1)
     value = float("nan")
 
-    def rollout(self, z_history, past_actions, actions):
-        future = super().rollout(z_history, past_actions, actions).clone()
+    def rollout(self, z_history, past_actions, actions, offset=None):
+        future = super().rollout(z_history, past_actions, actions, offset).clone()
         future[self.broken] = self.value
         return future
 
