@@ -76,10 +76,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             log.info("%s is finished already", config.output)
             return config.output
         model, regularizer = build(config, data, device)
-        guard, frozen = (
-            CollapseGuard(),
-            functools.cache(lambda: phases.encode_all(model, data, config.applied_augmentation)),
-        )
+        guard = CollapseGuard()
+        frozen = functools.cache(lambda: phases.encode_all(model, data, config.applied_augmentation))
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
         todo = [joint, phases.predictor_phase(config, model, data, frozen)]

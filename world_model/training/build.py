@@ -22,9 +22,8 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
     model.action_mean.copy_(torch.from_numpy(mean))
     model.action_std.copy_(torch.from_numpy(std))
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recalibrate_batchnorm(
-        model, data, config.applied_augmentation, num_batches=4
-    )  # so that the report before the first step is true
+    # So that the report before the first step is true.
+    recalibrate_batchnorm(model, data, config.applied_augmentation, num_batches=4)
     if config.compile:
         model.encoder.compile()
     return model, config.regularizer.make(model).to(device)
