@@ -13,7 +13,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -78,8 +78,12 @@ class RunConfig:
     """A picture of your own as the goal, 64×64 or larger. Success is then not decided."""
     calibration: Path | None = None
     """Of the camera that took --goal-image, as `jepa-mpc calibrate` has written it."""
-    agent: tyro.conf.OmitArgPrefixes[AgentConfig] = field(default_factory=AgentConfig)
+    agent: tyro.conf.OmitArgPrefixes[AgentConfig] = None  # type: ignore[assignment]  # the task's own is put there
     """How to plan; the defaults are the task's."""
+
+    def __post_init__(self):
+        if self.agent is None:
+            object.__setattr__(self, "agent", planning_of(self.task))
 
 
 def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Results:

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 
@@ -417,6 +418,22 @@ def test_what_a_model_always_gets_wrong_does_not_keep_it_from_the_goal(planner):
     assert abs(missed[0.3]) < 0.2 * missed[0.0]
 
 
+def test_a_prediction_that_is_no_number_spoils_none_of_the_later_ones():
+    agent, model = agent_with(offset_rate=0.5)
+    agent.reset(np.stack([picture_of((5, 5))] * 2), seeds=[0, 1])
+    for step, wrong in enumerate(([0.5, 0.0], [0.5, 0.0], [float("nan"), 0.0], [0.5, 0.0])):
+        model.wrong = torch.tensor(wrong)
+        before = agent._offset.clone()
+        with (
+            contextlib.nullcontext() if np.isfinite(wrong).all() else pytest.warns(UserWarning, match="no finite cost")
+        ):
+            agent.act(np.stack([picture_of((4 + step, 6))] * 2))
+        if not np.isfinite(wrong).all():
+            torch.testing.assert_close(agent._offset, before)
+    assert agent._offset.isfinite().all()
+    assert agent._offset.abs().max() > 0
+
+
 def test_the_offset_follows_the_misses_of_each_episode_and_begins_anew():
     agent, model = agent_with(offset_rate=0.25)
     model.wrong = torch.tensor([-0.5, 0.25])
@@ -525,6 +542,7 @@ def test_baselines_act_within_bounds_and_by_their_seed():
 def test_a_task_is_planned_its_own_way_unless_told_otherwise():
     assert planning_of("two_room") == AgentConfig()
     assert planning_of("reacher") == AgentConfig(offset_rate=0.2)
+    assert run_planning.RunConfig(task="cube").agent == planning_of("cube")  # from Python too
     own, config = planning_of("cube"), run_planning.parse_config(["--task", "cube", "--horizon", "3"])
     assert config.task == "cube"
     assert config.agent == dataclasses.replace(own, horizon=3)

@@ -15,7 +15,7 @@ from PIL import Image
 from watching import KINDS, assert_asked_the_pairs, watch_agents
 
 from jepa_mpc import envs
-from jepa_mpc.agent.agent_config import AgentConfig, planning_of
+from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import measure, report, run_planning
 from jepa_mpc.eval.metrics import Rate
@@ -242,7 +242,7 @@ def test_results_read_themselves_back(finished, command, tmp_path, monkeypatch):
 
 def test_from_python_the_same_comes_back_and_nothing_need_be_written(finished, tmp_path, monkeypatch):
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    results = evaluate(RunConfig(num_episodes=5, checkpoint=CHECKPOINT, agent=planning_of("reacher")), write=False)
+    results = evaluate(RunConfig(num_episodes=5, checkpoint=CHECKPOINT), write=False)
     assert results.episodes == read_back(finished[0] / "results.json").episodes
     assert {path.name for path in tmp_path.iterdir()} == {"data"}  # the pairs
     with pytest.raises(UserError, match="--num-episodes must be at least 1"):
