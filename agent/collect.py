@@ -50,7 +50,7 @@ EPISODES_PER_CHUNK = 20
 _KINDS = PrimitiveConstructorSpec(  # a list with commas, as one word
     nargs=1,
     metavar="KIND,KIND",
-    instance_from_str=lambda args: () if args == ["none"] else tuple(args[0].split(",")),
+    instance_from_str=lambda args: () if args == ["none"] else tuple(dict.fromkeys(args[0].split(","))),
     is_instance=lambda value: value is None or isinstance(value, tuple),
     str_from_instance=lambda value: ["as the task has it" if value is None else ",".join(value) or "none"],
 )
