@@ -12,6 +12,8 @@ from typing import Any
 
 from jepa_mpc.places import SOURCE
 
+_CODE = (".", ":!docs/results", ":!*/card.md")  # all but what publishing rows writes
+
 
 def version(package: str) -> str:
     """Returns a package's installed version, or "not installed"."""
@@ -27,11 +29,16 @@ def simulator_version() -> str:
 
 
 def git_commit() -> str:
-    """Returns the checkout's commit, `-dirty` if the tree differs from it; outside a checkout the package's version."""
-    command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Returns the checkout's commit, `-dirty` if its code differs from it; outside a checkout the package's version."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(SOURCE), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
         if (SOURCE / ".git").exists():
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            commit = git("rev-parse", "--short=12", "HEAD")
+            return f"{commit}-dirty" if git("diff", "HEAD", "--name-only", "--", *_CODE) else commit
     except (OSError, subprocess.CalledProcessError):
         pass
     return f"version {version('jepa-mpc')}"

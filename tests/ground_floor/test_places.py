@@ -91,8 +91,13 @@ def test_a_changed_tree_is_said_beside_its_commit(monkeypatch, tmp_path):
     monkeypatch.setattr("jepa_mpc.provenance.SOURCE", tmp_path)
     git("init", "--quiet")
     (tmp_path / "code").write_text("one")
-    git("add", "code")
+    row = tmp_path / "docs/results/row.json"
+    row.parent.mkdir(parents=True)
+    row.write_text("{}")
+    git("add", ".")
     git("commit", "--quiet", "--message", "one")
+    assert not git_commit().endswith("-dirty")
+    row.write_text("[]")  # as publishing does
     assert not git_commit().endswith("-dirty")
     (tmp_path / "code").write_text("two")
     assert git_commit().endswith("-dirty")
