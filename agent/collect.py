@@ -10,7 +10,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("collect")
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -61,7 +60,8 @@ class CollectConfig:
     """Collect a data set of reward-free episodes."""
 
     task: str = "reacher"
-    """Task in the registry, or `module:attribute`."""
+    """Task in the registry, an MJCF file, gym/<Id>, or `module:attribute`; --camera chooses what robots without settings
+    are seen through."""
     policy: str | None = None
     """Data policy, by its name (a wrong one lists them all) or as `module:function`; the task's own unless given."""
     policy_path: Path | None = None
@@ -91,21 +91,24 @@ def run_episode(
     every_step: bool = False,
 ) -> Episode:
     """Returns one episode of so many blocks as it has looks, from a random reset, a row a block, or a step; shorter
-    where the simulation diverged. The scene looks so from before each block on.
+    where the simulation diverged or ended by itself. The scene looks so from before each block on.
     """
     env.set_looks(None)  # whatever came before, and however it ended
     env.reset(seed=int(rng.integers(2**31)))
     seen, actions = [_look(env)], []
-    with contextlib.suppress(envs.Diverged):
+    diverged = False
+    try:
         for now in looks:
             env.set_looks(now)
             block = policy(seen[-1][0])
             for row in ([action] for action in block) if every_step else (block,):
                 actions.append(run_block(env, row))
                 seen.append(_look(env))
+    except envs.Diverged as error:
+        diverged = not isinstance(error, envs.Ended)
     pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
     action = np.stack(actions) if actions else np.zeros((0, 0), np.float32)
-    return Episode(pixels, action, qpos, qvel, any(looks))
+    return Episode(pixels, action, qpos, qvel, any(looks), diverged)
 
 
 def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
@@ -127,11 +130,11 @@ def _collect_chunk(
     kinds: Sequence[Look],
     indices: range,
     path: Path,
-) -> list[int]:
-    """Writes a chunk of episodes; returns how many rows each has."""
+) -> list[bool]:
+    """Writes a chunk of episodes; returns which of them were cut short."""
     if spec.name not in _SIMULATORS:
         _SIMULATORS[spec.name] = spec.make(spec.image_size, True)
-    env, lengths = _SIMULATORS[spec.name], []
+    env, cut = _SIMULATORS[spec.name], []
     columns: dict[str, Any] = {}
     width = len(env.action_space.low) * (1 if every_step else spec.action_block)
     for index in indices:
@@ -142,9 +145,9 @@ def _collect_chunk(
         episode = run_episode(env, policy, looks, rng, every_step)
         columns |= {f"{index}/{name}": value for name, value in vars(episode).items()}
         columns[f"{index}/action"] = episode.action.reshape(-1, width)  # of an episode without any, too
-        lengths.append(len(episode.pixels))
+        cut.append(episode.diverged)
     write_arrays(path, columns)
-    return lengths
+    return cut
 
 
 def _read_chunk(path: Path, indices: range) -> list[Episode] | None:
@@ -182,7 +185,7 @@ def collect(config: CollectConfig) -> Path:
     read_planning(spec.planning, f"task {spec.name}").planner.make(low, high)
     require_fit(name, make_policy, env, spec.action_block)
     info = DatasetInfo(
-        task=config.task,
+        task=spec.name,
         seed=config.seed,
         data_policy=name,
         simulator=simulator_version(),
@@ -197,6 +200,7 @@ def collect(config: CollectConfig) -> Path:
     )
     env.close()
     settings = {**to_json(info), "episode_len": spec.episode_len, "image_size": spec.image_size}
+    settings |= {"model": spec.model} if spec.model else {}
     settings["policy_digest"] = _digest(spec, make_policy, name)
 
     parts = output.with_name(f"{output.name}.parts")
@@ -207,8 +211,8 @@ def collect(config: CollectConfig) -> Path:
     chunks = {parts / f"{span.start:08d}-{span.stop:08d}.chunk": span for span in spans}
     with claimed_by_first(parts, settings):
         mine = dict(list(chunks.items())[rank() :: num_ranks()])
-        lengths = gather_lists(_fill(mine, spec, make_policy, config, kinds))
-        done, cut = len(lengths), _num_cut(lengths, spec, config)
+        were_cut = gather_lists(_fill(mine, spec, make_policy, config, kinds))
+        done, cut = len(were_cut), sum(were_cut)
         if 2 * cut > done:
             raise UserError(
                 f"{cut} of {done} episodes were cut short: the simulation of {spec.name} diverges under the actions of "
@@ -229,33 +233,26 @@ def _fill(
     make_policy: MakePolicy,
     config: CollectConfig,
     kinds: Sequence[Look],
-) -> list[int]:
-    """Collects what is missing or damaged, until most is cut; returns how many rows each episode has."""
+) -> list[bool]:
+    """Collects what is missing or damaged, until most is cut short; returns which episodes are."""
     from tqdm import tqdm
 
-    lengths: list[int] = []
-    there: list[int] = []
+    cut: list[bool] = []
+    there: list[bool] = []
     calls = []
     for path, indices in chunks.items():
         if (episodes := _read_chunk(path, indices)) is None:
             calls.append((spec, make_policy, config.seed, config.every_step, kinds, indices, path))
         else:
-            there += [len(episode.pixels) for episode in episodes]
+            there += [bool(episode.diverged) for episode in episodes]
     total = sum(map(len, chunks.values()))
     with tqdm(total=total, desc=f"collecting {spec.name}", unit="episode", disable=rank() > 0) as bar:
         for more in itertools.chain([there], run_parallel(_collect_chunk, calls, config.num_processes)):
-            lengths += more
+            cut += more
             bar.update(len(more))
-            if 2 * _num_cut(lengths, spec, config) > len(lengths):
+            if 2 * sum(cut) > len(cut):
                 break
-    return lengths
-
-
-def _num_cut(lengths: Sequence[int], spec: envs.TaskSpec, config: CollectConfig) -> int:
-    """Returns how many episodes are shorter than the task's."""
-    num_blocks = spec.episode_len // spec.action_block
-    whole = 1 + num_blocks * (spec.action_block if config.every_step else 1)
-    return sum(length < whole for length in lengths)
+    return cut
 
 
 def _digest(spec: envs.TaskSpec, make_policy: MakePolicy, name: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError, reason
+from jepa_mpc.pictures import require_size, square
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,9 +33,7 @@ def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as file:
-                if min(file.size) < size:
-                    is_small = f"{path} is {file.width}×{file.height}"
-                    raise UserError(f"{is_small}; at least {size}×{size} pixels are needed")
+                require_size(file.width, file.height, size, path)
                 if file.width * file.height > MAX_PIXELS:
                     raise UserError(too_large)
                 if file.mode not in _EIGHT_BIT:
@@ -50,11 +49,7 @@ def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # whatever the decoders raise on a damaged file
         raise UserError(f"{path} is damaged ({reason(error)}); save it again as PNG") from error
-    image = _on_white(path, image).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+    return square(np.asarray(_on_white(path, image).convert("RGB")), size, str(path))
 
 
 def _on_white(path: Path, image: "Image") -> "Image":

@@ -7,10 +7,11 @@ from jepa_mpc.envs.registry import get_task, make, register, task_names
 from jepa_mpc.envs.task import Part, PoseTest, SuiteTask, TableRow, TaskSpec
 
 if TYPE_CHECKING:
-    from jepa_mpc.envs.base import Diverged, EnvError, PixelEnv
+    from jepa_mpc.envs.base import Diverged, Ended, EnvError, PixelEnv
 
 __all__ = [
     "Diverged",
+    "Ended",
     "EnvError",
     "Part",
     "PixelEnv",
@@ -27,7 +28,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports what stands on Gymnasium when it is asked for: names and block layouts need NumPy alone."""
-    if name in ("Diverged", "EnvError", "PixelEnv"):
+    if name in ("Diverged", "Ended", "EnvError", "PixelEnv"):
         from jepa_mpc.envs import base
 
         return getattr(base, name)

@@ -19,6 +19,10 @@ class Diverged(EnvError):
     """A simulation that has blown up: numbers became infinite or too large, and what follows is no physics."""
 
 
+class Ended(Diverged):
+    """An environment that has ended its episode by itself: it goes on only after a reset."""
+
+
 class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Observations are pictures (H, W, 3) uint8; actions are float32 within `action_space`.
 
@@ -29,7 +33,10 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
     render_mode = "rgb_array"
+    restorable = True  # whether states can be saved and restored, without which no goal is set in simulation
+    time_limit = 10**9  # control steps after which its makers would end an episode
     has_reward = False  # whether `advance` returns one of the simulator's own
+    names: tuple[str, ...] = ()  # of the coordinates of `qpos`, where the simulator has some
     changeable: tuple[Look, ...] = ()  # what `set_looks` can change
     action_space: gym.spaces.Box  # type: ignore[assignment]
 

@@ -16,7 +16,7 @@ import tyro
 
 from jepa_mpc.cli import parse
 from jepa_mpc.envs.registry import SUITE_NAMES, TASKS, get_task, make
-from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest
+from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, Untold
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import require_new, whole
 from jepa_mpc.places import bundled_tasks
@@ -65,6 +65,7 @@ def describe(name: str, picture: Path | None = None) -> dict[str, str]:
         "block": f"{spec.action_block} actions",
         "period": f"{1000 * env.step_seconds:g} ms a step, {1000 * env.step_seconds * spec.action_block:g} ms a block",
         "coordinates": f"{len(env.qpos)}; angles: {', '.join(map(str, np.flatnonzero(spec.angles))) or 'none'}",
+        **({"called": ", ".join(f"{i} {name}" for i, name in enumerate(env.names))} if env.names else {}),
         "reached": rule(spec.pose),
         "goal": f"{spec.goal_offset} steps ahead in {spec.budget}; of another episode in {spec.far_budget}",
         "data": f"episodes of {spec.episode_len} steps by {spec.data_policy}",
@@ -81,6 +82,8 @@ def rule(test: PoseTest) -> str:
         scale = f" / {part.scale:.3g}" if part.scale != 1 else ""
         return f"{part.kind} of {', '.join(map(str, part.coordinates))}{scale}"
 
+    if isinstance(test, Untold):
+        return "not told by this simulator: plan to pictures with --goal-image"
     return f"within {test.tolerance:g} {test.unit}: {'; '.join(map(said, test.parts))}"
 
 

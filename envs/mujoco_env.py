@@ -11,6 +11,7 @@ from jepa_mpc.envs import rendering  # before mujoco
 from jepa_mpc.envs.base import Diverged, EnvError, PixelEnv
 from jepa_mpc.envs.looks import LOOKS, Looks
 from jepa_mpc.envs.rendering import View
+from jepa_mpc.envs.task import PoseTest
 from jepa_mpc.errors import reason
 
 try:
@@ -44,7 +45,7 @@ class MujocoEnv(PixelEnv):
     Args:
         physics: the simulation, on which dm_control renders: its contexts never disturb one another.
         action_space: bounds of one action.
-        camera: id or name of one of the model's cameras, or a view of its own.
+        camera: id or name of one of the model's cameras, or a view of its own, also as AZIMUTH,ELEVATION[,DISTANCE].
         image_size: side of the square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
@@ -58,7 +59,6 @@ class MujocoEnv(PixelEnv):
     changeable = LOOKS
     _looks: Looks | None = None
     _closed = False
-    time_limit = 10**9  # control steps after which it would end by itself
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class MujocoEnv(PixelEnv):
     ):
         self._physics, self._action_repeat = physics, action_repeat
         self.model, self.data = physics.model.ptr, physics.data.ptr
-        self._image_size, self._camera_place = image_size, camera
+        self._image_size, self._camera_place = image_size, _place(self.model, camera)
         self._camera: engine.Camera | None = None  # made at the first frame
         if fast_rendering:
             rendering.apply_fast_quality(physics.model, image_size)
@@ -91,6 +91,11 @@ class MujocoEnv(PixelEnv):
         self.action_space = gym.spaces.Box(*bounds, dtype=np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._placed_at_reset = self._find_placed_at_reset()
+
+    @property
+    def goal_test(self) -> PoseTest | None:
+        """Returns a test of success that the simulator brings along; None if it has none."""
+        return None
 
     @property
     @abstractmethod
@@ -189,6 +194,13 @@ class MujocoEnv(PixelEnv):
         mujoco.mj_forward(self.model, self.data)
 
     @property
+    def names(self):  # type: ignore[override]
+        ends = [*self.model.jnt_qposadr[1:], self.model.nq]
+        joints = [self.model.joint(index).name or f"joint {index}" for index in range(self.model.njnt)]
+        sizes = zip(joints, self.model.jnt_qposadr, ends, strict=True)
+        return tuple(f"{name} {i}" if n > 1 else name for name, a, b in sizes if (n := b - a) for i in range(n))
+
+    @property
     def qpos(self):
         return self.data.qpos.copy()
 
@@ -208,6 +220,25 @@ class MujocoEnv(PixelEnv):
 
 def _name(model: mujoco.MjModel) -> str:
     return f"MuJoCo's model {model.names.split(bytes(1))[0].decode()!r}"
+
+
+def _place(model: mujoco.MjModel, camera: int | str | View) -> int | str | View:
+    """Returns a camera that the model has, or a view. Raises `EnvError`, which lists the cameras, on any other."""
+    names = [model.camera(index).name for index in range(model.ncam)]
+    if not isinstance(camera, str) or camera in names:
+        return camera
+    if camera.isdecimal() and int(camera) < model.ncam:
+        return int(camera)
+    try:
+        azimuth, elevation, *distance = map(float, camera.split(","))
+        (distance,) = distance or [1.5 * model.stat.extent]
+    except ValueError as error:
+        there = ", ".join(name or str(index) for index, name in enumerate(names)) or "it has none"
+        raise EnvError(
+            f"{_name(model)} has no camera {camera!r}; its cameras: {there}; a free view is "
+            "AZIMUTH,ELEVATION[,DISTANCE] in degrees and metres, such as 90,-30"
+        ) from error
+    return View(tuple(model.stat.center.tolist()), distance, azimuth, elevation)
 
 
 def _is_real(value: Any) -> bool:

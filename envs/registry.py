@@ -1,13 +1,14 @@
 """Every task under one name, looked up without importing a simulator.
 
-Tasks with settings of their own stand in `envs/own_tasks.py`; any other MuJoCo task of the control suite or of
-Gymnasium goes by `dmc/<domain>-<task>` or `gym/<Id>` (`envs/generic.py`). A stranger's is registered, or goes by
-`module:attribute`: a `TaskSpec`, or a function without arguments that returns one.
+Tasks with settings of their own stand in `envs/own_tasks.py`; any other robot goes by a name that says where it comes
+from, such as `dmc/<domain>-<task>`, `gym/<Id>` or `robot.xml` (`envs/generic.py`). A stranger's task is registered, or
+goes by `module:attribute`: a `TaskSpec`, or a function without arguments that returns one, or a Gymnasium environment.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from jepa_mpc.envs.own_tasks import OWN_TASKS
 from jepa_mpc.envs.task import TaskSpec
 from jepa_mpc.errors import UserError
-from jepa_mpc.registry import Registry
+from jepa_mpc.registry import Registry, is_model_file
 from jepa_mpc.settings import convert
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _GYMNASIUM = """
 Ant-v5 HalfCheetah-v5 Hopper-v5 Humanoid-v5 HumanoidStandup-v5 InvertedDoublePendulum-v5 InvertedPendulum-v5 Pusher-v5
 Reacher-v5 Swimmer-v5 Walker2d-v5
 """
+_EXAMPLES = "robot.xml, dmc/hopper-hop or gym/Hopper-v5"
 SUITE_NAMES = [*(f"dmc/{name}" for name in _DM_CONTROL.split()), *(f"gym/{name}" for name in _GYMNASIUM.split())]
 
 
@@ -57,16 +59,33 @@ def get_task(name: str) -> TaskSpec:
 
     Raises `UserError`, which suggests the nearest names, if there is none, and says what is wrong with one.
     """
+    if is_model_file(name):
+        return _from_suite(name)
+    plain, _, camera = name.partition("@")
+    if camera and plain in task_names():
+        raise UserError(f"{plain} has a camera of its own; --camera is for robots without settings, such as {_EXAMPLES}")
     if name.startswith("gym/") and name not in TASKS:
         import gymnasium as gym
 
-        if ":" in name or name.removeprefix("gym/") in gym.registry:
+        if ":" in name or plain.removeprefix("gym/") in gym.registry:
             return _from_suite(name)
-    found = TASKS[name]
+    found = TASKS[plain]
     spec = convert(Callable[[], TaskSpec], found, (name,))() if callable(found) else found
+    if camera or _is_gymnasium(spec):
+        return _from_suite(name)
     if not isinstance(spec, TaskSpec):
-        raise UserError(f"{name} is no task: it is {type(spec).__name__}, not a TaskSpec or a function returning one")
+        wanted = "a TaskSpec, or a function that returns one or a Gymnasium environment"
+        raise UserError(f"{name} is no task: it is {type(spec).__name__}, not {wanted}")
     return spec if spec.name == name else replace(spec, name=name)
+
+
+def _is_gymnasium(made: object) -> bool:
+    """Says whether that is an environment, of which there is none before Gymnasium is imported; closes it."""
+    gym = sys.modules.get("gymnasium")
+    if gym is None or not isinstance(made, gym.Env):
+        return False
+    made.close()
+    return True
 
 
 def make(name: str, image_size: int | None = None, fast_rendering: bool = True) -> PixelEnv:

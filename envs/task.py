@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.looks import Look
+from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Count, Natural, Positive, Range, Refused, Valid, convert
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ else:
     PixelEnv = Any  # as far as annotations are held against: to import it takes Gymnasium
 
 Side = Annotated[int, Range(16, 4096)]  # pixels; the encoder halves them four times
-_NAME = r"\w[\w.+ -]*([/:]\w[\w.+ -]*)*"  # it becomes folders and files
+_NAME = r"\w[\w.+ -]*([/:]\w[\w.+ -]*)*(@[\w., -]+)?"  # it becomes folders and files; behind @ a camera
 
 # Of tasks that go by their suite's name.
 SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT = "pink", 0.02, "of each range"
@@ -86,6 +87,24 @@ class PoseTest(Valid):
 
 
 @dataclass(frozen=True)
+class Untold(PoseTest):
+    """Of a simulator whose state does not tell when two poses are the same. Raises `UserError` where that is asked."""
+
+    parts: tuple[Part, ...] = ()
+    tolerance: Positive = 1.0
+    unit: str = "untold"
+
+    def rules(self):
+        yield from ()
+
+    def errors(self, qpos, goal_qpos):
+        raise UserError(
+            "this simulator does not tell when a goal is reached: plan to pictures with --goal-image, or register a "
+            "TaskSpec with a pose"
+        )
+
+
+@dataclass(frozen=True)
 class TableRow:
     """A row of the table of bundled checkpoints: a protocol of `eval/protocols.py`, at the task's own lengths unless
     others are given, and the best success rate published for it, in %, with its source.
@@ -119,6 +138,7 @@ class TaskSpec(Valid):
     strict_pose: PoseTest | None = None  # what it asks where there is no such geom; half the tolerance unless given
     strict_steps: Count = 2  # consecutive ones that it asks for
     suite: tuple[SuiteTask, ...] = ()
+    model: str = ""  # what tells the simulation from another of the same name, where it is a file that may change
     planning: Mapping[str, Any] = field(default_factory=dict)  # what differs from `AgentConfig`'s defaults, as in JSON
     rows: tuple[TableRow, ...] = (TableRow(), TableRow("far"))
 
@@ -129,7 +149,7 @@ class TaskSpec(Valid):
         enough = self.episode_len >= least
         yield "episode_len", enough, f"must be at least two blocks ({least} steps), not {self.episode_len}"
         for name, test in (("pose", self.pose), ("strict_pose", self.strict_pose or self.pose)):
-            last = max(coordinate for part in test.parts for coordinate in part.coordinates)
+            last = max((coordinate for part in test.parts for coordinate in part.coordinates), default=-1)
             yield name, last < Q, f"must test coordinates of qpos, of which `angles` has {Q}, not number {last}"
 
     @property
@@ -160,11 +180,12 @@ class TaskSpec(Valid):
     def _look(self, env: PixelEnv) -> None:
         """Raises `Refused` on a picture or numbers that nothing can be learned from."""
         numbers, (Q, side) = "finite floats", (len(self.angles), self.image_size)
+        state = env.get_state() if env.restorable else np.empty(0)
         for name, values, kind, shape, expected in (
             ("render()", env.render(), np.uint8, (side, side, 3), "uint8, of image_size,"),
             ("qpos", env.qpos, np.floating, (Q,), f"{numbers}, as many as angles,"),
             ("qvel", env.qvel, np.floating, (np.size(env.qvel),), numbers),
-            ("get_state()", env.get_state(), np.floating, (np.size(env.get_state()),), numbers),
+            ("get_state()", state, np.floating, (np.size(state),), numbers),
         ):
             found = np.asarray(values)
             if not np.issubdtype(found.dtype, kind) or found.shape != shape:

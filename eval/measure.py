@@ -4,6 +4,7 @@ Each returns its results but for what every run says of itself, which its caller
 """
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,8 @@ from jepa_mpc.eval.trial import BATCH_SIZE, Trial
 
 if TYPE_CHECKING:
     from jepa_mpc.eval.run_planning import RunConfig
+
+log = logging.getLogger(__name__)
 
 DISTANCE, REACHED = "latent_distance.png", "goal_and_final.png"
 NUM_VIDEO_EPISODES = 4
@@ -91,7 +94,11 @@ def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResult
     agent.reset(goal[None], [config.seed])
     while (left := budget - steps[-1]) > 0:
         block = agent.act(pictures[-1][None])[0][:left]
-        run_block(env, block)
+        try:
+            run_block(env, block)
+        except envs.Diverged as error:
+            log.warning("%s after %d steps", error, steps[-1])
+            break
         pictures.append(env.render())
         steps.append(steps[-1] + len(block))
     distances = agent.latent_distance(np.stack(pictures), goal).tolist()

@@ -88,7 +88,9 @@ def _sample_episode(
                     states.append(np.array(env.get_state()))  # an environment may go on with its own
                     poses.append(np.array(env.qpos))
             break
-        except envs.Diverged:
+        except envs.Diverged as error:
+            if isinstance(error, envs.Ended) and len(states) > spec.goal_offset:
+                break
             if not remaining:
                 raise
             _say_diverged(spec.name)
@@ -124,7 +126,8 @@ def held_out_pairs(
     version = simulator_version().replace(" ", "-")
     kind = "far" if far else f"offset{spec.goal_offset}"
     size = "" if spec.image_size == envs.get_task(spec.name).image_size else f"-{spec.image_size}px"
-    path = folder / f"{slug(spec.name)}-{kind}{size}-seed{seed}-{version}.npz"
+    model = f"-{spec.model}" if spec.model else ""
+    path = folder / f"{slug(spec.name)}{model}-{kind}{size}-seed{seed}-{version}.npz"
     stored = _load(path, env)
     missing = range(sum(map(len, stored)), num_pairs)
     if missing:

@@ -104,6 +104,8 @@ def overview(names: Sequence[str] = ()) -> str:
     lines += [
         "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
         f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
+        "Commands with --task take --camera CAMERA for a robot of your own: one of its model's cameras, or a free view,",
+        "AZIMUTH,ELEVATION[,DISTANCE] in degrees and metres; --task robot.xml@CAMERA says the same.",
     ]
     return "\n".join(lines)
 
@@ -119,6 +121,8 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         logging.getLogger("jepa_mpc").setLevel(logging.INFO)  # what simulators and libraries tell is theirs
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
         options = _set_home(list(sys.argv[1:] if args is None else args))
+        if command.of_a_task and not name.startswith("convert"):
+            options = _with_camera(options)
         if command.of_a_task and (task := option_value(options, "--task")):
             importlib.import_module("jepa_mpc.envs.registry").get_task(task)
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
@@ -198,6 +202,15 @@ def _take(words: list[str], option: str) -> str | None:
         else:
             words.append(word)
     return value
+
+
+def _with_camera(words: list[str]) -> list[str]:
+    """Returns the words with what --camera names behind the task, as `TASK@CAMERA`."""
+    if (camera := _take(words, "--camera")) is None:
+        return words
+    if (task := _take(words, "--task")) is None:
+        raise UserError("--camera is of a robot that --task names; give both")
+    return [*words, "--task", f"{task}@{camera}"]
 
 
 def _set_home(words: list[str]) -> list[str]:

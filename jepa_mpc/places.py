@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from jepa_mpc.errors import UserError
+from jepa_mpc.registry import is_model_file
 
 HOME_VARIABLE = "JEPA_MPC_HOME"
 _PACKAGE = Path(__file__).resolve().parent
@@ -86,8 +87,9 @@ def checkpoint(name: Path | str) -> Path:
 
 def slug(task: str) -> str:
     """Returns a task's name as part of a file name."""
-    return task.replace("/", "-").replace(":", "-")
+    return _folders(task).replace("/", "-").replace(":", "-")
 
 
 def _folders(name: str) -> str:
-    return name.replace(":", "/")
+    """Returns a task's name as folders; of a model's file what it is called, wherever it lies."""
+    return os.path.basename(name) if is_model_file(name) else name.replace(":", "/")

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, ModuleType
@@ -43,8 +44,17 @@ def import_module(module_name: str, reference: str) -> ModuleType:
 
 
 def same(one: str, other: str) -> bool:
-    """Says whether two names mean one thing: `module:name` is also `name`, once the module is imported."""
+    """Says whether two names mean one thing: `module:name` is also `name`, once the module is imported, and a file is
+    the same wherever one stands.
+    """
+    if is_model_file(one) and is_model_file(other):
+        return os.path.basename(one) == os.path.basename(other)
     return one == other or ((":" in one) != (":" in other) and one.rpartition(":")[2] == other.rpartition(":")[2])
+
+
+def is_model_file(name: str) -> bool:
+    """Says whether the name of a task is an MJCF file's, with or without a camera behind an @."""
+    return name.partition("@")[0].lower().endswith(".xml")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

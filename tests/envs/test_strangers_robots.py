@@ -45,9 +45,12 @@ register("SwingLong-v0", here)
 register("SwingLimitless-v0", here, kwargs={"limit": ""})
 register("SwingWild-v0", here, kwargs={"gear": 1e8})
 register("SwingScaled-v0", lambda: gym.wrappers.RescaleAction(Swing(), -2.0, 2.0))
-register("SwingSlow-v0", here, additional_wrappers=(
-    gym.wrappers.TransformReward.wrapper_spec(func=abs),
-))
+for name, wrapped in (
+    ("Rewarded", gym.wrappers.TransformReward.wrapper_spec(func=lambda reward: reward + 3)),
+    ("Sticky", gym.wrappers.StickyAction.wrapper_spec(repeat_action_probability=0.1)),
+    ("Endless", gym.wrappers.Autoreset.wrapper_spec()),
+):
+    register(f"Swing{name}-v0", here, additional_wrappers=(wrapped,))
 '''
 
 
@@ -100,8 +103,8 @@ def test_a_time_limit_bounds_episodes_and_budgets(name, lengths):
         (named("SwingShort"), "ends after 40 steps, of which one here lasts 2: too short for goals 25 ahead"),
         (named("SwingLimitless"), "the actions of MuJoCo's model 'swing' have no bounds"),
         ("dmc/lqr-lqr_2_1", "the actions of MuJoCo's model 'LQR' have no bounds"),
-        (named("SwingScaled"), "is registered with a RescaleAction, which would be left out"),
-        (named("SwingSlow"), "SwingSlow-v0 is registered with a TransformReward, which would be left out"),
+        (named("SwingSticky"), "SwingSticky-v0 has the wrapper StickyAction, whose memory no state holds; make it without"),
+        (named("SwingEndless"), "SwingEndless-v0 has the wrapper Autoreset, whose memory no state holds; make it without"),
         (named("Missing"), "Gymnasium cannot make 'strangers_robots:Missing-v0': "),
         ("gym/no_such_robots:Swing-v0", "no module 'no_such_robots' for 'gym/no_such_robots:Swing-v0'"),
     ],
@@ -110,6 +113,20 @@ def test_what_would_be_lost_is_refused_in_one_line(name, message):
     with pytest.raises(UserError, match=message) as caught:
         envs.get_task(name)
     assert "\n" not in str(caught.value)
+
+
+def test_wrappers_of_its_own_are_kept():
+    plain, scaled, rewarded = (envs.make(named(name)) for name in ("SwingLong", "SwingScaled", "SwingRewarded"))
+    np.testing.assert_array_equal([scaled.action_space.low, scaled.action_space.high], [[-2], [2]])
+    plain.reset(seed=0)
+    start = plain.get_state()
+    for env, action in ((plain, 0.4), (scaled, 0.8)):
+        env.reset(seed=0)
+        env.set_state(start)
+        env.advance(np.array([action]))
+    np.testing.assert_allclose(scaled.qpos, plain.qpos, atol=1e-7)
+    rewarded.reset(seed=0)
+    assert rewarded.advance(np.zeros(1)) == 6  # of two control steps
 
 
 @pytest.mark.parametrize("name", [named("SwingLimitless"), "dmc/lqr-lqr_2_1"])

@@ -82,6 +82,7 @@ class Episode:
     qpos: NDArray[np.float64]
     qvel: NDArray[np.float64]
     randomised: bool = False  # the scene's looks were drawn at random
+    diverged: bool = False  # it is cut short, for the simulation blew up
 
 
 def write_dataset(
@@ -106,6 +107,8 @@ def write_dataset(
                 "step_idx": np.arange(rows) * info.action_block,
             }
             for name, values in columns.items():
+                if not all(values.shape[1:]):  # a simulator that tells nothing of the kind
+                    continue
                 if name not in file:
                     pack = None if name != "pixels" or compression == "none" else compression
                     sizes = {"shape": (0, *values.shape[1:]), "maxshape": (None, *values.shape[1:])}
@@ -292,7 +295,7 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
             return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, no_angles)
         if (version := attributes["format_version"]) != FORMAT_VERSION:
             raise DatasetError(f"{path} has data format {version}, this version reads {FORMAT_VERSION}; {fix}")
-        columns = _columns(file, "qpos")
+        columns = _columns(file, "qpos" if len(attributes.get("angles", ())) else None)
         fields = {field.name for field in dataclasses.fields(DatasetInfo)}
         if any(abs(bound) == math.inf for name in _BOUNDS for bound in attributes.get(name, ())):
             fields -= {*_BOUNDS}  # which say nothing
