@@ -123,6 +123,7 @@ def held_out_pairs(
     env: envs.PixelEnv, spec: envs.TaskSpec, seed: int, num_pairs: int, folder: Path, far: bool = False
 ) -> Pairs:
     """Returns the first `num_pairs` pairs of a seed, read from `folder` or simulated and stored there."""
+    env.get_state()  # raises where there are no states to set
     version = simulator_version().replace(" ", "-")
     kind = "far" if far else f"offset{spec.goal_offset}"
     size = "" if spec.image_size == envs.get_task(spec.name).image_size else f"-{spec.image_size}px"
