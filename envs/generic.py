@@ -5,8 +5,8 @@
     gym/<Id>, gym/<module>:<Id> an environment of Gymnasium, which a module may have to register
     <module>:<function>         a function without arguments that returns a Gymnasium environment
 
-Behind an @ may stand a camera of the model, or a free view as AZIMUTH,ELEVATION or AZIMUTH,ELEVATION,DISTANCE. What a
-specific task states by hand is read off the model here: success is every position coordinate within two hundredths of
+Behind an @ may stand a camera of the model, or a free view as AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]]. What a specific
+task states by hand is read off the model here: success is every position coordinate within two hundredths of
 its range, which is a whole turn for a joint without limits and a metre for a slide without; or what an environment of
 goals says itself.
 """
@@ -101,6 +101,8 @@ def _make_gymnasium(name: str) -> gym.Env:
     if not name.startswith("gym/"):
         made: Any = load(name)
         return made()
+    from jepa_mpc.envs.suites.gymnasium_envs import is_mujoco
+
     rest = name.removeprefix("gym/")
     module_name, _, identifier = rest.rpartition(":")
     if module_name:  # which registers it
@@ -109,7 +111,7 @@ def _make_gymnasium(name: str) -> gym.Env:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a newer version is there
             env = gym.make(identifier, max_episode_steps=-1, disable_env_checker=True)
-            if not hasattr(env.unwrapped, "model"):  # MuJoCo's are drawn by us, and want no renderer of their own
+            if not is_mujoco(env):  # those are drawn by us, and want no renderer of their own
                 env.close()
                 env = gym.make(identifier, max_episode_steps=-1, disable_env_checker=True, render_mode="rgb_array")
     except (gym.error.Error, ImportError) as error:

@@ -45,7 +45,7 @@ class MujocoEnv(PixelEnv):
     Args:
         physics: the simulation, on which dm_control renders: its contexts never disturb one another.
         action_space: bounds of one action.
-        camera: id or name of one of the model's cameras, or a view of its own, also as AZIMUTH,ELEVATION[,DISTANCE].
+        camera: id or name of one of the model's cameras, or a view of its own, also as AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]].
         image_size: side of the square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
@@ -230,15 +230,16 @@ def _place(model: mujoco.MjModel, camera: int | str | View) -> int | str | View:
     if camera.isdecimal() and int(camera) < model.ncam:
         return int(camera)
     try:
-        azimuth, elevation, *distance = map(float, camera.split(","))
-        (distance,) = distance or [1.5 * model.stat.extent]
+        azimuth, elevation, *rest = map(float, camera.split(","))
+        distance, *lookat = rest or [1.5 * model.stat.extent]
+        x, y, z = lookat or model.stat.center.tolist()
     except ValueError as error:
         there = ", ".join(name or str(index) for index, name in enumerate(names)) or "it has none"
         raise EnvError(
             f"{_name(model)} has no camera {camera!r}; its cameras: {there}; a free view is "
-            "AZIMUTH,ELEVATION[,DISTANCE] in degrees and metres, such as 90,-30"
+            "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres, such as 90,-30"
         ) from error
-    return View(tuple(model.stat.center.tolist()), distance, azimuth, elevation)
+    return View((x, y, z), distance, azimuth, elevation)
 
 
 def _is_real(value: Any) -> bool:

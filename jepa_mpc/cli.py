@@ -105,7 +105,7 @@ def overview(names: Sequence[str] = ()) -> str:
         "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
         f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
         "Commands with --task take --camera CAMERA for a robot of your own: one of its model's cameras, or a free view,",
-        "AZIMUTH,ELEVATION[,DISTANCE] in degrees and metres; --task robot.xml@CAMERA says the same.",
+        "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres; --task robot.xml@CAMERA says the same.",
     ]
     return "\n".join(lines)
 

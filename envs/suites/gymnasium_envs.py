@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs.base import Ended, EnvError, PixelEnv
 from jepa_mpc.envs.mujoco_env import MujocoEnv, engine, mujoco, refresh, wrapper
+from jepa_mpc.envs.rendering import View
 from jepa_mpc.envs.task import Part, PoseTest
 from jepa_mpc.pictures import square
 
@@ -34,12 +35,16 @@ def adopt(env: gym.Env, name: str, **options) -> PixelEnv:
         raise EnvError(f"{name} has discrete actions; planners here search continuous ones: choose another task")
     if env.action_space.shape is None or len(env.action_space.shape) != 1:
         raise EnvError(f"{name} has actions of shape {env.action_space.shape}; flatten them to one vector (A,)")
-    inner: Any = env.unwrapped
-    is_mujoco = isinstance(getattr(inner, "model", None), mujoco.MjModel) and hasattr(inner, "data")
-    ours = (GymnasiumMujocoEnv if is_mujoco else GymnasiumEnv)(env, name, **options)
+    ours = (GymnasiumMujocoEnv if is_mujoco(env) else GymnasiumEnv)(env, name, **options)
     registered = gym.registry.get(env.spec.id) if env.spec else None
     ours.time_limit = (registered and registered.max_episode_steps) or ours.time_limit
     return ours
+
+
+def is_mujoco(env: gym.Env) -> bool:
+    """Says whether the environment is itself a MuJoCo simulation, of which we can draw the pictures."""
+    parts = vars(env.unwrapped)
+    return isinstance(parts.get("model"), mujoco.MjModel) and "data" in parts and hasattr(env.unwrapped, "dt")
 
 
 class _Goals:
@@ -88,7 +93,7 @@ class GymnasiumMujocoEnv(MujocoEnv):
                 refresh(self._inner.model, self._inner.data)  # for pictures and rewards
 
             self._inner.do_simulation = simulate_and_look
-        options.setdefault("camera", 0 if self._inner.model.ncam else -1)  # one of its own, or from the side
+        options.setdefault("camera", self._own_view())
         space = env.action_space
         limited = self._inner.model.actuator_ctrllimited
         if space is self._inner.action_space and space.shape == limited.shape:
@@ -96,6 +101,16 @@ class GymnasiumMujocoEnv(MujocoEnv):
             endless = np.where((limited == 0) & (space.low == space.high), np.inf, 0)
             space = gym.spaces.Box(space.low - endless, space.high + endless, dtype=np.float64)
         super().__init__(physics, space, **options)
+
+    def _own_view(self) -> int | str | View:
+        """Returns what the environment shows itself to be seen from."""
+        model, renderer = self._inner.model, getattr(self._inner, "mujoco_renderer", None)
+        if "track" in (model.camera(index).name for index in range(model.ncam)):
+            return "track"
+        told = getattr(renderer, "default_cam_config", None) or {}
+        if {"lookat", "distance", "azimuth", "elevation"} <= told.keys():
+            return View(tuple(map(float, told["lookat"])), told["distance"], told["azimuth"], told["elevation"])
+        return 0 if model.ncam else -1  # from the side
 
     @property
     def control_seconds(self):
