@@ -9,7 +9,7 @@ from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import PLANNERS, REDUCTIONS, CEMConfig, ICEMConfig, PlannerConfig
 from jepa_mpc.registry import Registry
-from jepa_mpc.settings import Count, NonNegative, Positive, Share, read, to_json
+from jepa_mpc.settings import Count, Natural, NonNegative, Positive, Share, read, to_json
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class AgentConfig:
     """Blocks to execute before planning anew."""
     history_len: Count = 3
     """Real frames that the predictor sees; more than one shows velocity."""
+    blocks_ahead: Natural = 0
+    """Blocks that are on their way already when a picture comes, as on a robot that acts while it sees and decides: the
+    model foresees where they lead, and the plan begins behind them."""
     offset_rate: Share = 0.0
     """How fast, 0 to 1, what predictions have missed by is added to those to come; 0: not at all. What a model always
     gets wrong, such as a pose that it thinks is nearer, then no longer stops the agent short of the goal."""

@@ -144,28 +144,37 @@ class PlanningAgent:
         self._surprise = self._offset.new_full((len(goals),), math.nan)
         self._plan: Plan | None = None
         self._blocks_done, self._num_episodes = 0, len(goals)
+        middle = self._planner.middle.expand(len(goals), -1)
+        self._on_their_way = [middle] * self.config.blocks_ahead  # until the first answer nothing is done
 
-    def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now."""
+    def act(self, pictures: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+        """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now; where blocks are on their way
+        (`AgentConfig.blocks_ahead`), the one behind them.
+
+        None: no pictures came, and what the model had foreseen takes their place.
+        """
         deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
         if not self._num_episodes:
             raise UserError("an agent acts toward goals: call reset(goals, seeds) before act(pictures)")
-        pictures = self._checked(pictures, "pictures", 4)
-        if len(pictures) != self._num_episodes:
-            raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
-        if self._calibration is not None:
-            pictures = self._calibration(pictures)
+        if pictures is not None:
+            pictures = self._checked(pictures, "pictures", 4)
+            if len(pictures) != self._num_episodes:
+                raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
+            if self._calibration is not None:
+                pictures = self._calibration(pictures)
+        elif not self._z_history:
+            raise UserError("an agent needs a picture to begin with: act(None) may follow, but not come first")
         with torch.inference_mode(not self._planner.needs_gradient):
-            z = self.model.encode(self._tensor(pictures))
-            self._compare(z)
-            self._z_history = [*self._z_history, z][-self.config.history_len :]
+            self._see(None if pictures is None else self.model.encode(self._tensor(pictures)))
             if self._plan is None or self._blocks_done == self.config.receding_horizon:
                 self._plan = self._search(deadline)
                 self._blocks_done = 0
                 self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
             block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
             self._blocks_done += 1
-            self._past_actions = [*self._past_actions, block][-self.config.history_len :]
+            self._on_their_way = [*self._on_their_way, block]
+            now, *self._on_their_way = self._on_their_way
+            self._past_actions = [*self._past_actions, now][-self.config.history_len :]
         return as_actions(block.cpu().numpy().copy(), self.action_block)
 
     def surprise(self) -> NDArray[np.float32]:
@@ -177,18 +186,30 @@ class PlanningAgent:
         return self._surprise.cpu().numpy().copy()
 
     @torch.no_grad()
-    def _compare(self, z: torch.Tensor) -> None:
-        """Learns from what the last prediction missed embeddings (B, D) by.
+    def _see(self, z: torch.Tensor | None) -> None:
+        """Adds embeddings (B, D) to the history, and learns from what the last prediction missed them by; None: the
+        prediction takes their place.
 
         Notable: a model is a little wrong in the same way again and again, most of all where the arm stands still. The
         mean of late misses, added to what it says, frees planning of that (offset-free MPC: Muske & Badgwell, J.
         Process Control 12, 2002; Pannocchia & Rawlings, AIChE Journal 49, 2003).
         """
-        if not self._z_history:
-            return
-        z_history = torch.stack(self._z_history, dim=1)
-        foreseen = self.model.predict(z_history, torch.stack(self._past_actions, dim=1))[:, -1]
-        missed, moved = z - foreseen, foreseen - z_history[:, -1]
+        if self._z_history:
+            foreseen = self._foreseen(self._z_history, self._past_actions)
+            if z is None:
+                z, self._surprise = foreseen + self._offset, torch.full_like(self._surprise, math.nan)
+            else:
+                self._learn(z, foreseen)
+        assert z is not None
+        self._z_history = [*self._z_history, z][-self.config.history_len :]
+
+    def _foreseen(self, z_history: Sequence[torch.Tensor], actions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Returns what the model predicts (B, D) after embeddings (B, D) and the blocks (B, A) from each on."""
+        return self.model.predict(torch.stack([*z_history], dim=1), torch.stack([*actions], dim=1))[:, -1]
+
+    def _learn(self, z: torch.Tensor, foreseen: torch.Tensor) -> None:
+        """Takes what a prediction (B, D) missed by what came (B, D) into offset and surprise."""
+        missed, moved = z - foreseen, foreseen - self._z_history[-1]
         known = missed.isfinite().all(dim=-1, keepdim=True)  # one prediction that is no number spoils no later one
         self._offset = torch.where(known, torch.lerp(self._offset, missed, self.config.offset_rate), self._offset)
         self._surprise = self.model.surprise(missed, moved, len(self._z_history))
@@ -218,10 +239,14 @@ class PlanningAgent:
         return self.model.latent_distance(z, z_goal).cpu().numpy()
 
     def _search(self, deadline: float) -> Plan:
-        z_history = torch.stack(self._z_history, dim=1)
-        num_past = z_history.shape[1] - 1
-        past_actions = torch.stack(self._past_actions[-num_past:], dim=1) if num_past else None
         planner, config = self._planner, self.config
+        seen, past = [*self._z_history], self._past_actions[len(self._past_actions) - len(self._z_history) + 1 :]
+        for block in self._on_their_way:
+            past = [*past, block]
+            seen = [*seen, self._foreseen(seen, past) + self._offset][-config.history_len :]
+            past = past[len(past) - len(seen) + 1 :]
+        z_history = torch.stack(seen, dim=1)
+        past_actions = torch.stack(past, dim=1) if past else None
 
         def cost(actions: torch.Tensor) -> torch.Tensor:
             future = self.model.rollout(z_history, past_actions, actions, self._offset)

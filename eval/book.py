@@ -1,5 +1,6 @@
 """One store of what is measured: a row of a table is a JSON file that says what was asked, and what came of it."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from jepa_mpc import files, places, settings
+from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Count, Seed
 
@@ -69,7 +71,7 @@ class Book(Generic[R]):
             path = folder / f"{name}.json"
             if (stored := _load(path)) is None:
                 continue
-            was = stored.pop("asked", None) if isinstance(stored, dict) else None
+            was = _filled(stored.pop("asked", None)) if isinstance(stored, dict) else None
             if was == wanted:
                 row = settings.read(self.kind, stored, path)
                 if folder != self.folder:
@@ -89,6 +91,16 @@ class Book(Generic[R]):
 
     def _write(self, name: str, asked: Mapping[str, Any], row: R) -> None:
         files.write_json(self.folder / f"{name}.json", {"asked": settings.to_json(asked), **settings.to_json(row)})
+
+
+def _filled(asked: Any) -> Any:
+    """Returns what was asked with the planner's settings that are younger than the row, each at its default: a new one
+    changes nothing unless it is set.
+    """
+    if isinstance(asked, dict) and isinstance(planner := asked.get("planner"), dict):
+        with contextlib.suppress(UserError):
+            return asked | {"planner": settings.to_json(settings.read(AgentConfig, planner, "a row"))}
+    return asked
 
 
 def published(name: str) -> Path:

@@ -581,3 +581,55 @@ def test_settings_survive_json_and_lie_flat_in_results(planner):
 def test_a_wrong_choice_is_one_line(options, message):
     with pytest.raises(UserError, match=message):
         run_planning.parse_config(options)
+
+
+def drive_late(agent, point, goal, blocks=12, late=1, missing=()):
+    """Acts on a point in a world that is so many blocks behind the decisions; returns where it was."""
+    agent.reset(picture_of(goal)[None], seeds=[0])
+    middle = (SPACE.low + SPACE.high) / 2
+    waiting = [np.tile(middle, (BLOCK, 1))] * late
+    places = [np.array(point)]
+    for number in range(blocks):
+        picture = None if number in missing else picture_of(places[-1])[None]
+        waiting.append(agent.act(picture)[0])
+        places.append(places[-1] + waiting.pop(0).sum(0))
+    return np.array(places)
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_blocks_on_their_way_are_foreseen(late):
+    """The history that a search begins with ends where the point will be when its answer is carried out."""
+    agent, model = agent_with(blocks_ahead=late, horizon=3)
+    places = drive_late(agent, [10.0, 10.0], [14.0, 6.0], late=late)
+    of_decisions = model.histories[:: SEARCH.num_iterations]
+    began_at = np.array([history[0][0, -1].numpy() for history in of_decisions])
+    np.testing.assert_allclose(began_at[: 1 - late or None], places[late:], atol=0.11)  # a picture is of tenths
+    past = [None if history[1] is None else len(history[1][0]) for history in model.histories]
+    assert past[-1] == agent.config.history_len - 1
+    assert np.abs(places[-4:] - [14.0, 6.0]).max() < 1  # and it stays there
+
+
+def test_a_delay_that_is_not_foreseen_overshoots():
+    kept = [
+        np.abs(drive_late(agent_with(blocks_ahead=ahead, horizon=3)[0], [10.0, 10.0], [14.0, 6.0])[5:] - [14, 6]).max()
+        for ahead in (1, 0)
+    ]
+    assert kept[0] < 1 < 1.5 < kept[1]
+
+
+def test_where_no_picture_comes_what_was_foreseen_takes_its_place():
+    agent, model = agent_with(horizon=3)
+    places = drive_late(agent, [10.0, 10.0], [14.0, 6.0], late=0, missing=(2, 3, 6))
+    np.testing.assert_allclose(places[-1], [14, 6], atol=0.7)
+    assert len(model.seen) == 1 + 12 - 3  # the goal, and the pictures that came
+    with pytest.raises(UserError, match="needs a picture to begin with"):
+        drive_late(agent, [10.0, 10.0], [14.0, 6.0], missing=(0,))
+
+
+def test_nobody_is_surprised_by_a_picture_that_did_not_come():
+    agent, model = agent_with()
+    model.usual_miss = UsualMiss(1.0, (1.0,))
+    agent.reset(picture_of([1.0, 1.0])[None], seeds=[0])
+    for picture, known in ((picture_of([1, 1])[None], False), (picture_of([1, 1])[None], True), (None, False)):
+        agent.act(picture)
+        assert np.isfinite(agent.surprise()).all() == known

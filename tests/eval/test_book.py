@@ -1,13 +1,15 @@
 """What is measured already is not measured again, and what is another's is not taken for a row."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import book as books
 from jepa_mpc.eval.book import Book, TableConfig
+from jepa_mpc.settings import to_json
 
 ASKED = {"task": "reacher", "num_episodes": 2, "weights": "abc"}
 
@@ -98,3 +100,13 @@ def test_a_trial_goes_under_runs_and_only_what_is_published_into_the_checkout(tm
     monkeypatch.setattr(books.places, "checkout", lambda: None)
     with pytest.raises(UserError, match="--publish writes into docs/results of a checkout"):
         Book.open(Row, "tasks", TableConfig(publish=True))
+
+
+def test_settings_younger_than_a_row_count_as_their_defaults(book):
+    """A way to plan that is new and off is no other way to plan."""
+    config = AgentConfig()
+    old = to_json(config)
+    assert old.pop("blocks_ahead") == 0
+    book.once("a", ASKED | {"planner": old}, lambda: Row(0.5, []))
+    assert book.find("a", ASKED | {"planner": config}) == Row(0.5, [])
+    assert book.find("a", ASKED | {"planner": replace(config, blocks_ahead=1)}) is None
