@@ -22,6 +22,7 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,38 +93,63 @@ def write_dataset(
     import h5py
 
     with whole(path) as scratch, h5py.File(scratch, "w") as file:
-        lengths: list[int] = []
-        randomised: list[int] = []
-        for index, episode in enumerate(episodes):
-            rows = len(episode.pixels)
-            last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
-            columns = {
-                "pixels": episode.pixels,
-                "action": np.concatenate([episode.action, last]),
-                "observation": np.concatenate([episode.qpos, episode.qvel], axis=1).astype(np.float32),
-                "qpos": episode.qpos,
-                "qvel": episode.qvel,
-                "ep_idx": np.full(rows, index),
-                "step_idx": np.arange(rows) * info.action_block,
-            }
-            for name, values in columns.items():
-                if not all(values.shape[1:]):  # a simulator that tells nothing of the kind
-                    continue
-                if name not in file:
-                    pack = None if name != "pixels" or compression == "none" else compression
-                    sizes = {"shape": (0, *values.shape[1:]), "maxshape": (None, *values.shape[1:])}
-                    sizes["chunks"] = (1 if name == "pixels" else 4096, *values.shape[1:])
-                    file.create_dataset(name, **sizes, dtype=values.dtype, compression=pack)
-                stored = file[name]
-                stored.resize(len(stored) + rows, axis=0)
-                stored[-rows:] = values
-            lengths.append(rows)
-            randomised.append(int(episode.randomised))
-        if any(randomised):
-            file["ep_randomised"] = np.array(randomised, np.int64)
-        file["ep_len"] = np.array(lengths, np.int64)
-        file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
         file.attrs.update(vars(info))
+        _append(file, episodes, info.action_block, compression)
+
+
+def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
+    """Adds the episodes to those at `path`, if there are any, whole or not at all. Raises `DatasetError` where those are
+    of another origin.
+    """
+    import h5py
+
+    if not path.exists():
+        return write_dataset(path, episodes, info)
+    there = _read(path, info.task)[1]
+    for name in ("action_block", "action_low", "action_high", "angles"):
+        if (was := getattr(there, name)) != (now := getattr(info, name)):
+            raise DatasetError(f"{path} has another {name} ({was}, and {now} now); record into a file of its own")
+    with whole(path) as scratch:
+        shutil.copyfile(path, scratch)
+        with h5py.File(scratch, "r+") as file:
+            _append(file, episodes, info.action_block)
+
+
+def _append(file: "h5py.File", episodes: Iterable[Episode], action_block: int, compression: Compression = "none") -> None:
+    """Writes episodes behind those that are in the file."""
+    counts = {name: list(file[name]) if name in file else [] for name in ("ep_len", "ep_randomised")}
+    lengths, randomised = counts["ep_len"], counts["ep_randomised"] or [0] * len(counts["ep_len"])
+    for index, episode in enumerate(episodes, start=len(lengths)):
+        rows = len(episode.pixels)
+        last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
+        columns = {
+            "pixels": episode.pixels,
+            "action": np.concatenate([episode.action, last]),
+            "observation": np.concatenate([episode.qpos, episode.qvel], axis=1).astype(np.float32),
+            "qpos": episode.qpos,
+            "qvel": episode.qvel,
+            "ep_idx": np.full(rows, index),
+            "step_idx": np.arange(rows) * action_block,
+        }
+        for name, values in columns.items():
+            if not all(values.shape[1:]):  # a robot that tells nothing of the kind
+                continue
+            if name not in file:
+                pack = None if name != "pixels" or compression == "none" else compression
+                sizes = {"shape": (0, *values.shape[1:]), "maxshape": (None, *values.shape[1:])}
+                sizes["chunks"] = (1 if name == "pixels" else 4096, *values.shape[1:])
+                file.create_dataset(name, **sizes, dtype=values.dtype, compression=pack)
+            stored = file[name]
+            stored.resize(len(stored) + rows, axis=0)
+            stored[-rows:] = values
+        lengths.append(rows)
+        randomised.append(int(episode.randomised))
+    offsets = np.cumsum([0, *lengths[:-1]])
+    for name, numbers in (("ep_len", lengths), ("ep_offset", offsets), ("ep_randomised", randomised)):
+        if name in file:
+            del file[name]
+        if name != "ep_randomised" or any(numbers):
+            file[name] = np.array(numbers, np.int64)
 
 
 class Dataset:

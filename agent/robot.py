@@ -1,0 +1,210 @@
+"""What drives a real robot needs of it, and the loop that does.
+
+    class MyArm:
+        period = 0.04                                   # seconds that an action lasts
+        low, high = np.array([-1.0]), np.array([1.0])   # bounds of an action (A,)
+        def observe(self): ...                          # the newest picture, or (picture, when it was taken)
+        def act(self, action): ...                      # begins an action, at once
+        def stop(self): ...                             # brings the robot to rest
+
+While one block of actions is carried out, the next is decided: from the picture that shows where the block began, when
+that has come, and the block itself. So neither the camera's delay nor the decision's is in the way, as long as both
+together are shorter than a block.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.errors import UserError
+from jepa_mpc.pictures import square
+
+_POLL = 0.002  # seconds between looks for a picture
+_NEAR = 0.75  # of a period: how far from when it is wanted a picture may be taken
+_KEPT = 32  # pictures
+
+
+class Seen(NamedTuple):
+    """A picture (H, W, 3) uint8, and when it was taken: seconds of `time.monotonic`."""
+
+    picture: NDArray[np.uint8]
+    taken: float
+
+
+class Robot(Protocol):
+    """A robot of one's own. Nothing here waits: what it takes longer delays its next action."""
+
+    period: float  # seconds that an action lasts
+    low: NDArray[np.floating]  # (A,)
+    high: NDArray[np.floating]
+
+    def observe(self) -> Seen | NDArray[np.uint8] | None:
+        """Returns the newest picture, with the time when it was taken if that is known; None if there is none yet."""
+
+    def act(self, action: NDArray[np.float32]) -> None:
+        """Begins an action (A,), which lasts until the next."""
+
+    def stop(self) -> None:
+        """Brings the robot to rest, whatever it does."""
+
+
+class Clock(Protocol):
+    """What tells the time, in seconds, and lets it pass."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a robot is driven. Times are in seconds."""
+
+    bridge: bool = True  # decide on the next block while the present one is carried out
+    camera_delay: float = 0.0  # from when a picture is taken to when it is seen, where the robot does not say
+    actuator_delay: float = 0.0  # from when an action is sent to when it begins
+    reserve: float = 0.06  # kept free for a decision before its block begins
+    hold: bool = True  # where a block is late, its first action goes on; else the middle of the bounds is sent
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block as it came to be. Times are in seconds from the first action on."""
+
+    picture: NDArray[np.uint8] | None  # what its beginning looks like, as the model saw it; None if no picture came
+    age: float  # of the picture when it was seen; NaN if none came
+    due: float  # when it begins
+    actions: NDArray[np.float32]  # what was sent (block, A)
+    surprise: float  # of the picture
+    answered: float  # when the decision was there that the picture was asked for
+    in_time: bool  # whether its own actions were decided when it began
+
+
+class Driver:
+    """Drives a robot toward goal pictures, at the robot's own rate.
+
+    Args:
+        robot: the robot.
+        agent: what decides; its `blocks_ahead` must be 1 where the delay is bridged, else 0.
+        pace: how it is driven.
+        clock: what tells the time.
+        pool: where decisions are made, beside the loop; a thread of its own unless given.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        agent: PlanningAgent,
+        pace: Pace = Pace(),
+        clock: Clock = time,  # type: ignore[assignment]
+        pool: Executor | None = None,
+    ):
+        self._robot, self._agent, self._pace, self._clock = robot, agent, pace, clock
+        self._ahead = int(pace.bridge)
+        if agent.config.blocks_ahead != self._ahead:
+            raise UserError(
+                f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.config.blocks_ahead}"
+            )
+        self._size, self._length = agent.model.config.encoder.image_size, agent.action_block
+        low, high = (np.asarray(bound, np.float32) for bound in (robot.low, robot.high))
+        self._pool = pool or ThreadPoolExecutor(1)
+        self._still = np.clip(np.zeros_like(low), low, high)
+
+    def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Iterator[Block]:
+        """Carries out so many blocks toward a goal picture (H, W, 3); yields each when it is done.
+
+        The robot is stopped however this ends, also where the caller asks for no more.
+        """
+        self._agent.reset(square(goal, self._size, "the goal")[None], [seed])
+        self._answers: dict[int, Future[_Answer]] = {}
+        self._pictures: list[Seen] = []
+        try:
+            while not self._pictures:  # a decision needs one to begin with
+                self._look()
+                self._clock.sleep(_POLL)
+            self._begin = self._clock.monotonic()
+            action = self._still
+            for number in range(num_blocks):
+                actions, in_time = [], number < self._ahead
+                for step in range(self._length):
+                    self._wait(number, self._due(number) + step * self._robot.period)
+                    answer = self._answers.get(number)
+                    if answer is not None and answer.done():
+                        action, in_time = answer.result().block[step], in_time or step == 0
+                    elif not self._pace.hold:
+                        action = self._still
+                    self._robot.act(action)
+                    actions.append(action)
+                yield self._done(number, np.array(actions), in_time)
+        finally:
+            self._robot.stop()
+
+    def _due(self, number: int) -> float:
+        """Returns when a block begins."""
+        return self._begin + number * self._length * self._robot.period
+
+    def _look(self) -> None:
+        """Takes in what the robot has seen."""
+        seen = self._robot.observe()
+        if seen is None:
+            return
+        if not isinstance(seen, tuple):
+            seen = Seen(seen, self._clock.monotonic() - self._pace.camera_delay)
+        if not self._pictures or seen[1] > self._pictures[-1].taken:
+            self._pictures = [*self._pictures, Seen(*seen)][-_KEPT:]
+
+    def _wait(self, number: int, due: float) -> None:
+        """Lets time pass until an action is due; decides what is to be decided within the block as soon as it can be."""
+        while True:
+            self._look()
+            now = self._clock.monotonic()
+            if number + self._ahead not in self._answers:
+                self._ask(number, now)
+            if now >= due:
+                return
+            self._clock.sleep(min(due - now, _POLL))
+
+    def _ask(self, number: int, now: float) -> None:
+        """Has the next block decided, if the picture is there or will not come in time."""
+        wanted = self._due(number) + self._pace.actuator_delay
+        if self._pace.bridge:
+            near = [each for each in self._pictures if abs(each.taken - wanted) <= _NEAR * self._robot.period]
+            passed = self._pictures[-1].taken > wanted or now >= self._due(number + 1) - self._pace.reserve
+        else:
+            near, passed = self._pictures[-1:], True
+        if now < self._due(number) or not (near or passed):
+            return
+        if not near and number == 0:  # there is nothing yet to foresee from
+            near = self._pictures[-1:]
+        seen = min(near, key=lambda each: abs(each.taken - wanted)) if near else None
+        self._answers[number + self._ahead] = self._pool.submit(self._decide, seen, now)
+
+    def _decide(self, seen: Seen | None, now: float) -> "_Answer":
+        picture = None if seen is None else square(seen.picture, self._size, "the robot's picture")
+        (block,) = self._agent.act(None if picture is None else picture[None])
+        age = math.nan if seen is None else now - seen.taken
+        return _Answer(block, picture, age, float(self._agent.surprise()[0]), self._clock.monotonic())
+
+    def _done(self, number: int, actions: NDArray[np.float32], in_time: bool) -> Block:
+        """Returns the block that has been carried out, with what was seen of its beginning."""
+        answer = self._answers[number + self._ahead].result()
+        self._answers.pop(number, None)
+        due, answered = self._due(number) - self._begin, answer.at - self._begin
+        return Block(answer.picture, answer.age, due, actions, answer.surprise, answered, in_time)
+
+
+class _Answer(NamedTuple):
+    """A decided block (block, A), and what it was decided from."""
+
+    block: NDArray[np.float32]
+    picture: NDArray[np.uint8] | None
+    age: float
+    surprise: float
+    at: float

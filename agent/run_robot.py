@@ -1,0 +1,189 @@
+"""Drives a real robot to a goal picture: `jepa-mpc run --robot module:factory --goal picture.png`."""
+
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("run")
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jepa_mpc import files, places
+from jepa_mpc.agent.agent_config import read_planning
+from jepa_mpc.agent.bounds import checked_bounds
+from jepa_mpc.agent.picture_file import load_picture
+from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.agent.robot import Block, Driver, Pace, Robot
+from jepa_mpc.cli import parse
+from jepa_mpc.errors import UserError
+from jepa_mpc.registry import load
+from jepa_mpc.settings import NonNegative, Positive, Seed, checked, convert, to_json
+from jepa_mpc.world_model.checkpoint import Interface, load_info
+from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, append_episodes
+
+_SAME_PERIOD = 0.05  # share by which a robot's period may differ from training's
+BLOCKS, RESULTS = "blocks.jsonl", "results.json"
+
+
+@dataclass(frozen=True)
+class RunRobotConfig:
+    """Drive a robot to a goal picture, at its own rate. Stop it by Ctrl-C."""
+
+    robot: str
+    """`module:function` without arguments that returns the robot (docs/your-robot.md)."""
+    goal: Path
+    """Picture of the goal: PNG, JPEG, WEBP or BMP."""
+    checkpoint: str = "reacher"
+    """Checkpoint folder, or the name of a bundled one."""
+    seconds: Positive = 20.0
+    """How long to drive it."""
+    calibration: Path | None = None
+    """What `jepa-mpc calibrate` wrote for this camera."""
+    max_surprise: Positive | None = None
+    """Stop the robot where a picture is this unforeseen: 1 is what one in twenty exceeds where all is well."""
+    bridge: bool = True
+    """Decide on each block while the one before it is carried out, and foresee where that leads."""
+    camera_delay_ms: NonNegative = 0.0
+    """From when a picture is taken to when it is seen, where the robot does not say when it was."""
+    actuator_delay_ms: NonNegative = 0.0
+    """From when an action is sent to when it begins."""
+    reserve_ms: NonNegative = 60.0
+    """Kept free for a decision: a picture that is not there so long before the block is done without."""
+    hold: bool = True
+    """Where a block is late, go on with the last action; else send zeros until it is there."""
+    seed: Seed = 0
+    """Of the search."""
+    record: Path | None = None
+    """HDF5 data set to append the run to, which `jepa-mpc train --data` reads."""
+    output: Path | None = None
+    """Folder for the log; one of this moment under `runs` unless given."""
+
+
+def run(config: RunRobotConfig) -> dict[str, Any]:
+    """Drives the robot, and returns what came of it; blocks are logged one by one, as they are done."""
+    config = checked(config)
+    info = load_info(config.checkpoint)
+    if (told := info.interface) is None:
+        raise UserError(f"checkpoint {config.checkpoint} does not say what actions it takes; train it again")
+    goal = load_picture(config.goal, told.image_size)
+    folder = config.output or places.runs(f"{datetime.now():%Y%m%d-%H%M%S}-robot")
+    files.refuse_existing(folder)
+    if config.record is not None:
+        files.require_folder(config.record.parent, f"--record {config.record}")
+    robot = make_robot(config.robot, told)
+    planning = replace(read_planning(info.planning, config.checkpoint), blocks_ahead=int(config.bridge))
+    agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=config.calibration)
+    pace = Pace(
+        config.bridge,
+        config.camera_delay_ms / 1e3,
+        config.actuator_delay_ms / 1e3,
+        config.reserve_ms / 1e3,
+        config.hold,
+    )
+    num_blocks = max(1, round(config.seconds / (robot.period * told.action_block)))
+    driver, blocks, stopped = Driver(robot, agent, pace), [], ""
+    folder.mkdir(parents=True)
+    try:
+        with (folder / BLOCKS).open("w") as log, contextlib.closing(driver.drive(goal, num_blocks, config.seed)) as run:
+            for block in tqdm(run, total=num_blocks, unit="block", leave=False):
+                blocks.append(block)
+                log.write(json.dumps(_line(block)) + "\n")
+                log.flush()
+                if config.max_surprise is not None and block.surprise > config.max_surprise:
+                    stopped = f"a surprise of {block.surprise:.1f}, above --max-surprise {config.max_surprise:g}"
+                    break
+    finally:
+        if config.record is not None and (episodes := list(_episodes(blocks))):
+            append_episodes(config.record, episodes, _origin(info.task, told, info.planning))
+    pictures = [block.picture for block in blocks if block.picture is not None]
+    distances = agent.latent_distance(np.stack(pictures), goal).tolist()
+    results = {
+        "robot": config.robot,
+        "checkpoint": config.checkpoint,
+        "goal": str(config.goal),
+        "seconds": num_blocks * robot.period * told.action_block,
+        "stopped": stopped,
+        "blocks": len(blocks),
+        "in_time": float(np.mean([block.in_time for block in blocks])),
+        "pictures": len(pictures) / len(blocks),
+        "age_ms": 1e3 * float(np.nanmedian([block.age for block in blocks])),
+        "latent_distance": {"start": distances[0], "nearest": min(distances), "final": distances[-1]},
+        "most_surprised": float(np.nanmax([block.surprise for block in blocks], initial=0.0)),
+    }
+    files.write_json(folder / RESULTS, results)
+    return results | {"folder": str(folder)}
+
+
+def make_robot(reference: str, told: Interface) -> Robot:
+    """Returns the robot that a function makes. Raises `UserError` on one that a checkpoint cannot drive."""
+    make = convert(Callable[[], Any], load(reference), (reference,))
+    robot = make()
+    for part in ("period", "low", "high", "observe", "act", "stop"):
+        if not hasattr(robot, part):
+            raise UserError(f"the robot of {reference} has no {part!r}; docs/your-robot.md says what it needs")
+    low, _ = checked_bounds(robot, f"the robot of {reference}")
+    if len(low) != len(told.action_low):
+        raise UserError(
+            f"the robot of {reference} takes actions of {len(low)} numbers, the checkpoint gives {len(told.action_low)}"
+        )
+    period = convert(Positive, robot.period, (f"the period of {reference}",))
+    if told.step_seconds and abs(period / told.step_seconds - 1) > _SAME_PERIOD:
+        raise UserError(
+            f"the period of {reference} is {1e3 * period:g} ms, and the checkpoint was trained on steps of "
+            f"{1e3 * told.step_seconds:g} ms; drive it at that rate, or train on data of its own"
+        )
+    return robot
+
+
+def _line(block: Block) -> dict[str, Any]:
+    """Returns what the log says of a block; what is not known is null."""
+    numbers = {name: value for name, value in vars(block).items() if isinstance(value, float)}
+    known = {name: None if math.isnan(value) else round(value, 4) for name, value in numbers.items()}
+    return known | {"in_time": block.in_time, "actions": np.round(block.actions, 4).tolist()}
+
+
+def _episodes(blocks: Sequence[Block]) -> Iterator[Episode]:
+    """Yields stretches of blocks whose pictures all came, a row a block."""
+    stretch: list[Block] = []
+    for block in [*blocks, None]:
+        if block is not None and block.picture is not None:
+            stretch.append(block)
+            continue
+        if len(stretch) > 1:
+            pixels = np.stack([each.picture for each in stretch if each.picture is not None])
+            action = np.stack([each.actions.ravel() for each in stretch[:-1]])
+            yield Episode(pixels, action, *(np.empty((len(pixels), 0)),) * 2)
+        stretch = []
+
+
+def _origin(task: str, told: Interface, planning: Any) -> DatasetInfo:
+    return DatasetInfo(
+        task=task,
+        seed=0,
+        data_policy="jepa-mpc run",
+        simulator="none: a robot",
+        action_block=told.action_block,
+        action_repeat=1,
+        angles=(),
+        action_low=told.action_low,
+        action_high=told.action_high,
+        step_seconds=told.step_seconds,
+        planning=json.dumps(to_json(planning)),
+    )
+
+
+def main(args: Sequence[str]) -> None:
+    results = run(parse(RunRobotConfig, args))
+    for name, value in results.items():
+        print(f"{name:<16} {value}")  # noqa: T201
+    if results["stopped"]:
+        raise UserError(f"the robot was stopped: {results['stopped']}")
