@@ -120,6 +120,8 @@ class PlanningAgent:
         block = info.interface.action_block if info.interface else model.config.action_dim // len(least)
         if isinstance(calibration, str | Path):
             calibration = Calibration.load(Path(calibration))
+        elif not isinstance(calibration, Calibration | None):
+            raise UserError(f"calibration must be a Calibration or the file of one, not {calibration!r}")
         return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
@@ -155,18 +157,27 @@ class PlanningAgent:
             raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
         if self._calibration is not None:
             pictures = self._calibration(pictures)
-        with torch.inference_mode(not self._planner.needs_gradient):
-            z = self.model.encode(self._tensor(pictures))
-            self._compare(z)
-            self._z_history = [*self._z_history, z][-self.config.history_len :]
-            if self._plan is None or self._blocks_done == self.config.receding_horizon:
-                self._plan = self._search(deadline)
-                self._blocks_done = 0
-                self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
-            block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
-            self._blocks_done += 1
-            self._past_actions = [*self._past_actions, block][-self.config.history_len :]
+        before = dict(vars(self))
+        try:
+            with torch.inference_mode(not self._planner.needs_gradient):
+                block = self._decide(self.model.encode(self._tensor(pictures)), deadline)
+        except BaseException:  # also Ctrl-C: an agent whose decision has failed is where it was
+            vars(self).update(before)
+            raise
         return as_actions(block.cpu().numpy().copy(), self.action_block)
+
+    def _decide(self, z: torch.Tensor, deadline: float) -> torch.Tensor:
+        """Returns the next block (B, A) for embeddings (B, D) of now."""
+        self._compare(z)
+        self._z_history = [*self._z_history, z][-self.config.history_len :]
+        if self._plan is None or self._blocks_done == self.config.receding_horizon:
+            self._plan = self._search(deadline)
+            self._blocks_done = 0
+            self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
+        block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
+        self._blocks_done += 1
+        self._past_actions = [*self._past_actions, block][-self.config.history_len :]
+        return block
 
     def surprise(self) -> NDArray[np.float32]:
         """Returns how unforeseen the last pictures were (B,), given those before and what was done: above 1, more than

@@ -581,3 +581,24 @@ def test_settings_survive_json_and_lie_flat_in_results(planner):
 def test_a_wrong_choice_is_one_line(options, message):
     with pytest.raises(UserError, match=message):
         run_planning.parse_config(options)
+
+
+def test_an_agent_whose_decision_fails_is_where_it_was(monkeypatch):
+    """Ctrl-C in a notebook, or an objective of one's own that raises, leaves no half of a decision behind."""
+    agent, model = agent_with(offset_rate=0.5)
+    agent.reset(picture_of([14.0, 8.0])[None], seeds=[0])
+    points = [picture_of([10.0 + step, 10.0])[None] for step in range(4)]
+    rollout = model.rollout
+
+    def interrupted(*args):
+        monkeypatch.setattr(model, "rollout", rollout)
+        raise KeyboardInterrupt
+
+    for picture in points:
+        monkeypatch.setattr(model, "rollout", interrupted)
+        before = dict(vars(agent))
+        with pytest.raises(KeyboardInterrupt):
+            agent.act(picture)
+        assert vars(agent) == before
+        agent.act(picture)
+    assert len(agent._z_history) == len(agent._past_actions) == 3
