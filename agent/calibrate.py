@@ -16,8 +16,9 @@ from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import require_new, write_json
+from jepa_mpc.registry import same
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import load_picture_stats
+from jepa_mpc.world_model.checkpoint import load_info, load_picture_stats
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     """Fits the calibration, and writes it."""
     config = checked(config)
     require_new(config.output)
-    usual = load_picture_stats(config.checkpoint or config.task)
+    checkpoint = config.checkpoint or config.task
+    if not same(task := load_info(checkpoint).task, config.task):
+        raise UserError(f"checkpoint {checkpoint} was trained on task {task!r}, not {config.task!r}; say --task {task}")
+    usual = load_picture_stats(checkpoint)
     if not config.pictures.is_dir():
         raise UserError(f"--pictures {config.pictures} is no folder")
     paths = sorted(path for path in config.pictures.iterdir() if not path.name.startswith("."))

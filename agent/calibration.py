@@ -11,19 +11,23 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import read_json
-from jepa_mpc.settings import Valid, read
+from jepa_mpc.settings import Range, Valid, read
 
 # How far a number of the matrix may be from a picture as it is: 30 % of a side, a turn of 37°, 60 % of scale.
 _FARTHEST = 0.6
-_GAINS = (0.1, 10.0)
+_GAINS = Range(0.1, 10.0)
+_Gain = Annotated[float, _GAINS]
+_Offset = Annotated[float, Range(-2550, 2550)]
+_Entry = Annotated[float, Range(-10, 10)]
 _QUIET = 4.0  # std of 255 that a picture's noise may have; where training varies by as much, it counts by half
 # Coarse to fine, for far-off edges must meet before they are matched: the std of a blur in pixels, and what is fitted,
 # first colours and place, then all.
@@ -38,9 +42,9 @@ class Calibration(Valid):
     map moves: the point (x, y) of the result, from −1 to 1, is taken from matrix · (x, y, 1), row by row (6,).
     """
 
-    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    matrix: tuple[float, float, float, float, float, float] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    gain: tuple[_Gain, _Gain, _Gain] = (1.0, 1.0, 1.0)
+    offset: tuple[_Offset, _Offset, _Offset] = (0.0, 0.0, 0.0)
+    matrix: tuple[_Entry, _Entry, _Entry, _Entry, _Entry, _Entry] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
     def rules(self):
         a, b, _, c, d, _ = self.matrix
@@ -74,11 +78,12 @@ class Calibration(Valid):
     def fit(cls, pictures: NDArray[np.uint8], mean: NDArray[np.uint8], std: NDArray[np.uint8]) -> Calibration:
         """Returns what brings pictures (N, H, W, 3) to training's, of which mean and std (H, W, 3) are known.
 
-        Raises `UserError` where nothing near does: they show another scene, or nothing at all.
+        Raises `UserError` where nothing near does, as of pictures that show nothing. A scene that is like training's in
+        outline is taken for it.
         """
         from scipy.optimize import least_squares
 
-        pictures = _checked(pictures)
+        pictures, mean, std = map(_checked, (pictures, mean, std))
         if pictures.ndim != 4 or not pictures.shape[1:] == mean.shape == std.shape:
             raise UserError(f"to calibrate by, pictures must be (N, {str(mean.shape)[1:]}, not {pictures.shape}")
         # In doubles: slopes are found by steps that single precision does not see.
@@ -92,9 +97,8 @@ class Calibration(Valid):
             best = least_squares(misfit, start, loss="soft_l1", f_scale=_QUIET, x_scale=scale)
             found[free] = torch.from_numpy(best.x)
         gain, offset, place = found[:3].tolist(), (255 * found[3:6]).tolist(), found[6:].tolist()
-        least, most = _GAINS
         far = max(abs(each - usual) for each, usual in zip(place, cls().matrix, strict=True))
-        if not (far <= _FARTHEST and least <= min(gain) <= max(gain) <= most):
+        if not (far <= _FARTHEST and not any(map(_GAINS.refuses, gain))):
             raise UserError(
                 "these pictures cannot be made like training's; take them of the same scene, with the camera and the "
                 "light about as in training"
@@ -104,7 +108,10 @@ class Calibration(Valid):
 
 def _checked(pictures: ArrayLike) -> NDArray[np.uint8]:
     """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
-    array = np.asarray(pictures)
+    try:
+        array = np.asarray(pictures)
+    except (TypeError, ValueError) as error:  # of several shapes
+        raise UserError(f"pictures must be one array (..., H, W, 3): {reason(error)}") from error
     if array.dtype != np.uint8 or array.ndim < 3 or array.shape[-1] != 3 or not array.size:
         raise UserError(f"pictures must be (..., H, W, 3) uint8, 0 to 255, not {array.shape} {array.dtype}")
     return array

@@ -32,7 +32,7 @@ from jepa_mpc.agent.data_policies import MakePolicy, Policy, find_policy, requir
 from jepa_mpc.cli import parse
 from jepa_mpc.distributed import claimed_by_first, gather_lists, num_ranks, process_group, rank, wait_for_all
 from jepa_mpc.envs.blocks import run_block
-from jepa_mpc.envs.looks import Look, Looks
+from jepa_mpc.envs.looks import LOOKS, Look, Looks
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.files import give_up, read_arrays, refuse_foreign, require_new, write_arrays
 from jepa_mpc.provenance import simulator_version
@@ -174,7 +174,8 @@ def collect(config: CollectConfig) -> Path:
     output = config.output or places.dataset(config.task)
     require_new(output)
     name = config.policy or spec.data_policy
-    kinds = spec.randomise if config.randomise is None else config.randomise
+    asked = spec.randomise if config.randomise is None else config.randomise
+    kinds = tuple(kind for kind in LOOKS if kind in asked)  # whatever their order, the same data
     env = spec.make(spec.image_size, True)
     spec.check(env)
     if missing := [kind for kind in kinds if kind not in env.changeable]:

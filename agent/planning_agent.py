@@ -120,6 +120,8 @@ class PlanningAgent:
         block = info.interface.action_block if info.interface else model.config.action_dim // len(least)
         if isinstance(calibration, str | Path):
             calibration = Calibration.load(Path(calibration))
+        elif not isinstance(calibration, Calibration | None):
+            raise UserError(f"calibration must be a Calibration or the file of one, not {calibration!r}")
         return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
@@ -159,23 +161,34 @@ class PlanningAgent:
         if pictures is not None:
             pictures = self._checked(pictures, "pictures", 4)
             if len(pictures) != self._num_episodes:
-                raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
+                raise UserError(
+                    f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each"
+                )
             if self._calibration is not None:
                 pictures = self._calibration(pictures)
         elif not self._z_history:
             raise UserError("an agent needs a picture to begin with: act(None) may follow, but not come first")
-        with torch.inference_mode(not self._planner.needs_gradient):
-            self._see(None if pictures is None else self.model.encode(self._tensor(pictures)))
-            if self._plan is None or self._blocks_done == self.config.receding_horizon:
-                self._plan = self._search(deadline)
-                self._blocks_done = 0
-                self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
-            block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
-            self._blocks_done += 1
-            self._on_their_way = [*self._on_their_way, block]
-            now, *self._on_their_way = self._on_their_way
-            self._past_actions = [*self._past_actions, now][-self.config.history_len :]
+        before = dict(vars(self))
+        try:
+            with torch.inference_mode(not self._planner.needs_gradient):
+                self._see(None if pictures is None else self.model.encode(self._tensor(pictures)))
+                block = self._decide(deadline)
+        except BaseException:  # also Ctrl-C: an agent whose decision has failed is where it was
+            vars(self).update(before)
+            raise
         return as_actions(block.cpu().numpy().copy(), self.action_block)
+
+    def _decide(self, deadline: float) -> torch.Tensor:
+        """Returns the next block (B, A)."""
+        if self._plan is None or self._blocks_done == self.config.receding_horizon:
+            self._plan = self._search(deadline)
+            self._blocks_done = 0
+            self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
+        block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
+        self._blocks_done += 1
+        now, *self._on_their_way = [*self._on_their_way, block]
+        self._past_actions = [*self._past_actions, now][-self.config.history_len :]
+        return block
 
     def surprise(self) -> NDArray[np.float32]:
         """Returns how unforeseen the last pictures were (B,), given those before and what was done: above 1, more than

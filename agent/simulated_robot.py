@@ -32,7 +32,11 @@ class SimulatedRobot:
     """
 
     def __init__(
-        self, env: envs.PixelEnv, hardware: Hardware = Hardware(), seed: int = 0, clock: Clock = time  # type: ignore
+        self,
+        env: envs.PixelEnv,
+        hardware: Hardware = Hardware(),
+        seed: int = 0,
+        clock: Clock = time,  # type: ignore
     ):
         self.env, self._hardware, self._clock = env, hardware, clock
         self.period = env.step_seconds

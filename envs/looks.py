@@ -91,7 +91,7 @@ def _other_colour(seed: int, thing: int) -> NDArray[np.float64]:
 
 def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the matrix (3, 3) of a rotation vector (Rodrigues)."""
-    angle = np.linalg.norm(vector)
+    angle = max(float(np.linalg.norm(vector)), 1e-150)  # of numbers so small that their squares are none
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross

@@ -63,7 +63,9 @@ def get_task(name: str) -> TaskSpec:
         return _from_suite(name)
     plain, _, camera = name.partition("@")
     if camera and plain in task_names():
-        raise UserError(f"{plain} has a camera of its own; --camera is for robots without settings, such as {_EXAMPLES}")
+        raise UserError(
+            f"{plain} has a camera of its own; --camera is for robots without settings, such as {_EXAMPLES}"
+        )
     if name.startswith("gym/") and name not in TASKS:
         import gymnasium as gym
 

@@ -55,6 +55,7 @@ class Book(Generic[R]):
         Raises `UserError` where nothing can be published.
         """
         trial = config.output or places.runs("tables", f"{name}-{config.num_episodes}-seed{config.seed}")
+        files.require_folder(trial, f"--output {trial}")
         if not config.publish:
             return cls(kind, trial, [] if places.checkout() is None else [published(name)])
         if config.output is not None:
@@ -69,11 +70,17 @@ class Book(Generic[R]):
         wanted = json.loads(json.dumps(settings.to_json(asked)))
         for folder in (self.folder, *self.others):
             path = folder / f"{name}.json"
+            if path.is_dir():
+                raise UserError(f"{path} is a folder where a row belongs; move it away or choose another --output")
             if (stored := _load(path)) is None:
                 continue
             was = _filled(stored.pop("asked", None)) if isinstance(stored, dict) else None
             if was == wanted:
-                row = settings.read(self.kind, stored, path)
+                try:
+                    row = settings.read(self.kind, stored, path)
+                except UserError as error:
+                    log.warning("%s; the row is measured again", error)
+                    continue
                 if folder != self.folder:
                     self._write(name, asked, row)
                 return row

@@ -5,6 +5,7 @@ rest is done to the finished picture by Pillow, and shares no code with what tra
 """
 
 import io
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import Camera
 from jepa_mpc.registry import Registry
 from jepa_mpc.seeds import episode_rng
-from jepa_mpc.settings import Range
+from jepa_mpc.settings import Range, Valid
 from jepa_mpc.world_model.checkpoint import PictureStats
+
+log = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]
 _SPEED = (0.05, 0.035)  # of the ball that rolls by, right and down, in pictures a block
@@ -58,8 +61,8 @@ Change = Callable[[Image.Image, float, Chance], Image.Image | NDArray[np.floatin
 
 
 @dataclass(frozen=True)
-class Variation:
-    """One kind of difference.
+class Variation(Valid):
+    """One kind of difference: `change` or `look` makes it.
 
     Attributes:
         what: in words, with `{}` for the strength.
@@ -76,6 +79,24 @@ class Variation:
     look: Look | None = None
     nothing: float = 0.0
     range: Range = Range(0)
+
+    def rules(self):
+        worded = "{}" in self.what and not set(self.what.replace("{}", "")) & set("{}|\n")
+        yield "what", worded, f"must be one line of words with {{}} for the strength, not {self.what!r}"
+        yield "change", (self.change is None) != (self.look is None), "or look must be given, and not both"
+        for strength in self.strengths:
+            if refusal := self.range.refuses(strength):
+                yield "strengths", False, f"must {refusal}, not {strength}"
+
+    def changed(self, picture: Picture, strength: float, chance: Chance) -> Picture:
+        """Returns what `change` makes of a picture (H, W, 3). Raises `UserError` where that is no such picture."""
+        assert self.change is not None
+        made = np.asarray(self.change(Image.fromarray(picture), strength, chance))
+        numbers = made.dtype.kind in "buif" and made.shape == picture.shape
+        if not (numbers and np.isfinite(made).all()):
+            found = f"{made.dtype} {made.shape}" + " with numbers that are not finite" * numbers
+            raise UserError(f"the variation {self.what!r} must make pictures {picture.shape}, 0 to 255, not {found}")
+        return made.round().clip(0, 255).astype(np.uint8)
 
     def offered_by(self, env: PixelEnv) -> bool:
         """Says whether the simulator can show it."""
@@ -185,10 +206,13 @@ def _occlusion(picture, strength, chance):
 
 @_picture("distractor", "a ball {} px of 64 across rolls by", 4, 8, 12, most=64)
 def _distractor(picture, strength, chance):
-    seen, side, radius = picture.copy(), picture.width, strength * picture.width / 128
+    seen, side, across = picture.copy(), picture.width, strength * picture.width / 64
     phases = (number + speed * chance.block for number, speed in zip(chance.numbers, _SPEED, strict=True))
     x, y = (side * abs(phase % 2 - 1) for phase in phases)  # to and fro between the edges
-    ImageDraw.Draw(seen).ellipse((x - radius, y - radius, x + radius, y + radius), fill=(60, 160, 70))
+    corner = x - across / 2, y - across / 2
+    far = corner[0] + across - 1, corner[1] + across - 1  # Pillow's boxes have their last pixel too
+    if across >= 1:
+        ImageDraw.Draw(seen).ellipse((*corner, *far), fill=(60, 160, 70))
     return seen
 
 
@@ -232,18 +256,16 @@ class VariedCamera(Camera):
                 return np.array(env.render())
             finally:
                 env.set_looks(None)
-        assert variation.change is not None
         u, v = rng.uniform(size=2).tolist()
         chance = Chance((u, v), episode_rng(f"variation {block}", self.seed, pair), block)
-        changed = np.asarray(variation.change(Image.fromarray(env.render()), strength, chance))
-        return changed.round().clip(0, 255).astype(np.uint8)
+        return variation.changed(env.render(), strength, chance)
 
 
 @dataclass(frozen=True)
 class CalibratedCamera(Camera):
     """Calibrates, before each episode, what another camera shows, by pictures of it from other episodes' starts."""
 
-    camera: VariedCamera
+    camera: Camera
     usual: PictureStats
     num_pictures: int
     starts: NDArray[np.float64]
@@ -251,7 +273,7 @@ class CalibratedCamera(Camera):
 
     def goals(self, env: PixelEnv, pairs: Pairs, first: int) -> Picture:
         shown = self.camera.goals(env, pairs, first)
-        if self.camera.where != "both":  # training's own camera took them
+        if not (isinstance(self.camera, VariedCamera) and self.camera.where == "both"):  # training's own took them
             return shown
         return np.stack([self._calibration(env, pair)(goal) for pair, goal in enumerate(shown, start=first)])
 
@@ -267,6 +289,7 @@ class CalibratedCamera(Camera):
             env.set_state(now)
             try:
                 self._found[pair] = Calibration.fit(np.stack(pictures), *self.usual)
-            except UserError:  # pictures that tell nothing are taken as they are
+            except UserError as error:  # pictures that tell nothing are taken as they are
+                log.warning("pair %d is shown uncalibrated: %s", pair, error)
                 self._found[pair] = Calibration()
         return self._found[pair]

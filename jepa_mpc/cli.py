@@ -4,6 +4,7 @@ A command is a module with `main(args)`, imported when it is called, so that hel
 same module is a script: `python eval/run_planning.py` is `jepa-mpc plan`.
 """
 
+import errno
 import importlib
 import inspect
 import logging
@@ -133,7 +134,9 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.strerror or reason(error)}" + (f" ({error.filename})" if error.filename else ""))
+        where = f" ({error.filename})" if error.filename else ""
+        fix = "; make room, and start the same command again" if error.errno == errno.ENOSPC else ""
+        sys.exit(f"error: {error.strerror or reason(error)}{where}{fix}")
     except KeyboardInterrupt:
         hint = "; the same command goes on from here" if command.resumes else ""
         print(f"interrupted{hint}", file=sys.stderr)  # noqa: T201

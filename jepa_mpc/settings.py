@@ -36,7 +36,7 @@ class Range:
 
     def refuses(self, value: float) -> str:
         """Returns what a number must do that it does not, such as "be at least 1", or nothing."""
-        if not math.isfinite(value):
+        if not is_finite(value):
             return "be a finite number"
         inside = self.low < value < self.high if self.open else self.low <= value <= self.high
         if inside:
@@ -45,6 +45,14 @@ class Range:
         if self.high == math.inf or (value <= self.low and self.high >= 1e6):
             return f"be {'above' if self.open else 'at least'} {self.low:g}"
         return f"lie between {self.low:g} and {self.high:g}" if self.open else f"be {self.low:g} to {self.high:g}"
+
+
+def is_finite(value: float) -> bool:
+    """Says whether that is a number within a float's reach; whole ones may be beyond it."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 Count = Annotated[int, Range(1, 10**12)]
@@ -180,7 +188,7 @@ def convert(kind: Any, value: Any, path: tuple[str, ...] = ()) -> Any:
     if hasattr(kind, "_fields") and isinstance(value, list | tuple):  # a NamedTuple
         return kind(*_convert_sequence(tuple, tuple(typing.get_type_hints(kind).values()), value, path))
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not is_finite(value):
             raise Refused(path, f"must be a finite number, not {value}")
         return float(value)
     if kind is Path and isinstance(value, str | Path):

@@ -29,6 +29,7 @@ from jepa_mpc.provenance import git_commit
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import checked, to_json
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, PictureStats, load_info, save_checkpoint
+from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.regularizers import REGULARIZERS
@@ -39,6 +40,7 @@ from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import report_embedding, usual_miss
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import LoopConfig, run_phases
+from jepa_mpc.world_model.training.state import TrainError
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     """
     config = checked(config)
     require_shares(config)
+    if not config.augment and config.augmentation != AugmentConfig():
+        raise TrainError("--augmentation.* is how pictures are varied, and --no-augment that they are not; choose one")
     device, paths, finished = choose_device(config.device), dataset_paths(config), config.output / "config.json"
     settings = {name: value for name, value in to_json(config).items() if name not in _NOT_STORED}
     if data is None and not (finished.exists() and not all(path.exists() for path in paths)):

@@ -30,7 +30,9 @@ def adopt(env: gym.Env, name: str, **options) -> PixelEnv:
         layers.append(layers[-1].env)
     for layer in layers:
         if isinstance(layer, _WITH_A_MEMORY):
-            raise EnvError(f"{name} has the wrapper {type(layer).__name__}, whose memory no state holds; make it without")
+            raise EnvError(
+                f"{name} has the wrapper {type(layer).__name__}, whose memory no state holds; make it without"
+            )
     if not isinstance(env.action_space, gym.spaces.Box):
         raise EnvError(f"{name} has discrete actions; planners here search continuous ones: choose another task")
     if env.action_space.shape is None or len(env.action_space.shape) != 1:

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
     run("evaluate")
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,7 +79,8 @@ class Asked:
 
     @property
     def row(self) -> str:
-        return f"{self.where}-{places.slug(self.name)}-{self.strength:g}"
+        short = f"{self.strength:g}"
+        return f"{self.where}-{places.slug(self.name)}-{short if float(short) == self.strength else self.strength}"
 
     def camera(self, seed: int) -> Camera:
         return VariedCamera(VARIATIONS[self.name], self.strength, self.where, seed)
@@ -98,7 +100,11 @@ def asked_for(config: VariationsConfig) -> list[Asked]:
                 found += [(each, value) for value in ([variation.strength(strength)] if at else variation.strengths)]
         except UserError as error:
             raise UserError(f"--variation {word}: {error}") from error
-    return [Asked(name, value, where) for where in wheres for name, value in dict.fromkeys(found)]
+    asked = [Asked(name, value, where) for where in wheres for name, value in dict.fromkeys(found)]
+    for one, other in itertools.combinations(asked, 2):
+        if one.row == other.row:
+            raise UserError(f"--variation {one.name} and {other.name} are both {one.row}.json; name one")
+    return asked
 
 
 class _Watched:
@@ -140,6 +146,7 @@ def write_variation_table(config: VariationsConfig) -> Path:
     asked, budget = asked_for(config), config.budget or PROTOCOLS[config.protocol].budget(spec)
     folder, planning = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
     name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
+    name += f"-{places.slug(folder.resolve().name)}" * (config.checkpoint is not None)
     book = Book.open(VariationRow, f"variations/{name}", config)
     always: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": planning}
     always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
@@ -151,14 +158,16 @@ def write_variation_table(config: VariationsConfig) -> Path:
         agent = PlanningAgent(model, env.action_space, spec.action_block, planning, load_proposer(folder, planning))
         if config.calibrate:
             always["calibrate"], usual = config.calibrate, load_picture_stats(folder)
-        rows[None] = book.once(CLEAN, always, partial(measure, trial, agent))
-        for each in tqdm([each for each in asked if VARIATIONS[each.name].offered_by(env)], desc="variations"):
-            camera = each.camera(config.seed)
+
+        def seen_by(camera: Camera) -> Trial:
             if config.calibrate:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
-            seen = replace(trial, camera=camera)
+            return replace(trial, camera=camera)
+
+        rows[None] = book.once(CLEAN, always, partial(measure, seen_by(trial.camera), agent))
+        for each in tqdm([each for each in asked if VARIATIONS[each.name].offered_by(env)], desc="variations"):
             what = {**always, "variation": each.name, "strength": each.strength, "where": each.where}
-            rows[each] = book.once(each.row, what, partial(measure, seen, agent))
+            rows[each] = book.once(each.row, what, partial(measure, seen_by(each.camera(config.seed)), agent))
     path = book.folder / "variations.md"
     files.write_whole(path, table(rows, config))
     draw(rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")

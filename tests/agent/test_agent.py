@@ -633,3 +633,24 @@ def test_nobody_is_surprised_by_a_picture_that_did_not_come():
     for picture, known in ((picture_of([1, 1])[None], False), (picture_of([1, 1])[None], True), (None, False)):
         agent.act(picture)
         assert np.isfinite(agent.surprise()).all() == known
+
+
+def test_an_agent_whose_decision_fails_is_where_it_was(monkeypatch):
+    """Ctrl-C in a notebook, or an objective of one's own that raises, leaves no half of a decision behind."""
+    agent, model = agent_with(offset_rate=0.5)
+    agent.reset(picture_of([14.0, 8.0])[None], seeds=[0])
+    points = [picture_of([10.0 + step, 10.0])[None] for step in range(4)]
+    rollout = model.rollout
+
+    def interrupted(*args):
+        monkeypatch.setattr(model, "rollout", rollout)
+        raise KeyboardInterrupt
+
+    for picture in points:
+        monkeypatch.setattr(model, "rollout", interrupted)
+        before = dict(vars(agent))
+        with pytest.raises(KeyboardInterrupt):
+            agent.act(picture)
+        assert vars(agent) == before
+        agent.act(picture)
+    assert len(agent._z_history) == len(agent._past_actions) == 3

@@ -212,6 +212,11 @@ def test_it_reads_itself_back(tmp_path):
         ('{"success_rate": 0.9}', "success_rate is unknown"),
         ('{"matrix": [0, 0, 0, 0, 0, 0]}', "matrix must neither flatten nor mirror a picture"),
         ('{"matrix": [-1, 0, 0, 0, 1, 0]}', "matrix must neither flatten nor mirror a picture"),
+        ('{"matrix": [1, 0, 1e30, 0, 1, 0]}', "matrix must be -10 to 10, not 1e\\+30"),
+        ('{"gain": [1, 0, 1]}', "gain must be 0.1 to 10, not 0"),
+        ('{"gain": [1, 1e300, 1]}', "gain must be 0.1 to 10, not 1e\\+300"),
+        ('{"gain": [1' + "0" * 400 + ", 1, 1]}", "gain must be a finite number"),
+        ('{"offset": [0, 1e4, 0]}', "offset must be -2550 to 2550, not 10000"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_in_one_line(tmp_path, content, message):
@@ -235,6 +240,11 @@ def test_what_are_no_pictures_is_refused():
     ):
         with pytest.raises(UserError, match=message):
             Calibration.fit(wrong, mean, std)
+    for stats in ((mean / 255, std), (mean, std * np.nan), (mean.tolist(), [1, [2]])):
+        with pytest.raises(UserError, match="pictures must be"):
+            Calibration.fit(whole, *stats)
+    with pytest.raises(UserError, match="pictures must be one array"):
+        Calibration()([mean, mean[:5]])
     for wrong in (mean / 255, mean[..., 0], whole[:0]):
         with pytest.raises(UserError, match=r"pictures must be \(..., H, W, 3\) uint8"):
             Calibration()(wrong)
@@ -287,6 +297,9 @@ def test_an_agent_is_loaded_with_a_calibration_or_its_file(tmp_path):
     assert np.abs(done[0] - done[3]).max() > 0.01
     with pytest.raises(UserError, match=r"there is no .*gone.json; make it again"):
         PlanningAgent.load(CHECKPOINT, bounds=bounds, calibration=tmp_path / "gone.json")
+    for wrong in (42, {"gain": [1, 1, 1]}, True):
+        with pytest.raises(UserError, match="calibration must be a Calibration or the file of one, not"):
+            PlanningAgent.load(CHECKPOINT, calibration=wrong)
 
 
 @pytest.fixture
@@ -374,6 +387,7 @@ def test_bad_input_to_the_command_is_one_line(run_command, pictures, tmp_path):
         ({"--checkpoint": old}, "is of an older version, which kept no pictures.safetensors; train it again"),
         ({"--checkpoint": damaged}, "pictures.safetensors is damaged"),
         ({"--checkpoint": tmp_path / "nowhere"}, "no checkpoint at .*nowhere"),
+        ({"--task": "two_room"}, "was trained on task 'reacher', not 'two_room'; say --task reacher"),
         ({"--task": "recher"}, "unknown task 'recher'; did you mean reacher?"),
     ):
         options = {"--pictures": pictures, "--output": tmp_path / "out.json", "--checkpoint": CHECKPOINT, **changes}

@@ -103,8 +103,14 @@ def test_a_time_limit_bounds_episodes_and_budgets(name, lengths):
         (named("SwingShort"), "ends after 40 steps, of which one here lasts 2: too short for goals 25 ahead"),
         (named("SwingLimitless"), "the actions of MuJoCo's model 'swing' have no bounds"),
         ("dmc/lqr-lqr_2_1", "the actions of MuJoCo's model 'LQR' have no bounds"),
-        (named("SwingSticky"), "SwingSticky-v0 has the wrapper StickyAction, whose memory no state holds; make it without"),
-        (named("SwingEndless"), "SwingEndless-v0 has the wrapper Autoreset, whose memory no state holds; make it without"),
+        (
+            named("SwingSticky"),
+            "SwingSticky-v0 has the wrapper StickyAction, whose memory no state holds; make it without",
+        ),
+        (
+            named("SwingEndless"),
+            "SwingEndless-v0 has the wrapper Autoreset, whose memory no state holds; make it without",
+        ),
         (named("Missing"), "Gymnasium cannot make 'strangers_robots:Missing-v0': "),
         ("gym/no_such_robots:Swing-v0", "no module 'no_such_robots' for 'gym/no_such_robots:Swing-v0'"),
     ],

@@ -37,7 +37,17 @@ def test_a_row_is_measured_once_and_read_back_as_what_it_was(book):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"asked": {"task": "rea', b"\xff\xfe\x00", b'{"asked": {}} {}', b"[" * 10**5]
+    "content",
+    [
+        b"",
+        b'{"asked": {"task": "rea',
+        b"\xff\xfe\x00",
+        b'{"asked": {}} {}',
+        b"[" * 10**5,
+        json.dumps({"asked": ASKED, "rate": "high", "steps": []}).encode(),
+        json.dumps({"asked": ASKED, "steps": []}).encode(),
+        json.dumps({"asked": ASKED, "rate": 10**400, "steps": []}).encode(),
+    ],
 )
 def test_a_damaged_row_is_measured_again(book, content):
     book.once("a", ASKED, lambda: Row(0.5, []))
@@ -57,8 +67,6 @@ def test_a_damaged_row_is_measured_again(book, content):
         ),
         ({"asked": ASKED | {"seed": 1}, "rate": 0.5, "steps": []}, "seed is 1 there and None now"),
         ({"asked": ASKED | {"num_episodes": 200}}, "num_episodes is 200 there and 2 now; choose another --output"),
-        ({"asked": ASKED, "rate": "high", "steps": []}, "a.json: rate must be float, not 'high'"),
-        ({"asked": ASKED, "steps": []}, "a.json: rate is missing"),
     ],
 )
 def test_a_foreign_row_is_refused_by_name_and_left_as_it_is(book, content, message):

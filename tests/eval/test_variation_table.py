@@ -51,6 +51,21 @@ def test_names_strengths_and_all_are_asked_for_once():
     ]
 
 
+def test_every_strength_has_a_file_of_its_own():
+    near = asked_for(VariationsConfig(variation=("noise@5", "noise@5.0000001", "noise@15")))
+    assert [each.row for each in near] == ["camera-noise-5", "camera-noise-5.0000001", "camera-noise-15"]
+
+
+def test_every_checkpoint_has_a_folder_of_its_own(run_command, tmp_path, home):
+    shutil.copytree(CHECKPOINT, tmp_path / "mine")
+    for options in ([], ["--checkpoint", tmp_path / "mine"]):
+        code, _, err = run_command("evaluate", *FEW, "--variation", "noise@15", *options)
+        assert code == 0, err
+        assert "measured again" not in err
+    folders = {path.parent.name for path in home.rglob("clean.json")}
+    assert folders == {"reacher-far-2-seed3", "reacher-far-mine-2-seed3"}
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -90,6 +105,8 @@ def test_other_bad_input_is_one_line(evaluate, run_command, tmp_path):
         (["--task", "recher"], "unknown task 'recher'; did you mean reacher?"),
         (["--checkpoint", "nowhere"], "no checkpoint at nowhere"),
         (["--task", "two_room", "--checkpoint", CHECKPOINT], "was trained on task 'reacher', not 'two_room'"),
+        (["--output", CHECKPOINT / "config.json"], "config.json cannot be written"),
+        (["--num-episodes", 10**400], "--num-episodes must be a finite number"),
         (["--publish"], "--publish writes into docs/results; leave --output out"),
     ):
         code, _, err = evaluate(*options)

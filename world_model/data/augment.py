@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_mpc.distributed import num_ranks, rank
-from jepa_mpc.settings import NonNegative, Range, Share
+from jepa_mpc.settings import Range, Share
 
 Factor = Annotated[float, Range(1, 100)]
 
@@ -43,13 +43,13 @@ class AugmentConfig:
     """Largest share that a single colour gains or loses."""
     grey: Share = 1.0
     """Largest share of colour that is lost."""
-    noise: NonNegative = 20.0
+    noise: Annotated[float, Range(0, 255)] = 20.0
     """Largest std, of 255."""
-    blur: NonNegative = 1.5
+    blur: Annotated[float, Range(0, 16)] = 1.5
     """Largest std."""
-    shift: NonNegative = 4.5
+    shift: Annotated[float, Range(0, 64)] = 4.5
     """Farthest right or down."""
-    angle: NonNegative = 5.0
+    angle: Annotated[float, Range(0, 180)] = 5.0
     """Largest turn, degrees."""
     zoom: Annotated[float, Range(0, 0.5)] = 0.08
     """Largest share by which pictures are scaled."""

@@ -115,7 +115,9 @@ def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) 
             _append(file, episodes, info.action_block)
 
 
-def _append(file: "h5py.File", episodes: Iterable[Episode], action_block: int, compression: Compression = "none") -> None:
+def _append(
+    file: "h5py.File", episodes: Iterable[Episode], action_block: int, compression: Compression = "none"
+) -> None:
     """Writes episodes behind those that are in the file."""
     counts = {name: list(file[name]) if name in file else [] for name in ("ep_len", "ep_randomised")}
     lengths, randomised = counts["ep_len"], counts["ep_randomised"] or [0] * len(counts["ep_len"])
