@@ -118,7 +118,7 @@ class Driver:
         self._still = np.clip(np.zeros_like(low), low, high)
 
     def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Iterator[Block]:
-        """Carries out so many blocks toward a goal picture (H, W, 3); yields each when it is done.
+        """Carries out so many blocks toward a goal picture (H, W, 3); yields each when its picture has been looked at.
 
         The robot is stopped however this ends, also where the caller asks for no more.
         """
@@ -130,7 +130,7 @@ class Driver:
                 self._look()
                 self._clock.sleep(_POLL)
             self._begin = self._clock.monotonic()
-            action = self._still
+            action, sent = self._still, {}
             for number in range(num_blocks):
                 actions, in_time = [], number < self._ahead
                 for step in range(self._length):
@@ -142,7 +142,13 @@ class Driver:
                         action = self._still
                     self._robot.act(action)
                     actions.append(action)
-                yield self._done(number, np.array(actions), in_time)
+                sent[number] = np.array(actions), in_time
+                self._wait(number, self._due(number + 1) - self._pace.reserve)
+                while sent and self._answers[min(sent) + self._ahead].done():  # what is not there yet is not waited for
+                    yield self._done(min(sent), *sent.pop(min(sent)))
+            self._wait(number, self._due(num_blocks))
+            for number, (actions, in_time) in sent.items():
+                yield self._done(number, actions, in_time)
         finally:
             self._robot.stop()
 
@@ -195,7 +201,7 @@ class Driver:
     def _done(self, number: int, actions: NDArray[np.float32], in_time: bool) -> Block:
         """Returns the block that has been carried out, with what was seen of its beginning."""
         answer = self._answers[number + self._ahead].result()
-        self._answers.pop(number, None)
+        self._answers.pop(number, None)  # its own decision has been carried out
         due, answered = self._due(number) - self._begin, answer.at - self._begin
         return Block(answer.picture, answer.age, due, actions, answer.surprise, answered, in_time)
 
