@@ -150,8 +150,8 @@ class PlanningAgent:
         self._on_their_way = [middle] * self.config.blocks_ahead  # until the first answer nothing is done
 
     def act(self, pictures: NDArray[np.uint8] | None) -> NDArray[np.float32]:
-        """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now; where blocks are on their way
-        (`AgentConfig.blocks_ahead`), the one behind them.
+        """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now; where blocks are on their
+        way (`AgentConfig.blocks_ahead`), the one behind them.
 
         None: no pictures came, and what the model had foreseen takes their place.
         """

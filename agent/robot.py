@@ -14,7 +14,7 @@ together are shorter than a block.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -103,7 +103,7 @@ class Driver:
         robot: Robot,
         agent: PlanningAgent,
         pace: Pace = Pace(),
-        clock: Clock = time,  # type: ignore[assignment]
+        clock: Clock = time,
         pool: Executor | None = None,
     ):
         self._robot, self._agent, self._pace, self._clock = robot, agent, pace, clock
@@ -117,7 +117,7 @@ class Driver:
         self._pool = pool or ThreadPoolExecutor(1)
         self._still = np.clip(np.zeros_like(low), low, high)
 
-    def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Iterator[Block]:
+    def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Generator[Block]:
         """Carries out so many blocks toward a goal picture (H, W, 3); yields each when its picture has been looked at.
 
         The robot is stopped however this ends, also where the caller asks for no more.
@@ -130,7 +130,8 @@ class Driver:
                 self._look()
                 self._clock.sleep(_POLL)
             self._begin = self._clock.monotonic()
-            action, sent = self._still, {}
+            action = self._still
+            sent: dict[int, tuple[NDArray[np.float32], bool]] = {}
             for number in range(num_blocks):
                 actions, in_time = [], number < self._ahead
                 for step in range(self._length):
@@ -147,8 +148,8 @@ class Driver:
                 while sent and self._answers[min(sent) + self._ahead].done():  # what is not there yet is not waited for
                     yield self._done(min(sent), *sent.pop(min(sent)))
             self._wait(number, self._due(num_blocks))
-            for number, (actions, in_time) in sent.items():
-                yield self._done(number, actions, in_time)
+            for number, carried_out in sent.items():
+                yield self._done(number, *carried_out)
         finally:
             self._robot.stop()
 
@@ -167,7 +168,7 @@ class Driver:
             self._pictures = [*self._pictures, Seen(*seen)][-_KEPT:]
 
     def _wait(self, number: int, due: float) -> None:
-        """Lets time pass until an action is due; decides what is to be decided within the block as soon as it can be."""
+        """Lets time pass until an action is due; decides what the block is to decide as soon as it can be."""
         while True:
             self._look()
             now = self._clock.monotonic()

@@ -68,7 +68,7 @@ class RunRobotConfig:
     """Folder for the log; one of this moment under `runs` unless given."""
 
 
-def run(config: RunRobotConfig) -> dict[str, Any]:
+def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     """Drives the robot, and returns what came of it; blocks are logged one by one, as they are done."""
     config = checked(config)
     info = load_info(config.checkpoint)
@@ -90,11 +90,14 @@ def run(config: RunRobotConfig) -> dict[str, Any]:
         config.hold,
     )
     num_blocks = max(1, round(config.seconds / (robot.period * told.action_block)))
-    driver, blocks, stopped = Driver(robot, agent, pace), [], ""
+    driver, blocks, stopped = Driver(robot, agent, pace), list[Block](), ""
     folder.mkdir(parents=True)
     try:
-        with (folder / BLOCKS).open("w") as log, contextlib.closing(driver.drive(goal, num_blocks, config.seed)) as run:
-            for block in tqdm(run, total=num_blocks, unit="block", leave=False):
+        with (
+            (folder / BLOCKS).open("w") as log,
+            contextlib.closing(driver.drive(goal, num_blocks, config.seed)) as drive,
+        ):
+            for block in tqdm(drive, total=num_blocks, unit="block", leave=False):
                 blocks.append(block)
                 log.write(json.dumps(_line(block)) + "\n")
                 log.flush()
@@ -182,7 +185,7 @@ def _origin(task: str, told: Interface, planning: Any) -> DatasetInfo:
 
 
 def main(args: Sequence[str]) -> None:
-    results = run(parse(RunRobotConfig, args))
+    results = run_robot(parse(RunRobotConfig, args))
     for name, value in results.items():
         print(f"{name:<16} {value}")  # noqa: T201
     if results["stopped"]:

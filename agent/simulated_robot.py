@@ -36,11 +36,12 @@ class SimulatedRobot:
         env: envs.PixelEnv,
         hardware: Hardware = Hardware(),
         seed: int = 0,
-        clock: Clock = time,  # type: ignore
+        clock: Clock = time,
     ):
         self.env, self._hardware, self._clock = env, hardware, clock
         self.period = env.step_seconds
-        self.low, self.high = env.action_space.low, env.action_space.high
+        self.low: NDArray[np.floating] = np.array(env.action_space.low, np.float32)
+        self.high: NDArray[np.floating] = np.array(env.action_space.high, np.float32)
         self._rng = np.random.default_rng(seed)
         still = np.clip(np.zeros_like(self.low), self.low, self.high)
         self._sent: list[tuple[float, NDArray[np.floating]]] = [(-np.inf, still)]
@@ -70,7 +71,7 @@ class SimulatedRobot:
         self.act(self._sent[0][1])
 
     def _catch_up(self) -> None:
-        """Simulates what has happened since it was looked at last. A step takes the action that is there at its middle."""
+        """Simulates what has happened since the last look. A step takes the action that is there at its middle."""
         while self._next + self.period <= self._clock.monotonic():
             middle = self._next + 0.5 * self.period
             (action,) = [action for begins, action in self._sent if begins <= middle][-1:]
@@ -86,7 +87,7 @@ class SimulatedRobot:
             return
         picture = self.env.render() + rng.normal(0, hardware.noise, self.env.observation_space.shape)
         there = now + hardware.delay + rng.uniform(-hardware.jitter, hardware.jitter)
-        self._on_their_way.append((there, Seen(np.uint8(np.clip(np.rint(picture), 0, 255)), now)))
+        self._on_their_way.append((there, Seen(np.clip(np.rint(picture), 0, 255).astype(np.uint8), now)))
 
 
 def reacher() -> SimulatedRobot:

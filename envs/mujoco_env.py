@@ -45,7 +45,8 @@ class MujocoEnv(PixelEnv):
     Args:
         physics: the simulation, on which dm_control renders: its contexts never disturb one another.
         action_space: bounds of one action.
-        camera: id or name of one of the model's cameras, or a view of its own, also as AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]].
+        camera: id or name of one of the model's cameras, or a view of its own, also in the words
+            AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]].
         image_size: side of the square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.

@@ -129,7 +129,7 @@ class Trial:
             self.env.set_state(state)
             pictures.append([self.camera.picture(self.env, pair, 0, num_blocks)])
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
-        judges = [_Judge(self.env, self.spec, *pair) for pair in pairs]
+        judges = [Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
         goals = self.camera.goals(self.env, batch, numbers.start)
         agent.reset(goals, [search_seed(self.seed, pair) for pair in numbers])
@@ -181,7 +181,7 @@ class Trial:
                 picture = self.env.render()
 
 
-class _Judge:
+class Judge:
     """Watches one episode's simulator state against its goal."""
 
     def __init__(self, env: PixelEnv, spec: TaskSpec, start: State, goal: State, goal_qpos: State):

@@ -53,6 +53,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "benchmark tasks": Command("eval.tables.tasks", "Measure bundled checkpoints on held-out pairs.", resumes=True),
         "benchmark agents": _long_on_task("eval.tables.agents", "Measure every agent on one task's pairs."),
         "benchmark planners": _long_on_task("eval.tables.planners", "Measure success against decision time."),
+        "benchmark robot": _long_on_task("eval.tables.robot", "Measure success on a robot with delays, in real time."),
         "benchmark collapse": _long_on_task("eval.collapse.study", "Train every remedy against collapse."),
         "train-her": _long_on_task("agent.rivals.train_her", "Train a rival: SAC with hindsight, from state."),
         "train-dreamer": _long_on_task("agent.rivals.train_dreamer", "Train a rival: DreamerV3."),
@@ -106,7 +107,7 @@ def overview(names: Sequence[str] = ()) -> str:
     lines += [
         "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
         f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
-        "Commands with --task take --camera CAMERA for a robot of your own: one of its model's cameras, or a free view,",
+        "Commands with --task take --camera CAMERA for a robot of your own: a camera of its model, or a free view,",
         "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres; --task robot.xml@CAMERA says the same.",
     ]
     return "\n".join(lines)

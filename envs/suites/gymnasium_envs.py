@@ -56,8 +56,8 @@ class _Goals:
         self._inner: Any = env.unwrapped
         space = env.observation_space
         has = hasattr(self._inner, "distance_threshold") and hasattr(self._inner, "_get_obs")
-        inside = isinstance(space, gym.spaces.Dict) and "achieved_goal" in space.spaces
-        self.size = int(np.prod(space["achieved_goal"].shape)) if has and inside else 0
+        achieved = space.spaces.get("achieved_goal") if isinstance(space, gym.spaces.Dict) else None
+        self.size = int(np.prod(achieved.shape)) if has and achieved is not None and achieved.shape else 0
 
     def achieved(self) -> NDArray[np.float64]:
         """Returns what is achieved now (G,)."""
@@ -83,26 +83,28 @@ class GymnasiumMujocoEnv(MujocoEnv):
 
     def __init__(self, env: gym.Env, name: str, **options):
         self._env, self._goals = env, _Goals(env)
-        self._inner: Any = env.unwrapped  # Gymnasium's own class of it, which has no common type
-        physics = engine.Physics.from_model(wrapper.MjModel(self._inner.model))
-        mujoco.mj_copyData(physics.data.ptr, self._inner.model, self._inner.data)
-        self._inner.data = physics.data.ptr
-        if hasattr(self._inner, "do_simulation"):
-            simulate = self._inner.do_simulation
+        inner: Any = env.unwrapped  # Gymnasium's own class of it, which has no common type
+        self._inner = inner
+        physics = engine.Physics.from_model(wrapper.MjModel(inner.model))
+        mujoco.mj_copyData(physics.data.ptr, inner.model, inner.data)
+        inner.data = physics.data.ptr
+        if hasattr(inner, "do_simulation"):
+            simulate = inner.do_simulation
 
             def simulate_and_look(ctrl, n_frames):
                 simulate(ctrl, n_frames)
-                refresh(self._inner.model, self._inner.data)  # for pictures and rewards
+                refresh(inner.model, inner.data)  # for pictures and rewards
 
-            self._inner.do_simulation = simulate_and_look
+            inner.do_simulation = simulate_and_look
         options.setdefault("camera", self._own_view())
-        space = env.action_space
-        limited = self._inner.model.actuator_ctrllimited
-        if space is self._inner.action_space and space.shape == limited.shape:
+        space: Any = env.action_space
+        limited = inner.model.actuator_ctrllimited
+        low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
+        if space is inner.action_space and space.shape == limited.shape:
             # Gymnasium gives an actuator without limits the range that the model has for it, from 0 to 0.
-            endless = np.where((limited == 0) & (space.low == space.high), np.inf, 0)
-            space = gym.spaces.Box(space.low - endless, space.high + endless, dtype=np.float64)
-        super().__init__(physics, space, **options)
+            endless = np.where((limited == 0) & (low == high), np.inf, 0)
+            low, high = low - endless, high + endless
+        super().__init__(physics, gym.spaces.Box(low, high, dtype=np.float64), **options)
 
     def _own_view(self) -> int | str | View:
         """Returns what the environment shows itself to be seen from."""
@@ -111,7 +113,8 @@ class GymnasiumMujocoEnv(MujocoEnv):
             return "track"
         told = getattr(renderer, "default_cam_config", None) or {}
         if {"lookat", "distance", "azimuth", "elevation"} <= told.keys():
-            return View(tuple(map(float, told["lookat"])), told["distance"], told["azimuth"], told["elevation"])
+            x, y, z = map(float, told["lookat"])
+            return View((x, y, z), told["distance"], told["azimuth"], told["elevation"])
         return 0 if model.ncam else -1  # from the side
 
     @property
@@ -133,7 +136,7 @@ class GymnasiumMujocoEnv(MujocoEnv):
         return self._goals.test(self.model.nq) if self._goals.size else None
 
     @property
-    def names(self):
+    def names(self):  # type: ignore[override]
         return *super().names, *(f"achieved {index}" for index in range(self._goals.size))
 
     @property

@@ -35,9 +35,8 @@ class MJCFEnv(MujocoEnv):
         if not model.nu:
             raise EnvError(f"{path} has nothing that moves it; give it an <actuator> for each joint to be driven")
         limited = model.actuator_ctrllimited.astype(bool)
-        low, high = (
-            np.where(limited, bound, sign * np.inf) for bound, sign in zip(model.actuator_ctrlrange.T, (-1, 1))
-        )
+        low, high = model.actuator_ctrlrange.T
+        low, high = np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
         options.setdefault("camera", 0 if model.ncam else -1)  # one of its own, or from the side
         super().__init__(physics, gym.spaces.Box(low, high, dtype=np.float64), **options)
 

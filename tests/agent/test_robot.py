@@ -1,5 +1,6 @@
 """A robot is driven at its own rate, in a time of the tests' own: what it sees late, what it loses, how it stops."""
 
+import itertools
 import json
 import sys
 
@@ -53,7 +54,9 @@ class Thinking:
 
     def submit(self, decide, *args):
         self.asked.append(self._time.now)
-        return Answer(decide(*args)._replace(at=self._time.now + self._seconds), self._time.now + self._seconds, self._time)
+        return Answer(
+            decide(*args)._replace(at=self._time.now + self._seconds), self._time.now + self._seconds, self._time
+        )
 
 
 class PointRobot:
@@ -140,7 +143,7 @@ def test_where_a_decision_is_late_the_last_action_goes_on_or_none(hold):
     robot, blocks = drive(seconds=0.07, hold=hold)
     assert not any(block.in_time for block in blocks[1:])
     sent = np.array([action for _, action in robot.actions]).reshape(-1, BLOCK, 2)
-    for before, block in zip(sent[1:], sent[2:], strict=False):
+    for before, block in itertools.pairwise(sent[1:]):
         np.testing.assert_array_equal(block[0], before[-1] if hold else np.zeros(2))
 
 
@@ -212,7 +215,7 @@ def test_pictures_are_late_lost_and_noisy_as_the_hardware_says():
     assert noise[inside].std() == pytest.approx(8, rel=0.1)
 
 
-ROBOTS = '''
+ROBOTS = """
 import numpy as np
 class Arm:
     period, low, high = 0.04, -np.ones(2), np.ones(2)
@@ -229,7 +232,7 @@ class Endless(Arm):
     high = np.full(2, np.inf)
 class Blind(Arm):
     def observe(self): return np.zeros((8, 8, 3), np.uint8)
-'''
+"""
 
 
 @pytest.fixture
@@ -245,7 +248,7 @@ def test_the_command_drives_logs_and_records(run_command, place):
     words = ["--robot", "jepa_mpc.agent.simulated_robot:reacher", "--goal", "goal.png", "--checkpoint", CHECKPOINT]
     episodes = []
     for number in (1, 2):
-        code, out, err = run_command(
+        code, _, err = run_command(
             "run", *words, "--seconds", "1.6", "--output", f"run{number}", "--record", "recorded.h5"
         )
         assert code == 0, err
@@ -285,7 +288,18 @@ def test_a_robot_that_cannot_be_driven_is_one_line(run_command, place):
         ("my_arms:Endless", "the robot of my_arms:Endless"),
         ("my_arms:Blind", "the robot's picture is 8×8; at least 64×64 pixels are needed"),
     ):
-        options = ["--robot", robot, "--goal", "goal.png", "--checkpoint", CHECKPOINT, "--output", "run", "--seconds", "1"]
+        options = [
+            "--robot",
+            robot,
+            "--goal",
+            "goal.png",
+            "--checkpoint",
+            CHECKPOINT,
+            "--output",
+            "run",
+            "--seconds",
+            "1",
+        ]
         code, _, err = run_command("run", *options)
         assert code == 1, err
         assert message in err

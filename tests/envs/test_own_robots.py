@@ -208,7 +208,7 @@ def test_a_function_that_makes_an_environment_is_a_task():
     np.testing.assert_array_equal(picture, square(env._inner.render(), 64, ""))
     before = env.qpos
     assert env.advance(np.array([0.5, -3.0])) == 1.0
-    np.testing.assert_allclose(env.qpos, before + [0.05, -0.1])  # clipped to its bounds
+    np.testing.assert_allclose(env.qpos - before, [0.05, -0.1])  # clipped to its bounds
     with pytest.raises(Ended, match="own_robots:square has ended the episode"):
         [env.advance(np.array([1.0, 0.0])) for _ in range(30)]
 
@@ -248,7 +248,8 @@ def test_without_states_goals_in_simulation_are_refused_and_pictures_serve(kind,
     assert (tmp_path / "run/results.json").exists()
     code, _, err = run_command("plan", *plan, "--num-episodes", "1")
     assert code == 1
-    assert err.count("\n") == 1 and f"goals in simulation need a get_state of own_robots:{kind}" in err
+    assert err.count("\n") == 1
+    assert f"goals in simulation need a get_state of own_robots:{kind}" in err
 
 
 def test_any_picture_becomes_its_centre_square_averaged_down():

@@ -98,13 +98,14 @@ def write_dataset(
 
 
 def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
-    """Adds the episodes to those at `path`, if there are any, whole or not at all. Raises `DatasetError` where those are
-    of another origin.
+    """Adds the episodes to those at `path`, if there are any, whole or not at all. Raises `DatasetError` where those
+    are of another origin.
     """
     import h5py
 
     if not path.exists():
-        return write_dataset(path, episodes, info)
+        write_dataset(path, episodes, info)
+        return
     there = _read(path, info.task)[1]
     for name in ("action_block", "action_low", "action_high", "angles"):
         if (was := getattr(there, name)) != (now := getattr(info, name)):
@@ -115,9 +116,7 @@ def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) 
             _append(file, episodes, info.action_block)
 
 
-def _append(
-    file: "h5py.File", episodes: Iterable[Episode], action_block: int, compression: Compression = "none"
-) -> None:
+def _append(file: "h5py.File", episodes: Iterable[Episode], block: int, compression: Compression = "none") -> None:
     """Writes episodes behind those that are in the file."""
     counts = {name: list(file[name]) if name in file else [] for name in ("ep_len", "ep_randomised")}
     lengths, randomised = counts["ep_len"], counts["ep_randomised"] or [0] * len(counts["ep_len"])
@@ -131,7 +130,7 @@ def _append(
             "qpos": episode.qpos,
             "qvel": episode.qvel,
             "ep_idx": np.full(rows, index),
-            "step_idx": np.arange(rows) * action_block,
+            "step_idx": np.arange(rows) * block,
         }
         for name, values in columns.items():
             if not all(values.shape[1:]):  # a robot that tells nothing of the kind
