@@ -1,4 +1,6 @@
-"""Others build on it: docs/extend.md runs as it stands, from a wheel, in a project with folders of our rooms' names."""
+"""Others build on it: docs/extend.md and docs/your-robot.md run as they stand, from a wheel, in a project with folders
+of our rooms' names.
+"""
 
 import os
 import re
@@ -14,8 +16,8 @@ from conftest import ROOT
 
 import jepa_mpc
 
-PAGE = (ROOT / "docs/extend.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+PAGE, ROBOTS = ((ROOT / f"docs/{name}.md").read_text() for name in ("extend", "your-robot"))
+BLOCKS, ROBOTS_BLOCKS = (re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL) for page in (PAGE, ROBOTS))
 README = (ROOT / "README.md").read_text()
 
 # What makes a command small enough for a test; everything else of it runs as it stands.
@@ -52,10 +54,10 @@ def project(tmp_path_factory):
     for name in ("envs", "agent", "eval", "planners", "world_model"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(f"mine = {name!r}\n")
-    for kind, text in BLOCKS:
-        if kind == "python":
-            first, _, _ = text.partition("\n")
-            (folder / first.removeprefix("# ")).write_text(text)
+    for kind, text in [*BLOCKS, *ROBOTS_BLOCKS]:
+        if kind in ("python", "xml"):
+            (name,) = re.findall(r"^(?:#|<!--) (\S+)", text)
+            (folder / name).write_text(text)
     return folder
 
 
@@ -108,10 +110,25 @@ def test_the_few_lines_of_python_run(installed, project):
     assert (project / "goal_and_result.png").stat().st_size > 500
 
 
+def commands_of(blocks):
+    return [line for kind, text in blocks if kind == "bash" for line in text.splitlines() if "pip install" not in line]
+
+
+def test_a_strangers_robot_works_by_every_command(installed, project):
+    small = {**SMALL, "run": ["--seconds", "2"]}
+    for line in commands_of(ROBOTS_BLOCKS):
+        program, name, *options = shlex.split(line)
+        said = run(project, installed / program, name, *options, *small[name])
+        if name == "tasks":
+            assert "0 shoulder, 1 elbow" in said
+        if name == "plan":
+            assert "n = 2" in said
+    assert re.search(r"^blocks +10$", said, re.M)
+    assert (project / "data/arm.h5").stat().st_size > 64 * 64 * 3 * 5
+
+
 def test_a_strangers_files_work_by_every_command(installed, project):
-    commands = [
-        line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if "pip install" not in line
-    ]
+    commands = commands_of(BLOCKS)
     assert {shlex.split(line)[1] for line in commands} == set(SMALL)
     for line in commands:
         program, name, *options = shlex.split(line)
