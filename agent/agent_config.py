@@ -25,6 +25,8 @@ class AgentConfig:
     `module:function`."""
     reduction: str = "mean"
     """How the distance counts over the horizon: mean, minimum (at its nearest) or terminal (at the end)."""
+    several_goals: Literal["nearest", "mean"] = "nearest"
+    """Where there are several goal pictures: whether a plan must lead to any of them, or near all."""
     effort_weight: NonNegative = 0.3
     """Weight of the mean square action beside the distance."""
     horizon: Count = 2

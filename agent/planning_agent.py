@@ -125,8 +125,14 @@ class PlanningAgent:
         return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration)
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
-        """Begins B episodes: goal pictures (B, H, W, 3) uint8, encoded once, and a seed for each episode's search."""
-        goals = self._checked(goals, "goals", 4)
+        """Begins B episodes: goal pictures (B, H, W, 3) uint8, or several (B, G, H, W, 3) of which each serves, encoded
+        once, and a seed for each episode's search.
+        """
+        goals = self._checked(goals, "goals", 4, 5)
+        if goals.ndim == 4:
+            goals = goals[:, None]
+        if not goals.shape[1]:
+            raise UserError(f"goals must be at least one picture an episode, not {goals.shape}")
         try:
             whole = [operator.index(seed) for seed in seeds]
         except TypeError as error:
@@ -136,13 +142,13 @@ class PlanningAgent:
         if not all(-(2**63) <= seed < 2**64 for seed in whole):
             raise UserError(f"seeds must be numbers of 64 bits, not {seeds!r}")
         with torch.inference_mode(not self._planner.needs_gradient):
-            z_goal = self.model.encode(self._tensor(goals))[:, None, None]
+            z_goal = self.model.encode(self._tensor(goals))[:, :, None, None]
         # Only now, so that an agent whose reset has failed is where it was.
         self._z_goal = z_goal
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
         self._z_history: list[torch.Tensor] = []
         self._past_actions: list[torch.Tensor] = []
-        self._offset = torch.zeros_like(z_goal[:, 0, 0])
+        self._offset = torch.zeros_like(z_goal[:, 0, 0, 0])
         self._surprise = self._offset.new_full((len(goals),), math.nan)
         self._plan: Plan | None = None
         self._blocks_done, self._num_episodes = 0, len(goals)
@@ -264,10 +270,8 @@ class PlanningAgent:
         def cost(actions: torch.Tensor) -> torch.Tensor:
             future = self.model.rollout(z_history, past_actions, actions, self._offset)
             toll = effort(actions, planner.middle, planner.half_range)
-            distance = self._objective(self.model, future, z_history[:, -1], self._z_goal)
-            require_floats(distance, f"objective {config.objective} must return distances (B, S, H)", future.shape[:3])
-            costs = self._reduce(distance)
-            require_floats(costs, f"reduction {config.reduction} must return costs (B, S)", future.shape[:2])
+            costs = torch.stack([self._cost(future, z_history[:, -1], z_goal) for z_goal in self._z_goal.unbind(1)])
+            costs = costs.amin(0) if config.several_goals == "nearest" else costs.mean(0)
             return costs + config.effort_weight * toll
 
         warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
@@ -275,12 +279,23 @@ class PlanningAgent:
             warm_start = self._propose(warm_start, z_history, past_actions)
         return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
 
+    def _cost(self, future: torch.Tensor, z_now: torch.Tensor, z_goal: torch.Tensor) -> torch.Tensor:
+        """Returns how far futures (B, S, H, D) are from a goal (B, 1, 1, D), as costs (B, S)."""
+        config = self.config
+        distance = self._objective(self.model, future, z_now, z_goal)
+        require_floats(distance, f"objective {config.objective} must return distances (B, S, H)", future.shape[:3])
+        costs = self._reduce(distance)
+        require_floats(costs, f"reduction {config.reduction} must return costs (B, S)", future.shape[:2])
+        return costs
+
     def _propose(self, warm_start: Plan | None, z_history: torch.Tensor, past_actions: torch.Tensor | None) -> Plan:
         """Returns the plan to start from, with the policy's own, in the futures that it leads to, among its elites.
         Without a search the policy's own is the plan, no longer than it is acted on.
         """
         assert self._proposer is not None
-        z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
+        z, z_goals = z_history[:, -1], self._z_goal[:, :, 0, 0]
+        nearest = (z_goals - z[:, None]).norm(dim=-1).argmin(1)
+        z_goal = z_goals[torch.arange(len(z)), nearest]
         z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
         alone = not self.config.planner.num_iterations
         blocks: list[torch.Tensor] = []
@@ -298,7 +313,7 @@ class PlanningAgent:
         elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)
 
-    def _checked(self, pictures: ArrayLike, what: str, num_dimensions: int | None = None) -> NDArray[np.uint8]:
+    def _checked(self, pictures: ArrayLike, what: str, *num_dimensions: int) -> NDArray[np.uint8]:
         """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
         side = self.model.config.encoder.image_size
         try:
@@ -307,7 +322,7 @@ class PlanningAgent:
             raise UserError(f"{what} must be an array (B, {side}, {side}, 3): {reason(error)}") from error
         if array.dtype != np.uint8:
             raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
-        if array.shape[-3:] != (side, side, 3) or num_dimensions not in (None, array.ndim):
+        if array.shape[-3:] != (side, side, 3) or (num_dimensions and array.ndim not in num_dimensions):
             raise UserError(f"{what} must be (B, {side}, {side}, 3), not {array.shape}")
         return array
 

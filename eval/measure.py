@@ -85,13 +85,13 @@ def on_suite(run: Run) -> Callable[..., SuiteResults]:
     return partial(SuiteResults, protocol=rule, suite=suite, decision_ms=_time(run, trials[0]))
 
 
-def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResults]:
-    """Runs one episode toward a user's picture (H, W, 3). Its state is unknown, so success is not decided."""
+def to_pictures(run: Run, goals: NDArray[np.uint8]) -> Callable[..., PictureResults]:
+    """Runs one episode toward pictures of the user's (G, H, W, 3). Their state is unknown, so success is not decided."""
     config, agent, env = run.config, run.agent, run.env
     run.spec.check(env)
     budget = config.budget or run.spec.far_budget
     pictures, steps = [env.reset(seed=config.seed)[0]], [0]
-    agent.reset(goal[None], [config.seed])
+    agent.reset(goals[None], [config.seed])
     while (left := budget - steps[-1]) > 0:
         block = agent.act(pictures[-1][None])[0][:left]
         try:
@@ -101,13 +101,15 @@ def to_picture(run: Run, goal: NDArray[np.uint8]) -> Callable[..., PictureResult
             break
         pictures.append(env.render())
         steps.append(steps[-1] + len(block))
-    distances = agent.latent_distance(np.stack(pictures), goal).tolist()
+    from_each = agent.latent_distance(np.stack(pictures)[:, None], goals)
+    distances = from_each.min(1).tolist()
     nearest = int(np.argmin(distances))
     if run.folder is not None:
+        goal = goals[from_each[nearest].argmin()]
         video.write_goal_reached(run.folder / REACHED, goal, pictures, nearest, distances)
     return partial(
         PictureResults,
-        goal_image=str(config.goal_image),
+        goal_image=", ".join(map(str, config.goal_image)),
         budget=budget,
         latent_distance={"start": distances[0], "nearest": distances[nearest], "final": distances[-1]},
         nearest_step=steps[nearest],

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 
@@ -32,7 +33,7 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.measure import DISTANCE, REACHED, Run, on_pairs, on_suite, to_picture
+from jepa_mpc.eval.measure import DISTANCE, REACHED, Run, on_pairs, on_suite, to_pictures
 from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
 from jepa_mpc.eval.trial import BATCH_SIZE
@@ -74,8 +75,8 @@ class RunConfig:
     """Run folder; `runs/<date>-<task>-<protocol>` unless given."""
     video: bool = True
     """Write videos of a few episodes."""
-    goal_image: Path | None = None
-    """A picture of your own as the goal, 64×64 or larger. Success is then not decided."""
+    goal_image: tuple[Path, ...] = ()
+    """A picture of your own as the goal, 64×64 or larger, or several (--several-goals). Success is then not decided."""
     calibration: Path | None = None
     """Of the camera that took --goal-image, as `jepa-mpc calibrate` has written it."""
     agent: tyro.conf.OmitArgPrefixes[AgentConfig] = None  # type: ignore[assignment]  # the task's own is put there
@@ -109,11 +110,11 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         proposer = load_proposer(checkpoint, config.agent, device)
         agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer)
         measure: Callable[[Run], Callable[..., Results]] = on_suite if config.protocol == "suite" else on_pairs
-        if config.goal_image is not None:
-            goal = load_picture(config.goal_image, spec.image_size)
+        if config.goal_image:
+            goals = np.stack([load_picture(path, spec.image_size) for path in config.goal_image])
             if config.calibration is not None:
-                goal = Calibration.load(config.calibration)(goal)
-            measure = partial(to_picture, goal=goal)
+                goals = Calibration.load(config.calibration)(goals)
+            measure = partial(to_pictures, goals=goals)
         folder = stack.enter_context(_run_folder(config)) if write and rank() == 0 else None
         started, made_by = time.monotonic(), provenance()
         batch_size = BATCH_SIZE if config.agent.deadline_ms is None else 1  # a deadline is for one
@@ -136,7 +137,7 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
 def _spec(config: RunConfig) -> envs.TaskSpec:
     """Returns the task as it is asked for; raises `UserError` on options that would have no effect."""
     spec = envs.get_task(config.task)
-    if config.goal_image is not None:
+    if config.goal_image:
         for option in ("protocol", "num_episodes"):
             if getattr(config, option) != getattr(RunConfig, option):
                 name = option.replace("_", "-")

@@ -654,3 +654,33 @@ def test_an_agent_whose_decision_fails_is_where_it_was(monkeypatch):
         assert vars(agent) == before
         agent.act(picture)
     assert len(agent._z_history) == len(agent._past_actions) == 3
+
+
+def settled(goals, start, **config):
+    agent, _ = agent_with(horizon=3, effort_weight=0.01, **config)
+    agent.reset(np.stack([picture_of(goal) for goal in goals])[None], seeds=[0])
+    place = np.array(start)
+    for _ in range(15):
+        place = place + agent.act(picture_of(place)[None])[0].sum(0)
+    return place
+
+
+def test_of_several_goals_the_nearest_is_reached_or_the_place_that_is_near_all():
+    far = [[10.0, 10.0], [16.0, 4.0]]
+    np.testing.assert_allclose(settled(far, [15.0, 6.0]), [16, 4], atol=0.7)
+    np.testing.assert_allclose(settled(far, [11.0, 10.5]), [10, 10], atol=0.7)
+    corners = [[8.0, 8.0], [12.0, 8.0], [10.0, 4.0]]
+    middle = settled(corners, [11.0, 10.0], several_goals="mean")  # Fermat's point, from which sides look 120° wide
+    np.testing.assert_allclose(middle, [10, 8 - 2 / np.sqrt(3)], atol=0.8)
+
+
+def test_one_goal_of_several_is_that_goal():
+    goals = [[14.0, 8.0]]
+    agent, _ = agent_with()
+    blocks = []
+    for pictures in (picture_of(goals[0])[None], picture_of(goals[0])[None, None]):
+        agent.reset(pictures, seeds=[3])
+        blocks.append(agent.act(picture_of([10.0, 10.0])[None]))
+    np.testing.assert_array_equal(*blocks)
+    with pytest.raises(UserError, match="goals must be at least one picture an episode"):
+        agent.reset(np.zeros((1, 0, 16, 16, 3), np.uint8), seeds=[3])

@@ -13,7 +13,7 @@ from jepa_mpc.agent.base import DoNothingAgent, RandomAgent
 from jepa_mpc.envs import Diverged
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report, video
-from jepa_mpc.eval.measure import Run, to_picture
+from jepa_mpc.eval.measure import Run, to_pictures
 from jepa_mpc.eval.pairs import Pairs, held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.run_planning import RunConfig
@@ -229,20 +229,20 @@ def test_a_run_to_a_picture_says_how_near_it_came_and_when(tmp_path):
     start = env.x
     env.set_pose([start + 4])
     goal = env.render()
-    run = Run(RunConfig(seed=3, budget=9, goal_image=tmp_path / "mine.png"), LINE, env, agent, tmp_path)
-    found = to_picture(run, goal).keywords
+    run = Run(RunConfig(seed=3, budget=9, goal_image=(tmp_path / "mine.png",)), LINE, env, agent, tmp_path)
+    found = to_pictures(run, goal[None]).keywords
     assert found["latent_distance"] == {"start": 4, "nearest": 0, "final": 5}
     assert found["nearest_step"] == 4
     assert "success_rate" not in found
     ((goals, seeds),) = agent.resets
-    np.testing.assert_array_equal(goals, goal[None])
+    np.testing.assert_array_equal(goals, goal[None, None])
     assert seeds == [3]
     np.testing.assert_allclose(x_of(agent.pictures)[:, 0] - start, [0, 2, 4, 2, 0])
     panels = np.split(iio.imread(tmp_path / "goal_and_final.png").astype(int), 3, axis=1)
     shown = [panel[panel.shape[0] // 2, panel.shape[1] // 2, 0] for panel in panels]
     assert shown == [round(100 + 10 * x) for x in (start + 4, start + 4, start - 1)]
     run = replace(run, config=replace(run.config, budget=None))
-    assert to_picture(run, goal).keywords["budget"] == LINE.far_budget
+    assert to_pictures(run, goal[None]).keywords["budget"] == LINE.far_budget
 
 
 def test_videos_turn_green_when_the_goal_is_met(tmp_path):
