@@ -86,7 +86,7 @@ def on_suite(run: Run) -> Callable[..., SuiteResults]:
 
 
 def to_pictures(run: Run, goals: NDArray[np.uint8]) -> Callable[..., PictureResults]:
-    """Runs one episode toward pictures of the user's (G, H, W, 3). Their state is unknown, so success is not decided."""
+    """Runs one episode toward a user's pictures (G, H, W, 3). Their state is unknown, so success is not decided."""
     config, agent, env = run.config, run.agent, run.env
     run.spec.check(env)
     budget = config.budget or run.spec.far_budget

@@ -27,6 +27,10 @@ def describe(results: Results, folder: Path | None) -> Rows:
         shares = (results.first_hit, results.held, results.strict)
         rows += [("touched / held / strict", " / ".join(f"{share.rate:.1%}" for share in shares))]
         rows += _decisions(results.decision_ms, results.planner)
+        surprise = [each.surprise for each in results.episodes if each.surprise is not None]
+        if surprise:
+            noticed = sum(each > 1 for each in surprise)
+            rows += [("surprise, median", f"{np.median(surprise):.2f}; {noticed} of {len(surprise)} episodes above 1")]
     elif isinstance(results, SuiteResults):
         rows = []
         for task, summary in results.suite.items():

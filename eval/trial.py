@@ -2,9 +2,10 @@
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -44,6 +45,7 @@ class EpisodeRecord:
     best_error: float
     reward: float  # the simulator's own, summed; never shown to the agent
     distance: float | None = None  # of the start from the goal; results of older versions do not say
+    surprise: float | None = None  # of the agent, the median over its pictures; None where it does not know
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,12 @@ class Trial:
         lost: set[int] = set()  # episodes whose simulation has diverged
         goals = self.camera.goals(self.env, batch, numbers.start)
         agent.reset(goals, [search_seed(self.seed, pair) for pair in numbers])
+        surprises: list[NDArray[np.floating]] = []
         for index in range(num_blocks):
             if isinstance(agent, PrivilegedAgent):
                 agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
             blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
+            surprises.append(agent.surprise() if hasattr(agent, "surprise") else np.full(len(blocks), np.nan))
             for i, block in enumerate(blocks):
                 self.env.set_state(states[i][-1])
                 try:
@@ -150,7 +154,12 @@ class Trial:
             bar.update(len(blocks))
         if lost:
             log.warning("the simulation of %d of %d episodes diverged; they end there", len(lost), len(states))
-        records = [judge.record(pair, self.protocol) for pair, judge in zip(numbers, judges, strict=True)]
+        medians = np.median(surprises[1:], axis=0) if len(surprises) > 1 else np.full(len(numbers), np.nan)
+        ended = zip(numbers, judges, medians.tolist(), strict=True)
+        records = [
+            replace(judge.record(pair, self.protocol), surprise=None if math.isnan(median) else median)
+            for pair, judge, median in ended
+        ]
         traces = [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
         return list(zip(records, traces, strict=True))
 

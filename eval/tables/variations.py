@@ -17,9 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import envs, files, places
@@ -107,34 +105,13 @@ def asked_for(config: VariationsConfig) -> list[Asked]:
     return asked
 
 
-class _Watched:
-    """An agent, and how surprised it was."""
-
-    def __init__(self, agent: PlanningAgent):
-        self._agent, self.action_block = agent, agent.action_block
-        self._batches: list[list[NDArray[np.float32]]] = []
-
-    def reset(self, goals, seeds):
-        self._agent.reset(goals, seeds)
-        self._batches.append([])
-
-    def act(self, pictures):
-        block = self._agent.act(pictures)
-        self._batches[-1].append(self._agent.surprise())
-        return block
-
-    def surprise(self) -> NDArray[np.float32]:
-        """Returns it (N, K) for all episodes, from their second picture on."""
-        return np.concatenate([np.stack(batch, axis=1)[:, 1:] for batch in self._batches])
-
-
 def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
     """Measures success and surprise of an agent."""
-    made_by, watched = provenance(), _Watched(agent)
-    records, _ = trial.run(watched)
-    surprise = watched.surprise()
-    knows = surprise.size > 0 and bool(np.isfinite(surprise).all())
-    noticed = rate(int(((surprise > 1).mean(axis=1) > 0.5).sum()), len(records)) if knows else None
+    made_by = provenance()
+    records, _ = trial.run(agent)
+    surprise = [record.surprise for record in records if record.surprise is not None]
+    knows = len(surprise) == len(records)
+    noticed = rate(sum(each > 1 for each in surprise), len(records)) if knows else None
     return VariationRow(**vars(summarise(records, trial.budget)), noticed=noticed, **made_by)
 
 
