@@ -29,6 +29,7 @@ from jepa_mpc.pictures import square
 _POLL = 0.002  # seconds between looks for a picture
 _NEAR = 0.75  # of a period: how far from when it is wanted a picture may be taken
 _KEPT = 32  # pictures
+_FIRST_PICTURE = 10.0  # seconds until there must be one
 
 
 class Seen(NamedTuple):
@@ -71,7 +72,8 @@ class Pace:
     camera_delay: float = 0.0  # from when a picture is taken to when it is seen, where the robot does not say
     actuator_delay: float = 0.0  # from when an action is sent to when it begins
     reserve: float = 0.06  # kept free for a decision before its block begins
-    hold: bool = True  # where a block is late, its first action goes on; else the middle of the bounds is sent
+    hold: bool = True  # where a block is late, the last action goes on; else zeros are sent
+    most_blind: int = 5  # blocks in a row that may be decided without a picture
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,21 @@ class Driver:
         self._pool = pool or ThreadPoolExecutor(1)
         self._still = np.clip(np.zeros_like(low), low, high)
 
-    def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Generator[Block]:
+    def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Generator[Block, None, None]:
         """Carries out so many blocks toward a goal picture (H, W, 3); yields each when its picture has been looked at.
 
-        The robot is stopped however this ends, also where the caller asks for no more.
+        The robot is stopped however this ends, also where the caller asks for no more. Raises `UserError` where it
+        shows no picture.
         """
         self._agent.reset(square(goal, self._size, "the goal")[None], [seed])
         self._answers: dict[int, Future[_Answer]] = {}
         self._pictures: list[Seen] = []
+        self._blind = 0
         try:
+            give_up = self._clock.monotonic() + _FIRST_PICTURE
             while not self._pictures:  # a decision needs one to begin with
+                if self._clock.monotonic() > give_up:
+                    raise UserError(f"the robot has shown no picture in {_FIRST_PICTURE:g} s; see to its camera")
                 self._look()
                 self._clock.sleep(_POLL)
             self._begin = self._clock.monotonic()
@@ -203,6 +210,9 @@ class Driver:
         """Returns the block that has been carried out, with what was seen of its beginning."""
         answer = self._answers[number + self._ahead].result()
         self._answers.pop(number, None)  # its own decision has been carried out
+        self._blind = 0 if answer.picture is not None else self._blind + 1
+        if self._blind > self._pace.most_blind:
+            raise UserError(f"no picture has come in time for {self._blind} blocks; the robot is stopped")
         due, answered = self._due(number) - self._begin, answer.at - self._begin
         return Block(answer.picture, answer.age, due, actions, answer.surprise, answered, in_time)
 

@@ -133,9 +133,25 @@ def test_a_lost_picture_is_foreseen_and_the_drive_goes_on():
 
 
 def test_a_picture_that_would_come_too_late_is_not_waited_for():
-    _, blocks = drive(delay=0.055)  # of a block of 0.06, of which 0.01 are reserved for the decision
+    _, blocks = drive(delay=0.055, most_blind=99)  # of a block of 0.06, 0.01 are reserved for the decision
     assert all(block.picture is None for block in blocks[1:])
     assert all(block.in_time for block in blocks)
+
+
+def test_a_robot_that_shows_nothing_is_stopped():
+    time = Time()
+    agent, _ = agent_with(blocks_ahead=1, horizon=3)
+    robot = PointRobot(time, delay=0.055)
+    run = Driver(robot, agent, Pace(reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 20)
+    with pytest.raises(UserError, match="no picture has come in time for 6 blocks; the robot is stopped"):
+        list(run)
+    assert robot.num_stops == 1
+    robot._shown = []
+    begun = time.now
+    with pytest.raises(UserError, match="the robot has shown no picture in 10 s"):
+        list(Driver(robot, agent, Pace(), time, Thinking(time)).drive(picture_of(GOAL), 20))
+    assert time.now - begun == pytest.approx(10, abs=0.1)
+    assert robot.num_stops == 2
 
 
 @pytest.mark.parametrize("hold", [True, False])
