@@ -34,7 +34,7 @@ from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.training import phases
-from jepa_mpc.world_model.training.build import build, require_fit, require_shares
+from jepa_mpc.world_model.training.build import build, require_fit, require_shares, settings_of
 from jepa_mpc.world_model.training.card import card
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.diagnostics import report_embedding, usual_miss
@@ -124,6 +124,8 @@ def parse_config(args: Sequence[str]) -> TrainConfig:
     by_name: dict[str, Registry[Any]] = {"--preset": TRAIN_PRESETS, "--regularizer": REGULARIZERS}
     words, chosen = choose(args, by_name)
     settings: dict[str, Any] = {"preset": option_value(args, "--preset") or "default", **chosen.get("--preset", {})}
+    if init := option_value(args, "--init"):
+        settings |= settings_of(load_info(init).model)
     default = TrainConfig(output=MISSING, **settings)
     if (kind := chosen.get("--regularizer")) is not None and kind is not type(default.regularizer):
         default = dataclasses.replace(default, regularizer=kind())

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import INFO, ROOT, synthetic_episodes
+from conftest import CHECKPOINT, INFO, ROOT, synthetic_episodes
 from safetensors.torch import load_file
 from test_loop import by_hand
 
@@ -371,7 +371,7 @@ def test_a_loss_that_is_not_finite_stops_training(dataset_path, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_steps": 0}, "--num-steps must be at least 1, not 0"),
+        ({"num_steps": -1}, "--num-steps must be at least 0, not -1"),
         ({"batch_size": 1}, "--batch-size must be at least 2, not 1"),
         ({"seed": -1}, "--seed must be at least 0, not -1"),
         ({"regularizer": EMAConfig(rate=1.5)}, r"--regularizer\.rate must lie between 0 and 1, not 1\.5"),
@@ -791,3 +791,39 @@ def test_a_card_says_how_pictures_were_varied(trained, trained_varied):
     again = parse_config(command.split())
     assert again.applied_augmentation == VARIED["augmentation"]
     assert {**info.training, "device": "auto"} == {name: to_json(again)[name] for name in info.training}
+
+
+def test_a_training_may_go_on_from_a_checkpoint(trained, dataset_path, tmp_path):
+    """With no steps of its own the encoder stays as it is, its statistics apart; predictor and metric learn on."""
+    config = debug_config(tmp_path / "on", dataset_path, init=str(trained), num_steps=0, predictor_steps=5)
+    before, after = weights(trained), weights(train(config))
+    assert before.keys() == after.keys()
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert {"predictor", "reachability"} <= changed
+    learned = [name for name in before if name.startswith(("encoder", "projector")) and "running" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in learned if "num_batches" not in name)
+    assert all(torch.equal(before[name], after[name]) for name in ("action_mean", "action_std"))
+    assert "--init" in (tmp_path / "on/card.md").read_text()
+    moved = weights(train(debug_config(tmp_path / "joint", dataset_path, init=str(trained), num_steps=2)))
+    assert any(not torch.equal(before[name], moved[name]) for name in learned)
+
+
+def test_what_cannot_go_on_is_one_line(trained, dataset_path, tmp_path):
+    for changes, message in (
+        (
+            {"num_steps": 0},
+            "--num-steps 0 leaves an encoder as it is, and a new one knows nothing; say --init CHECKPOINT",
+        ),
+        ({"init": str(trained), "embed_dim": 8}, "has embed_dim .*, not 8; leave its options out"),
+        ({"init": str(tmp_path / "nowhere")}, "no checkpoint at .*nowhere"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            train(debug_config(tmp_path / "out", dataset_path, **changes))
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_model_come_from_the_checkpoint_that_goes_on():
+    config = parse_config(["--output", "x", "--init", str(CHECKPOINT.parent / "push_t"), "--task", "push_t"])
+    assert config.encoder.pooled
+    assert config.predictor.width == 192

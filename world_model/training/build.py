@@ -1,11 +1,13 @@
 """What a training begins from: the model for its data, and the conditions without which none begins."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
 
 from jepa_mpc.distributed import num_ranks
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers.base import Regularizer
@@ -17,16 +19,28 @@ from jepa_mpc.world_model.training.state import TrainError
 def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
     """Returns model and regulariser as they are before the first step."""
     torch.manual_seed(config.seed)
-    model = JEPA(_model_config(config, data))
-    mean, std = data.action_stats()
-    model.action_mean.copy_(torch.from_numpy(mean))
-    model.action_std.copy_(torch.from_numpy(std))
+    if config.init is None:
+        model = JEPA(_model_config(config, data))
+        mean, std = data.action_stats()
+        model.action_mean.copy_(torch.from_numpy(mean))
+        model.action_std.copy_(torch.from_numpy(std))
+    else:  # its actions stay in the units that it has learned
+        model = load_checkpoint(config.init, task=config.task)[0].requires_grad_(True)
+        if config.reachability_steps:
+            model.reachability = JEPA(model.config).reachability
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # So that the report before the first step is true.
     recalibrate_batchnorm(model, data, config.applied_augmentation, num_batches=4)
     if config.compile:
         model.encoder.compile()
     return model, config.regularizer.make(model).to(device)
+
+
+def settings_of(model: JEPAConfig) -> dict[str, Any]:
+    """Returns the training settings that make a model of these sizes."""
+    same = ("embed_dim", "projector_hidden", "projector_activation", "encoder", "predictor")
+    settings = {name: getattr(model, name) for name in same}
+    return settings | ({"reachability": model.reachability} if model.reachability else {})
 
 
 def require_shares(config: TrainConfig) -> None:
@@ -45,7 +59,15 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
     if data.pixels.shape[1] != data.pixels.shape[2]:
         raise TrainError(f"pictures must be square, not {data.pixels.shape[1:]}; write the data set again")
     with torch.device("meta"):
-        JEPA(_model_config(config, data))
+        JEPA(wanted := _model_config(config, data))
+    if config.init is None and not config.num_steps:
+        raise TrainError("--num-steps 0 leaves an encoder as it is, and a new one knows nothing; say --init CHECKPOINT")
+    if config.init is not None:
+        there = load_info(config.init).model
+        for field in dataclasses.fields(JEPAConfig):
+            was, now = getattr(there, field.name), getattr(wanted, field.name)
+            if was != now and not (field.name == "reachability" and not config.reachability_steps):
+                raise TrainError(f"--init {config.init} has {field.name} {was}, not {now}; leave its options out")
     windows = {"--num-frames": config.num_frames}
     windows |= {"--predictor-num-frames": config.predictor_num_frames} if config.predictor_steps else {}
     windows |= {"--reachability-steps": 3} if config.reachability_steps else {}

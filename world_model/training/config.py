@@ -27,6 +27,8 @@ class TrainConfig:
     """Task that the data set must be of."""
     data: tuple[Path, ...] = ()
     """HDF5 files, which make one data set; `data/TASK.h5` under the home unless given."""
+    init: str | None = None
+    """Checkpoint, or the name of a bundled one, whose encoder and predictor go on learning; the metric begins anew."""
     in_memory: InMemory = "auto"
     """Whether pictures are read once, or as they are needed; auto: once if they take less than half of the memory."""
     frameskip: Count | None = None
@@ -43,8 +45,8 @@ class TrainConfig:
     """bfloat16 multiplies where the hardware does so natively (auto)."""
     compile: bool = False
     """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/log/speed.md)."""
-    num_steps: Count = 2600
-    """Steps of encoder and predictor together."""
+    num_steps: Natural = 2600
+    """Steps of encoder and predictor together; 0, after --init, leaves the encoder as it is."""
     predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
     reachability_steps: Natural = 8000
