@@ -408,8 +408,8 @@ def test_a_goal_that_another_camera_took_is_calibrated(run_command, monkeypatch,
     for name, more in (("a", []), ("b", ["--calibration", "camera.json"])):
         assert run_command("plan", *options, "--output", name, *more)[::2] == (0, "")
     (as_it_is, *_), (calibrated, *_) = seen["PlanningAgent"]
-    np.testing.assert_array_equal(as_it_is[0], goal)
-    np.testing.assert_array_equal(calibrated[0], DARK(goal))
+    np.testing.assert_array_equal(as_it_is[0][0], goal)
+    np.testing.assert_array_equal(calibrated[0][0], DARK(goal))
     code, _, err = run_command("plan", *options[:4], "--calibration", "camera.json")
     assert (code, err) == (1, "error: --calibration is of the camera that took --goal-image; give both, or neither\n")
     code, _, err = run_command("plan", *options, "--calibration", "gone.json")
