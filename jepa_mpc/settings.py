@@ -228,7 +228,7 @@ def _convert_sequence(origin: type, kinds: Sequence[Any], value: Any, path: tupl
 
 
 def _convert_dataclass(kind: Any, value: Any, path: tuple[str, ...]) -> Any:
-    if isinstance(value, kind) and isinstance(value, Valid):
+    if isinstance(value, kind) and isinstance(value, Valid | Range):  # one is valid already, the other may be endless
         return value
     if isinstance(value, kind):
         kind, given = type(value), {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

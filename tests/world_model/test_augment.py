@@ -380,7 +380,7 @@ def test_draws_are_within_their_ranges(config, seed, side):
         ("clean", 1.5, r"--augmentation\.clean must be 0 to 1, not 1\.5"),
         ("change", -0.1, r"--augmentation\.change must be 0 to 1"),
         ("brightness", 0.5, r"--augmentation\.brightness must be 1 to 100"),
-        ("blur", -1.0, r"--augmentation\.blur must be at least 0"),
+        ("blur", -1.0, r"--augmentation\.blur must be 0 to 16"),
         ("noise", math.nan, r"--augmentation\.noise must be a finite number"),
     ],
 )
