@@ -12,6 +12,7 @@ that has come, and the block itself. So neither the camera's delay nor the decis
 together are shorter than a block.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Generator
@@ -159,6 +160,9 @@ class Driver:
                 yield self._done(number, *carried_out)
         finally:
             self._robot.stop()
+            for answer in self._answers.values():  # the agent is at rest too, before anybody resets it
+                with contextlib.suppress(Exception):
+                    answer.result()
 
     def _due(self, number: int) -> float:
         """Returns when a block begins."""
@@ -209,7 +213,7 @@ class Driver:
     def _done(self, number: int, actions: NDArray[np.float32], in_time: bool) -> Block:
         """Returns the block that has been carried out, with what was seen of its beginning."""
         answer = self._answers[number + self._ahead].result()
-        self._answers.pop(number, None)  # its own decision has been carried out
+        self._answers.pop(number - 1, None)  # long carried out
         self._blind = 0 if answer.picture is not None else self._blind + 1
         if self._blind > self._pace.most_blind:
             raise UserError(f"no picture has come in time for {self._blind} blocks; the robot is stopped")

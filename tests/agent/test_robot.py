@@ -117,6 +117,14 @@ def test_what_is_recorded_is_what_happened():
     np.testing.assert_allclose(np.diff(places, axis=0), moved[:-1], atol=0.11)  # pictures are of tenths
 
 
+@pytest.mark.parametrize("bridge", [True, False])
+def test_every_block_is_decided_once(bridge):
+    time = Time()
+    agent, model = agent_with(blocks_ahead=int(bridge), horizon=3)
+    list(Driver(PointRobot(time), agent, Pace(bridge, reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 9))
+    assert len(model.seen) == 1 + 9  # the goal, and a picture a block
+
+
 def test_without_bridging_the_newest_picture_is_answered_late():
     robot, blocks = drive(bridge=False, seconds=0.015)
     assert not any(block.in_time for block in blocks)
