@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError, reason
+from jepa_mpc.world_model.data.pictures import FORMATS, MAX_PIXELS, square
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -50,11 +49,7 @@ def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # whatever the decoders raise on a damaged file
         raise UserError(f"{path} is damaged ({reason(error)}); save it again as PNG") from error
-    image = _on_white(path, image).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+    return square(_on_white(path, image).convert("RGB"), size)
 
 
 def _on_white(path: Path, image: "Image") -> "Image":
