@@ -117,8 +117,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         # A file's own bytes, so that no address or protocol in a name, and no playlist, is followed.
         with path.open("rb") as file, av.open(file, format=kind, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise DatasetError(f"{path} holds no pictures; write it again")
+            if not (container.streams.video and container.streams.video[0].codec_context):
+                raise DatasetError(f"{path} holds no pictures that can be decoded; write it again")
             stream = container.streams.video[0]
             if stream.width * stream.height < _SMALL:
                 stream.codec_context.thread_count = 1

@@ -5,7 +5,6 @@ Pictures are every column (N, H, W, 3) of uint8: `pixels` is the one camera of m
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,9 @@ from jepa_mpc.world_model.data.dataset import (
     recorded_info,
     state_column,
 )
-from jepa_mpc.world_model.data.hdf5 import DatasetError, column, column_names, guarded, local, open_file
-from jepa_mpc.world_model.data.pictures import MAX_PIXELS
+from jepa_mpc.world_model.data.hdf5 import column, column_names, guarded, local, open_file
+from jepa_mpc.world_model.data.pictures import is_pictures, read_pictures
 from jepa_mpc.world_model.data.sources.base import Numbers, Source, source
-
-if TYPE_CHECKING:
-    import h5py
-
-_MEMORY = 64 * 2**20  # of pictures that are read at once
 
 
 @source("hdf5")
@@ -68,20 +62,3 @@ class HDF5(Source):
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         begin = self._begin[episode]
         return read_pictures(self.path, self._pictures[camera], begin, begin + self.lengths[episode])
-
-
-def is_pictures(found: "h5py.Dataset") -> bool:
-    """Says whether a column is (N, H, W, 3) uint8."""
-    return found.dtype == np.uint8 and len(found.shape or ()) == 4 and found.shape[-1] == 3
-
-
-def read_pictures(path: Path, found: "h5py.Dataset", begin: int, end: int) -> Iterator[NDArray[np.uint8]]:
-    """Yields rows of a column of pictures, some at a time in memory."""
-    _, height, width, _ = found.shape
-    if height * width > MAX_PIXELS:
-        raise DatasetError(f"{path}: column {found.name!r} has pictures of {width}×{height}; scale them down")
-    step = max(1, _MEMORY // (3 * height * width))
-    for row in range(begin, end, step):
-        with guarded(path):
-            pictures = found[row : min(row + step, end)]
-        yield from pictures

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.errors import reason
 from jepa_mpc.world_model.data.dataset import STATES, recorded_info
 from jepa_mpc.world_model.data.extras import needed
 from jepa_mpc.world_model.data.hdf5 import PACKED, DatasetError, guarded
@@ -102,5 +103,10 @@ def _tables(path: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _guarded(path: Path) -> Iterator[Any]:
-    with guarded(path, "copy it again"):
-        yield
+    try:
+        with guarded(path, "copy it again"):
+            yield
+    except BaseException as error:  # Rust's own is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DatasetError(f"{path} is damaged ({reason(error)}); copy it again") from error

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from jepa_mpc.world_model.data.dataset import recorded_info
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, column_names, guarded, local, open_file
-from jepa_mpc.world_model.data.pictures import decode
+from jepa_mpc.world_model.data.pictures import decode, is_pictures, read_pictures
 from jepa_mpc.world_model.data.sources.base import Numbers, Source, source
-from jepa_mpc.world_model.data.sources.hdf5 import is_pictures, read_pictures
 
 if TYPE_CHECKING:
     import h5py
