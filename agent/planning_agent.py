@@ -2,25 +2,25 @@
 
 import copy
 import math
-import operator
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from jepa_mpc import places
 from jepa_mpc.agent.agent_config import AgentConfig, read_planning
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.calibration import Calibration
+from jepa_mpc.agent.controller import Controller
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
+from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, checked_pictures, warn_of_lost
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
-from jepa_mpc.errors import UserError, reason
-from jepa_mpc.planners import REDUCTIONS, Plan, Planner, effort, require_floats, shift
+from jepa_mpc.errors import UserError
+from jepa_mpc.planners import CostFn, Plan, Planner
 from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
@@ -73,8 +73,7 @@ class PlanningAgent:
         longest = config.history_len + config.horizon - 1
         if longest > (limit := model.config.predictor.max_len):
             raise UserError(f"history_len + horizon - 1 is {longest}; this model's predictor sees at most {limit}")
-        self._objective = OBJECTIVES[config.objective]
-        if self._objective is reachability and model.reachability is None:
+        if OBJECTIVES[config.objective] is reachability and model.reachability is None:
             raise UserError("this checkpoint has no reachability metric; use --objective latent or train it again")
         if (config.warm_start != "none") != (proposer is not None):
             raise UserError("warm_start names the policy that proposes; one must be there if, and only if, it does")
@@ -85,13 +84,13 @@ class PlanningAgent:
         if config.precision == "bfloat16" or (config.precision == "auto" and wide and has_bfloat16(self._device)):
             model = copy.deepcopy(model)
             model.predictor.bfloat16()
-        self.model, self.config, self.action_block, self._proposer = model, config, action_block, proposer
+        self.model, self.config, self.action_block = model, config, action_block
         low, high = (torch.from_numpy(each).to(self._device) for each in block_bounds(least, most, action_block))
         self._planner = config.planner.make(low, high, action_block)
         if not isinstance(self._planner, Planner):
             raise UserError(f"{type(config.planner).__name__}.make must return a Planner, not {self._planner!r}")
+        self._controller = Controller(model, config, self._planner, proposer)
         self._calibration = calibration
-        self._reduce = REDUCTIONS[config.reduction]
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
 
@@ -124,154 +123,49 @@ class PlanningAgent:
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, encoded once, and a seed for each episode's search."""
-        goals = self._checked(goals, "goals", 4)
-        try:
-            whole = [operator.index(seed) for seed in seeds]
-        except TypeError as error:
-            raise UserError(f"seeds must be whole numbers, one a goal, not {seeds!r}") from error
-        if not len(goals) == len(whole) > 0:
-            raise UserError(f"{len(goals)} goals need a seed each, not {len(whole)} seeds, and at least one is needed")
-        if not all(-(2**63) <= seed < 2**64 for seed in whole):
-            raise UserError(f"seeds must be numbers of 64 bits, not {seeds!r}")
+        pictures, whole = checked_goals(goals, seeds, self.model.config.encoder.image_size)
         with torch.inference_mode(not self._planner.needs_gradient):
-            z_goal = self.model.encode(self._tensor(goals))[:, None, None]
+            memory = self._controller.begin(self._tensor(pictures))
         # Only now, so that an agent whose reset has failed is where it was.
-        self._z_goal = z_goal
+        self._memory, self._num_episodes = memory, len(whole)
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
-        self._z_history: list[torch.Tensor] = []
-        self._past_actions: list[torch.Tensor] = []
-        self._offset = torch.zeros_like(z_goal[:, 0, 0])
-        self._surprise = self._offset.new_full((len(goals),), math.nan)
-        self._plan: Plan | None = None
-        self._blocks_done, self._num_episodes = 0, len(goals)
+        self._surprise: torch.Tensor | None = None
 
     def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now."""
         deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
-        if not self._num_episodes:
-            raise UserError("an agent acts toward goals: call reset(goals, seeds) before act(pictures)")
-        pictures = self._checked(pictures, "pictures", 4)
-        if len(pictures) != self._num_episodes:
-            raise UserError(f"{self._num_episodes} goals were given and {len(pictures)} pictures; give one for each")
+        pictures = checked_now(pictures, self._num_episodes, self.model.config.encoder.image_size)
         if self._calibration is not None:
             pictures = self._calibration(pictures)
+
+        def search(cost_fn: CostFn, warm_start: Plan | None) -> Plan:
+            plan = self._planner.plan(cost_fn, self.config.horizon, self._generators, warm_start, deadline)
+            self.rounds_done = [*self.rounds_done, plan.num_rounds][-_SEARCHES_KEPT:]
+            return plan
+
         with torch.inference_mode(not self._planner.needs_gradient):
-            z = self.model.encode(self._tensor(pictures))
-            self._compare(z)
-            self._z_history = [*self._z_history, z][-self.config.history_len :]
-            if self._plan is None or self._blocks_done == self.config.receding_horizon:
-                self._plan = self._search(deadline)
-                self._blocks_done = 0
-                self.rounds_done = [*self.rounds_done, self._plan.num_rounds][-_SEARCHES_KEPT:]
-            block = self._safe(self._plan.actions[:, self._blocks_done], self._plan.cost)
-            self._blocks_done += 1
-            self._past_actions = [*self._past_actions, block][-self.config.history_len :]
-        return as_actions(block.cpu().numpy().copy(), self.action_block)
+            decision = self._controller.decide(self._memory, self._tensor(pictures), search)
+            self._memory, self._surprise = decision.memory, decision.surprise
+        warn_of_lost(decision.lost.cpu().numpy())
+        return as_actions(decision.block.cpu().numpy().copy(), self.action_block)
 
     def surprise(self) -> NDArray[np.float32]:
         """Returns how unforeseen the last pictures were (B,), given those before and what was done: above 1, more than
         19 in 20 are in training's held-out episodes. NaN at the first picture, and where the checkpoint does not know.
         """
-        if not self._num_episodes or not self._z_history:
-            raise UserError("an agent is surprised by pictures: call act(pictures) before asking for surprise")
+        if not self._num_episodes or self._surprise is None:
+            raise UserError(NOT_SEEN)
         return self._surprise.cpu().numpy().copy()
-
-    @torch.no_grad()
-    def _compare(self, z: torch.Tensor) -> None:
-        """Learns from what the last prediction missed embeddings (B, D) by.
-
-        Notable: a model is a little wrong in the same way again and again, most of all where the arm stands still. The
-        mean of late misses, added to what it says, frees planning of that (offset-free MPC: Muske & Badgwell, J.
-        Process Control 12, 2002; Pannocchia & Rawlings, AIChE Journal 49, 2003).
-        """
-        if not self._z_history:
-            return
-        z_history = torch.stack(self._z_history, dim=1)
-        foreseen = self.model.predict(z_history, torch.stack(self._past_actions, dim=1))[:, -1]
-        missed, moved = z - foreseen, foreseen - z_history[:, -1]
-        known = missed.isfinite().all(dim=-1, keepdim=True)  # one prediction that is no number spoils no later one
-        self._offset = torch.where(known, torch.lerp(self._offset, missed, self.config.offset_rate), self._offset)
-        self._surprise = self.model.surprise(missed, moved, len(self._z_history))
-
-    def _safe(self, block: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
-        """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,
-        or the plan is none itself.
-        """
-        block = torch.clamp(block, self._planner.low, self._planner.high)
-        lost = ~(torch.isfinite(cost) & torch.isfinite(block).all(1))
-        if not lost.any():
-            return block
-        warnings.warn(
-            f"the model gives no finite cost in {int(lost.sum())} of {len(lost)} episodes; the middle of the bounds is "
-            "sent instead",
-            stacklevel=3,
-        )
-        return torch.where(lost[:, None], self._planner.middle, block)
 
     @torch.inference_mode()
     def latent_distance(self, pictures: NDArray[np.uint8], goals: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3) uint8, which
         may broadcast.
         """
-        seen = [self._tensor(self._checked(each, "pictures")) for each in (pictures, goals)]
+        side = self.model.config.encoder.image_size
+        seen = [self._tensor(checked_pictures(each, "pictures", side)) for each in (pictures, goals)]
         z, z_goal = map(self.model.encode, seen)
         return self.model.latent_distance(z, z_goal).cpu().numpy()
-
-    def _search(self, deadline: float) -> Plan:
-        z_history = torch.stack(self._z_history, dim=1)
-        num_past = z_history.shape[1] - 1
-        past_actions = torch.stack(self._past_actions[-num_past:], dim=1) if num_past else None
-        planner, config = self._planner, self.config
-
-        def cost(actions: torch.Tensor) -> torch.Tensor:
-            future = self.model.rollout(z_history, past_actions, actions, self._offset)
-            toll = effort(actions, planner.middle, planner.half_range)
-            distance = self._objective(self.model, future, z_history[:, -1], self._z_goal)
-            require_floats(distance, f"objective {config.objective} must return distances (B, S, H)", future.shape[:3])
-            costs = self._reduce(distance)
-            require_floats(costs, f"reduction {config.reduction} must return costs (B, S)", future.shape[:2])
-            return costs + config.effort_weight * toll
-
-        warm_start = None if self._plan is None else shift(self._plan, self._blocks_done, planner.middle)
-        if self._proposer is not None:
-            warm_start = self._propose(warm_start, z_history, past_actions)
-        return planner.plan(cost, config.horizon, self._generators, warm_start, deadline)
-
-    def _propose(self, warm_start: Plan | None, z_history: torch.Tensor, past_actions: torch.Tensor | None) -> Plan:
-        """Returns the plan to start from, with the policy's own, in the futures that it leads to, among its elites.
-        Without a search the policy's own is the plan, no longer than it is acted on.
-        """
-        assert self._proposer is not None
-        z_goal, z = self._z_goal[:, 0, 0], z_history[:, -1]
-        z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
-        alone = not self.config.planner.num_iterations
-        blocks: list[torch.Tensor] = []
-        planner = self._planner
-        for _ in range(self.config.receding_horizon if alone else self.config.horizon):
-            if blocks:
-                future = self.model.rollout(
-                    z_history, past_actions, torch.stack(blocks, dim=1).unsqueeze(1), self._offset
-                )
-                z_before, z = z, future[:, 0, -1]
-            blocks.append(torch.clamp(self._proposer(z_before, z, z_goal), planner.low, planner.high))
-        actions = torch.stack(blocks, dim=1)
-        if alone or warm_start is None:
-            return Plan(actions, actions.new_zeros(len(actions)), actions.unsqueeze(1), 0)
-        elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
-        return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)
-
-    def _checked(self, pictures: ArrayLike, what: str, num_dimensions: int | None = None) -> NDArray[np.uint8]:
-        """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
-        side = self.model.config.encoder.image_size
-        try:
-            array = np.asarray(pictures)
-        except (TypeError, ValueError) as error:  # of several shapes, or on another device
-            raise UserError(f"{what} must be an array (B, {side}, {side}, 3): {reason(error)}") from error
-        if array.dtype != np.uint8:
-            raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
-        if array.shape[-3:] != (side, side, 3) or num_dimensions not in (None, array.ndim):
-            raise UserError(f"{what} must be (B, {side}, {side}, 3), not {array.shape}")
-        return array
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(np.array(pictures, order="C")).to(self._device)
