@@ -62,15 +62,20 @@ class Controller:
         self.model, self.config, self.planner, self._proposer = model, config, planner, proposer
         self._objective, self._reduce = OBJECTIVES[config.objective], REDUCTIONS[config.reduction]
 
-    def begin(self, goals: Tensor) -> Memory:
-        """Returns what is remembered when episodes begin toward goal pictures (B, H, W, 3) uint8."""
-        z = self.model.encode(goals)
-        B, D, A = *z.shape, len(self.planner.low)
-        return Memory(z[:, None, None], z.new_empty(B, 0, D), z.new_empty(B, 0, A), torch.zeros_like(z), None, 0)
+    @property
+    def search_sizes(self) -> list[int]:
+        """Returns how many candidates each round of a search draws."""
+        return [self.planner.num_samples(index) for index in range(self.config.planner.num_iterations)]
 
-    def decide(self, memory: Memory, pictures: Tensor, search: SearchFn) -> Decision:
-        """Decides on pictures (B, H, W, 3) uint8, by a search where the plan before has been acted on."""
-        config, z = self.config, self.model.encode(pictures)
+    def begin(self, z_goal: Tensor) -> Memory:
+        """Returns what is remembered when episodes begin toward goals' embeddings (B, D)."""
+        B, D, A = *z_goal.shape, len(self.planner.low)
+        no_frames, no_blocks = z_goal.new_empty(B, 0, D), z_goal.new_empty(B, 0, A)
+        return Memory(z_goal[:, None, None], no_frames, no_blocks, torch.zeros_like(z_goal), None, 0)
+
+    def decide(self, memory: Memory, z: Tensor, search: SearchFn) -> Decision:
+        """Decides on the embeddings (B, D) of pictures, by a search where the plan before has been acted on."""
+        config = self.config
         offset, surprise = self._compare(z, memory)
         z_history = _last(torch.cat([memory.z_history, z.unsqueeze(1)], dim=1), config.history_len)
         past = memory.past_actions
@@ -84,7 +89,6 @@ class Controller:
         rest = shift(plan, 1, self.planner.middle)
         return Decision(block, lost, surprise, Memory(memory.z_goal, z_history, past, offset, rest, blocks_done + 1))
 
-    @torch.no_grad()
     def _compare(self, z: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Returns what predictions miss by, and the surprise, now that embeddings (B, D) have come.
 
@@ -99,7 +103,7 @@ class Controller:
         missed, moved = z - foreseen, foreseen - z_history[:, -1]
         known = missed.isfinite().all(dim=-1, keepdim=True)  # one prediction that is no number spoils no later one
         offset = torch.where(known, torch.lerp(offset, missed, self.config.offset_rate), offset)
-        return offset, self.model.surprise(missed, moved, num_seen)
+        return offset.detach(), self.model.surprise(missed, moved, num_seen).detach()
 
     def _safe(self, block: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,

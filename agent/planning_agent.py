@@ -89,7 +89,7 @@ class PlanningAgent:
         self._planner = config.planner.make(low, high, action_block)
         if not isinstance(self._planner, Planner):
             raise UserError(f"{type(config.planner).__name__}.make must return a Planner, not {self._planner!r}")
-        self._controller = Controller(model, config, self._planner, proposer)
+        self.controller = Controller(model, config, self._planner, proposer)
         self._calibration = calibration
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
@@ -125,7 +125,7 @@ class PlanningAgent:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, encoded once, and a seed for each episode's search."""
         pictures, whole = checked_goals(goals, seeds, self.model.config.encoder.image_size)
         with torch.inference_mode(not self._planner.needs_gradient):
-            memory = self._controller.begin(self._tensor(pictures))
+            memory = self.controller.begin(self.model.encode(self._tensor(pictures)))
         # Only now, so that an agent whose reset has failed is where it was.
         self._memory, self._num_episodes = memory, len(whole)
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
@@ -144,7 +144,8 @@ class PlanningAgent:
             return plan
 
         with torch.inference_mode(not self._planner.needs_gradient):
-            decision = self._controller.decide(self._memory, self._tensor(pictures), search)
+            z = self.model.encode(self._tensor(pictures))
+            decision = self.controller.decide(self._memory, z, search)
             self._memory, self._surprise = decision.memory, decision.surprise
         warn_of_lost(decision.lost.cpu().numpy())
         return as_actions(decision.block.cpu().numpy().copy(), self.action_block)

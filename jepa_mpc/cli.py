@@ -57,11 +57,13 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "speed": {
         "speed planning": Command("eval.speed.planning", "Time a decision and its parts, against the floor."),
+        "speed exported": Command("eval.speed.exported", "Time an exported agent's decisions, against PyTorch's."),
         "speed data": Command("eval.speed.data", "Time reading windows from files and from memory."),
         "speed training": Command("eval.speed.training", "Time training by processes, threads and precision."),
         "speed rendering": Command("eval.speed.rendering", "Time pictures against the simulator's defaults."),
     },
     "formats of others": {
+        "export": Command("agent.export", "Write an agent as an ONNX file, which runs without PyTorch."),
         "convert lewm": Command("world_model.convert.lewm_release", "Read or write a LeWorldModel release."),
         "convert minari": _on_task("world_model.convert.minari", "Write a data set for Minari."),
     },

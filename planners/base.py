@@ -159,8 +159,12 @@ class Planner(ABC):
 
     def noise(self, num_samples: int, horizon: int, generators: Sequence[torch.Generator]) -> Tensor:
         """Returns unit noise (B, S, H, A)."""
+        return self.coloured(self.white(num_samples, horizon, generators))
+
+    def white(self, num_samples: int, horizon: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Returns standard normal numbers (B, S, H, A)."""
         shape = (num_samples, horizon, len(self.low))
-        return self.coloured(torch.stack([torch.randn(shape, generator=g, device=self.low.device) for g in generators]))
+        return torch.stack([torch.randn(shape, generator=g, device=self.low.device) for g in generators])
 
     def coloured(self, white: Tensor) -> Tensor:
         """Returns unit noise (B, S, H, A) made of standard normal numbers (B, S, H, A)."""

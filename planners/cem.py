@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners.base import Planner, PlannerConfig
 from jepa_mpc.settings import Count
@@ -35,4 +33,4 @@ class CEM(Planner):
     def elites(self, samples, costs):
         """Returns the best candidates (B, K, H, A), best first."""
         index = costs.topk(self.config.num_elites, dim=1, largest=False).indices
-        return torch.take_along_dim(samples, index[:, :, None, None], dim=1)
+        return samples.gather(1, index[:, :, None, None].expand(-1, -1, *samples.shape[2:]))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.settings import NonNegative
+from jepa_mpc.world_model.interface import UsualMiss
 from jepa_mpc.world_model.model.encoder import EncoderConfig, Size, build_encoder, build_projector
 from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
 from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
@@ -44,14 +44,6 @@ class Predictions(NamedTuple):
     predicted: Tensor
     one_step: Tensor
     rollout: Tensor
-
-
-@dataclass(frozen=True)
-class UsualMiss:
-    """By how much one-step predictions miss in held-out episodes."""
-
-    median: NonNegative  # Euclidean distance from what came
-    share: tuple[NonNegative, ...]  # in shares of it plus the foreseen motion, 19 in 20 at most, from 1, 2, … frames
 
 
 class JEPA(nn.Module):

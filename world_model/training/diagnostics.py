@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.world_model.data.dataset import Dataset, spread
-from jepa_mpc.world_model.model.jepa import JEPA, UsualMiss
+from jepa_mpc.world_model.interface import UsualMiss
+from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 USUAL = 0.95  # of the predictions in held-out episodes

@@ -1,0 +1,195 @@
+"""An agent whose decision is a graph in a file: it needs ONNX Runtime and NumPy, and nothing else.
+
+`jepa-mpc export` writes the file. Its graph answers one picture of one episode; what it remembers goes in and comes out
+beside, all zeros at first, and an episode's first run is shown the goal. Noise goes in too: standard normal numbers,
+which the graph colours as its search does. So the file says all that a runner in another language needs to know:
+
+    pictures (1, H, W, 3) uint8, noise (1, S, H, A), and what is remembered, X
+    → block (1, block, A), lost (1,), surprise (1,), and what to give as X next, next_X
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, warn_of_lost
+from jepa_mpc.errors import UserError, reason
+from jepa_mpc.places import expanded
+from jepa_mpc.settings import read
+from jepa_mpc.world_model.interface import Interface, UsualMiss
+
+FORMAT_VERSION = 1
+INFO = "jepa_mpc"  # of the file's metadata, the entry that is ours
+PICTURES, NOISE, NEXT = "pictures", "noise", "next_"
+ANSWERS = ("block", "lost", "surprise")
+_AGAIN = "export it again with `jepa-mpc export`"
+_DIGITS = 64  # of a SHA-256
+# The last entry of the metadata, as protobuf writes it: field 14 of a model, of a key (field 1) and a value (field 2).
+_KEY, _VALUE = bytes([1 << 3 | 2, 6]) + b"sha256", bytes([2 << 3 | 2, _DIGITS])
+_SEAL = bytes([14 << 3 | 2, len(_KEY) + len(_VALUE) + _DIGITS]) + _KEY + _VALUE
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What stands in the file beside the graph."""
+
+    task: str
+    interface: Interface
+    planning: dict[str, Any]  # how it plans
+    usual_miss: UsualMiss | None  # what surprise is measured by
+    checkpoint_commit: str
+    commit: str  # of what has exported it
+    format_version: int = FORMAT_VERSION
+
+
+def sealed(model: bytes) -> bytes:
+    """Returns a serialised ONNX model with its own digest at the end, as one more entry of its metadata."""
+    return model + _SEAL + hashlib.sha256(model).hexdigest().encode()
+
+
+def read_sealed(path: Path) -> bytes:
+    """Returns a file that was sealed. Raises `UserError` if it is missing, foreign or not as it was written."""
+    if not path.is_file():
+        raise UserError(f"no exported agent at {path}; write one with `jepa-mpc export`")
+    content = path.read_bytes()
+    model, seal, digest = (
+        content[: -_DIGITS - len(_SEAL)],
+        content[-_DIGITS - len(_SEAL) : -_DIGITS],
+        content[-_DIGITS:],
+    )
+    if seal != _SEAL:
+        raise UserError(f"{path} is no exported agent, or its end is missing; {_AGAIN}")
+    if hashlib.sha256(model).hexdigest().encode() != digest:
+        raise UserError(f"{path} is damaged; {_AGAIN}")
+    return content
+
+
+class ExportedAgent:
+    """Plans B episodes, one after another, as the `PlanningAgent` did that was exported.
+
+    With the same noise its actions are the same up to rounding. Its own are NumPy's, of a generator an episode, so a
+    seed stands for another search than with PyTorch, of the same distribution. Load one by `ExportedAgent.load`.
+    """
+
+    def __init__(self, session: Any, info: ExportInfo):
+        self._session, self.info = session, info
+        self.action_block, self.bounds = info.interface.action_block, info.interface.bounds()
+        self._inputs = {each.name: (each.shape, _DTYPES[each.type]) for each in session.get_inputs()}
+        self._outputs = [each.name for each in session.get_outputs()]
+        self._states: list[Tensors] = []
+        self._surprise: NDArray[np.float32] | None = None
+
+    @classmethod
+    def load(cls, file: Path | str, num_threads: int = 1) -> "ExportedAgent":
+        """Returns the agent of a file, which decides by so many threads.
+
+        Raises `UserError` if the file is missing, damaged, foreign or of another format version.
+        """
+        content = read_sealed(path := expanded(file))
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(
+                "an exported agent runs by ONNX Runtime; install it with `pip install onnxruntime`"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = num_threads, 3  # 3: errors, and no warnings
+        try:
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of many kinds, one for each code of its own
+            told = f"ONNX Runtime {onnxruntime.__version__} cannot run {path} ({reason(error)})"
+            raise UserError(f"{told}; upgrade it, or {_AGAIN}") from error
+        return cls(session, _read_info(session, path))
+
+    def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
+        """Begins B episodes: goal pictures (B, H, W, 3) uint8, and a seed for each episode's noise."""
+        goals, whole = checked_goals(goals, seeds, self.info.interface.image_size)
+        blank = {name: np.zeros(shape, dtype) for name, (shape, dtype) in self._inputs.items()}
+        states = [_remembered(self._run({**blank, PICTURES: goal[None]})) for goal in goals]
+        # Only now, so that an agent whose reset has failed is where it was.
+        self._states, self._surprise = states, None
+        self._rngs = [np.random.default_rng(seed % 2**64) for seed in whole]
+
+    def act(self, pictures: NDArray[np.uint8], noise: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now.
+
+        Noise may be given, standard normal numbers of shape `noise_shape` for each episode, else it is drawn.
+        """
+        pictures = checked_now(pictures, len(self._states), self.info.interface.image_size)
+        drawn = self._drawn() if noise is None else self._checked_noise(noise)
+        answers = [
+            self._run({**state, PICTURES: picture[None], NOISE: white[None]})
+            for state, picture, white in zip(self._states, pictures, drawn, strict=True)
+        ]
+        self._states = [_remembered(answer) for answer in answers]
+        block, lost, self._surprise = (np.concatenate([each[name] for each in answers]) for name in ANSWERS)
+        warn_of_lost(lost)
+        return block
+
+    def surprise(self) -> NDArray[np.float32]:
+        """Returns how unforeseen the last pictures were (B,), as `PlanningAgent.surprise` does."""
+        if self._surprise is None:
+            raise UserError(NOT_SEEN)
+        return self._surprise.copy()
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Returns the shape (S, H, A) of an episode's noise in a decision, of all rounds one after another; (0,) where
+        the agent has no search.
+        """
+        return tuple(self._inputs[NOISE][0][1:]) if NOISE in self._inputs else (0,)
+
+    def _drawn(self) -> list[NDArray[np.float32]]:
+        return [rng.standard_normal(self.noise_shape, np.float32) for rng in self._rngs]
+
+    def _checked_noise(self, noise: ArrayLike) -> NDArray[np.float32]:
+        array, shape = np.asarray(noise), (len(self._states), *self.noise_shape)
+        if array.dtype.kind != "f" or array.shape != shape or not np.isfinite(array).all():
+            raise UserError(f"noise must be finite floats {shape}, not {array.dtype} {array.shape}")
+        return array.astype(np.float32)
+
+    def _run(self, given: Tensors) -> Tensors:
+        taken = {name: given[name] for name in self._inputs}
+        return dict(zip(self._outputs, self._session.run(None, taken), strict=True))
+
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+
+
+def _remembered(answers: Tensors) -> Tensors:
+    """Returns what to give next."""
+    return {name.removeprefix(NEXT): value for name, value in answers.items() if name.startswith(NEXT)}
+
+
+def _read_info(session: Any, path: Path) -> ExportInfo:
+    """Returns what stands beside the graph. Raises `UserError` if it is missing, or not of this graph."""
+    try:
+        stored = json.loads(session.get_modelmeta().custom_metadata_map.get(INFO, "null"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}); {_AGAIN}") from error
+    if not isinstance(stored, dict) or (version := stored.get("format_version")) is None:
+        raise UserError(f"{path} is no exported agent; {_AGAIN}")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; {_AGAIN}")
+    info = read(ExportInfo, stored, f"{path} is damaged")
+    inputs, outputs = ({each.name: each for each in ends} for ends in (session.get_inputs(), session.get_outputs()))
+    told, remembered = info.interface, inputs.keys() - {PICTURES, NOISE}
+    if not all(each.type in _DTYPES and all(isinstance(size, int) for size in each.shape) for each in inputs.values()):
+        fault = "the graph's inputs are of other kinds than an agent's"
+    elif PICTURES not in inputs or outputs.keys() != {*ANSWERS, *(NEXT + name for name in remembered)}:
+        fault = "the graph's inputs and outputs are not an agent's"
+    elif outputs["block"].shape != [1, told.action_block, len(told.action_low)]:
+        fault = f"the graph's blocks are {outputs['block'].shape}"
+    else:
+        fault = told.fault("the graph's", inputs[PICTURES].shape[1])
+    if fault:
+        raise UserError(f"{path} is damaged ({fault}); {_AGAIN}")
+    return info
