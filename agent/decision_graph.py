@@ -171,12 +171,14 @@ def _traced(part: Part) -> ir.Model:
 def graph_of(agent: PlanningAgent, info: ExportInfo) -> bytes:
     """Returns a decision as a file's content (`exported.py`), with what stands beside the graph in it.
 
-    Raises `UserError` on a search or an objective that no graph can be made of.
+    Raises `UserError` on a search or an objective that no graph can be made of, and on a calibration.
     """
     for part in ("plan", "noise", "white"):
         if getattr(getattr(agent.controller.planner, part), "__func__", None) is not getattr(Planner, part):
             name = agent.config.settings()["planner"]
             raise UserError(f"search {name} is no graph: it has a {part} of its own; say --planner icem, cem or mppi")
+    if agent.calibration is not None:
+        raise UserError("an exported agent takes pictures as they are; export one without a calibration")
     encode, ways, begun = _parts(agent)
     model, *decisions = (_traced(part) for part in tqdm([encode, *ways], desc="tracing", leave=False))
     _join(model.graph, ways, [each.graph for each in decisions], begun)

@@ -101,7 +101,7 @@ class ExportedAgent:
                 "an exported agent runs by ONNX Runtime; install it with `pip install onnxruntime`"
             ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = num_threads, 3  # 3: errors, and no warnings
+        options.intra_op_num_threads, options.log_severity_level = num_threads, 4  # 4: what fails, it also raises
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of many kinds, one for each code of its own

@@ -90,7 +90,7 @@ class PlanningAgent:
         if not isinstance(self._planner, Planner):
             raise UserError(f"{type(config.planner).__name__}.make must return a Planner, not {self._planner!r}")
         self.controller = Controller(model, config, self._planner, proposer)
-        self._calibration = calibration
+        self.calibration = calibration
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
 
@@ -135,8 +135,8 @@ class PlanningAgent:
         """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now."""
         deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
         pictures = checked_now(pictures, self._num_episodes, self.model.config.encoder.image_size)
-        if self._calibration is not None:
-            pictures = self._calibration(pictures)
+        if self.calibration is not None:
+            pictures = self.calibration(pictures)
 
         def search(cost_fn: CostFn, warm_start: Plan | None) -> Plan:
             plan = self._planner.plan(cost_fn, self.config.horizon, self._generators, warm_start, deadline)

@@ -1,5 +1,6 @@
 """An exported agent acts as the agent does that it was made of, without PyTorch, and names what is wrong."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from scipy.stats import ks_2samp
 
 from jepa_mpc.agent import decision_graph
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.decision_graph import graph_of
 from jepa_mpc.agent.export import _require_same, difference, noise_for
 from jepa_mpc.agent.exported import INFO, NEXT, ExportedAgent, ExportInfo, sealed
@@ -373,6 +375,10 @@ def test_the_bundled_reacher_is_exported_by_a_command(run_command, tmp_path):
     for each in (agent, mine):
         each.reset(seen[:1], [0])
     assert max(difference(agent, mine, picture) for picture in seen[1:, None]) < 1e-5
+    told = tmp_path / "speed.json"
+    code, out, _ = run_command("speed exported", "--file", path, "--num-decisions", 12, "--output", told)
+    assert (code, "in 0 decisions of 0 episodes" in out) == (0, True)
+    assert 0 < json.loads(told.read_text())["largest_difference"] < 1e-5
     code, _, err = run_command("export", "--output", path)
     assert (code, err) == (1, f"error: {path} exists already; delete it or choose another --output\n")
 
@@ -422,6 +428,25 @@ def test_the_command_refuses_in_a_line(run_command, tmp_path, options, message):
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_installed_is_named(exported, run_command, tmp_path, monkeypatch):
+    _, path = exported("icem")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="runs by ONNX Runtime; `pip install onnxruntime` brings it"):
+        ExportedAgent.load(path)
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there(name))
+    code, _, err = run_command("export", "--output", tmp_path / "x.onnx")
+    line = "error: to export takes onnxscript; install it with `pip install 'jepa-mpc[export]'`\n"
+    assert (code, err) == (1, line)
+
+
+def test_a_camera_of_its_own_is_no_part_of_a_graph():
+    agent = small_agent()
+    agent.calibration = Calibration()
+    with pytest.raises(UserError, match="takes pictures as they are"):
+        graph_of(agent, info_of(agent))
 
 
 def test_a_file_that_acts_in_another_way_is_not_kept(exported):
