@@ -48,6 +48,7 @@ STATES = ("qpos", "state", "observation", "proprio")  # what their files may hol
 _BOUNDS = ("action_low", "action_high")
 _COLUMNS = ("action", "qpos", "ep_len", "ep_randomised")
 _LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
+RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
 InMemory = Literal["auto", "yes", "no"]

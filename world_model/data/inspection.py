@@ -280,24 +280,25 @@ def _repeated(look: Look, numbers: Numbers) -> Repeats:
     It moves in a row in which the state changes more than in three of four, or where none is recorded, in one before
     and after which the picture changes so.
     """
-    if len(look.change) < 8:
-        return Repeats(np.full(len(look.change), np.nan), 1.0, np.nan)
-    same = look.change <= max(0.01, _SAME * float(np.nanpercentile(look.change, 75)))
+    change = np.where(look.range < _FLAT, np.nan, look.change)  # empty pictures are a matter of their own
+    if np.isfinite(change).sum() < 8:
+        return Repeats(np.full(len(change), np.nan), 1.0, np.nan)
+    usual = max(0.01, float(np.nanpercentile(change, 75)))
+    same = change <= max(0.01, _SAME * usual)
     if numbers.state.shape[1]:
         steps = np.diff(numbers.state, axis=0, prepend=numbers.state[:1])
         with np.errstate(invalid="ignore"):
             moved = np.linalg.norm(steps / (np.nanstd(steps, axis=0) + 1e-12), axis=1)
-        is_fast = (moved > 0) & (moved >= np.nanpercentile(moved[1:], 75))
+            is_fast = (moved > 0) & (moved >= np.nanpercentile(moved[1:], 75))
     else:
-        near = np.lib.stride_tricks.sliding_window_view(np.pad(np.nan_to_num(look.change), _NEAR), _NEAR).max(1)
-        is_fast = np.minimum(near[: -_NEAR - 1], near[_NEAR + 1 :]) >= max(0.01, np.nanpercentile(look.change, 75))
-    rows = np.where(is_fast & np.isfinite(look.change), same, np.nan)
+        near = np.lib.stride_tricks.sliding_window_view(np.pad(np.nan_to_num(change), _NEAR), _NEAR).max(1)
+        is_fast = np.minimum(near[: -_NEAR - 1], near[_NEAR + 1 :]) >= usual
+    rows = np.where(is_fast & np.isfinite(change), same, np.nan)
     new = np.flatnonzero(~same[1:]) + 1
     gap = float(np.median(np.diff(new))) if len(new) > 1 else np.inf
-    after = look.change[1:][(rows[:-1] == 1) & ~same[1:]]
-    usual = look.change[1:][(rows[1:] == 0) & ~same[:-1]]
-    jump = after.mean() / usual.mean() if len(after) and len(usual) else np.nan
-    return Repeats(rows, gap, np.inf if numbers.state.shape[1] else float(jump))
+    after, others = change[1:][(rows[:-1] == 1) & ~same[1:]], change[1:][(rows[1:] == 0) & ~same[:-1]]
+    jump = float(np.nanmean(after) / np.nanmean(others)) if len(after) and len(others) else np.nan
+    return Repeats(rows, gap, np.inf if numbers.state.shape[1] else jump)
 
 
 def _repeats(camera: str, repeated: dict[int, Repeats]) -> Iterator[Finding]:

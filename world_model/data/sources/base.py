@@ -121,7 +121,9 @@ def open_source(path: Path, kind: str | None = None) -> Source:
         raise DatasetError(f"there is no {path}; name a data set")
     names = SOURCES if kind is None else [kind]
     for format in map(SOURCES.__getitem__, names):
-        if kind is not None or format.recognises(path):
+        if format.recognises(path):
             return format(path)
+        if kind is not None:
+            raise DatasetError(f"{path} is not of format {kind}, which is {format.looks}; name another --format")
     known = "; ".join(f"{name}: {SOURCES[name].looks}" for name in SOURCES)
     raise DatasetError(f"{path} is of no format that can be read ({known}); convert it to one of these")
