@@ -49,7 +49,7 @@ class Recording(Source):
     def recognises(cls, path):
         return False
 
-    def numbers(self, episode):
+    def read(self, episode):
         action, state, _, seconds = self.episodes[episode]
         return Numbers(action.copy(), state.copy(), seconds)
 

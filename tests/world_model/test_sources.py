@@ -241,7 +241,7 @@ def test_a_format_of_ones_own_is_named():
         def recognises(cls, path):
             return path == FIXTURES
 
-        def numbers(self, episode):
+        def read(self, episode):
             return Numbers(np.zeros((3, 1)), np.zeros((3, 0)), None)
 
         def stream(self, episode, camera):
@@ -463,3 +463,11 @@ def test_episodes_of_a_folder_must_be_alike(tmp_path):
     (tmp_path / "away.mp4").rename(folder / "001.wrist.mp4")
     (folder / "001.csv").write_text("action\n" + "1\n" * 24)
     refused(folder, "001.csv has columns action, not note, action.x, action.y, state.x, state.y; make them equal")
+
+
+def test_episodes_must_be_as_wide_as_the_first(tmp_path):
+    path = minari_file(tmp_path / "set/data/main_data.hdf5") / "data/main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        del file["episode_1/actions"]
+        file["episode_1/actions"] = np.zeros((23, 3))
+    refused(path, "episode 1 has 24 actions of 3 numbers and states of 2, not 24 of 2 and 2; leave it out by")

@@ -221,7 +221,7 @@ def _complete(source: Source, index: int) -> Numbers:
     """Returns an episode's numbers, with an action in every row. Raises `DatasetError` where some are none."""
     numbers = source.numbers(index)
     if len(numbers.action) > 1 and not np.isfinite(numbers.action[-1]).all():
-        numbers.action[-1] = numbers.action[-2]
+        numbers = numbers._replace(action=np.concatenate([numbers.action[:-1], numbers.action[-2:-1]]))
     if not (np.abs(numbers.action) < MOST).all() or not (np.abs(numbers.state) < MOST).all():
         raise DatasetError(
             f"{source.path}: actions or state of episode {index} are not all numbers; leave it out by "

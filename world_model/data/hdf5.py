@@ -41,7 +41,8 @@ def open_file(path: Path, fix: str = "name another") -> "h5py.File":
     import h5py
 
     if path.is_dir():
-        raise DatasetError(f"{path} is a folder; data sets are HDF5 files, so write one of it or name another")
+        convert = f"jepa-mpc convert data {path} --output FILE.h5"
+        raise DatasetError(f"{path} is a folder; data sets are HDF5 files, and `{convert}` may make one of it")
     if not path.is_file():  # nor a pipe, which would block
         raise DatasetError(f"no data set at {path}; {fix}")
     return h5py.File(path, "r")

@@ -51,12 +51,27 @@ class Source(ABC):
         """Says whether a path is of this format, by its names."""
 
     @abstractmethod
-    def numbers(self, episode: int) -> Numbers:
-        """Returns what was recorded in an episode beside its pictures."""
+    def read(self, episode: int) -> Numbers:
+        """Returns what was recorded in an episode beside its pictures, which should be a row each."""
 
     @abstractmethod
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         """Yields an episode's pictures (H, W, 3) uint8, which should be one a row."""
+
+    def numbers(self, episode: int) -> Numbers:
+        """Returns what was recorded in an episode beside its pictures. Raises `DatasetError` unless it is a row for
+        each, and as wide as in the episode first read.
+        """
+        found, rows = self.read(episode), int(self.lengths[episode])
+        widths = found.action.shape[1], found.state.shape[1]
+        self._widths = getattr(self, "_widths", widths)
+        if widths != self._widths or {len(each) for each in found if each is not None} != {rows}:
+            raise DatasetError(
+                f"{self.path}: episode {episode} has {len(found.action)} actions of {widths[0]} numbers and states of "
+                f"{widths[1]}, not {rows} of {self._widths[0]} and {self._widths[1]}; leave it out by --drop-episodes "
+                f"{episode}"
+            )
+        return found
 
     def pictures(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         """Yields an episode's pictures (H, W, 3), one a row and all of one size. Raises `DatasetError` otherwise."""

@@ -52,7 +52,7 @@ class HDF5(Source):
         with path.open("rb") as file:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
-    def numbers(self, episode: int) -> Numbers:
+    def read(self, episode: int) -> Numbers:
         rows = slice(self._begin[episode], self._begin[episode] + self.lengths[episode])
         with guarded(self.path):
             action = self._action[rows].astype(float)

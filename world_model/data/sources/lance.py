@@ -62,7 +62,7 @@ class Lance(Source):
     def recognises(cls, path: Path) -> bool:
         return path.is_dir() and (path.suffix == ".lance" or bool(_tables(path)))
 
-    def numbers(self, episode: int) -> Numbers:
+    def read(self, episode: int) -> Numbers:
         names = [_ACTION, *filter(None, [self._state])]
         found = self._numbers(names, self._begin[episode], self.lengths[episode])
         rows = len(found[_ACTION])

@@ -73,15 +73,14 @@ class LeRobot(Source):
         self.state_names = _names(features[STATE]) if STATE in features else ()
         self._episodes = _episodes_v2(path, self._info) if self._is_v2 else _episodes_v3(path, keys)
         self.lengths = self._episodes["length"]
-        num_states = int(np.prod(features[STATE].shape)) if STATE in features else 0
-        self.info = recorded_info(num_states, step_seconds=1 / self._info.fps)
-        self._read: tuple[Path, dict[str, NDArray]] | None = None  # the numbers of the file last read
+        self._last: tuple[Path, dict[str, NDArray]] | None = None  # the numbers of the file last read
+        self.info = recorded_info(self.numbers(0).state.shape[1], step_seconds=1 / self._info.fps)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return (path / INFO).exists()
 
-    def numbers(self, episode: int) -> Numbers:
+    def read(self, episode: int) -> Numbers:
         columns, rows = self._rows(episode)
         state = columns.get(STATE, np.empty((len(columns["timestamp"]), 0)))[rows]
         return Numbers(columns[ACTION][rows], state, columns["timestamp"][rows, 0])
@@ -109,9 +108,9 @@ class LeRobot(Source):
     def _rows(self, episode: int) -> tuple[dict[str, NDArray], slice]:
         """Returns the numbers of the file that holds an episode, and the rows in it."""
         path = self._data(episode)
-        if self._read is None or self._read[0] != path:
-            self._read = path, Parquet(path).read([ACTION, "timestamp", "episode_index"], [STATE])
-        columns, number = self._read[1], self._episodes["episode_index"][episode]
+        if self._last is None or self._last[0] != path:
+            self._last = path, Parquet(path).read([ACTION, "timestamp", "episode_index"], [STATE])
+        columns, number = self._last[1], self._episodes["episode_index"][episode]
         rows, wanted = np.flatnonzero(columns["episode_index"][:, 0] == number), self.lengths[episode]
         if len(rows) != wanted or rows[-1] - rows[0] != wanted - 1:
             raise DatasetError(

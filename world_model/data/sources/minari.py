@@ -57,7 +57,7 @@ class Minari(Source):
     def recognises(cls, path: Path) -> bool:
         return path.name == _NAME or any(place.is_file() for place in _places(path))
 
-    def numbers(self, episode: int) -> Numbers:
+    def read(self, episode: int) -> Numbers:
         place, rows = self._episodes[episode], self.lengths[episode]
         with guarded(self._path):
             done = column(self._file, f"{place}/actions", "NA", "float", {"N": rows - 1})[:].astype(float)

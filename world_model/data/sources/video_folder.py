@@ -52,7 +52,7 @@ class VideoFolder(Source):
     def recognises(cls, path: Path) -> bool:
         return path.is_dir() and any(_videos(table) for table in _csv_files(path))
 
-    def numbers(self, episode: int) -> Numbers:
+    def read(self, episode: int) -> Numbers:
         rows = _rows(self._tables[episode])
         at = {name: index for index, name in enumerate(self._header)}
         action, state = (rows[:, [at[name] for name in names]] for names in (self.action_names, self.state_names))
