@@ -169,7 +169,7 @@ def test_a_camera_that_stands_still_is_found():
 
 
 @pytest.mark.parametrize(
-    ("level", "what"), [(0, "black"), (8, "black"), (120, "of one colour"), (255, "of one colour")]
+    ("level", "what"), [(0, "black"), (8, "black"), (120, "of one colour"), ((0, 0, 200), "of one colour")]
 )
 def test_empty_pictures_are_found(level, what):
     source = Recording()

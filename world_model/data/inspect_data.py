@@ -20,7 +20,8 @@ from tyro.conf import Positional
 from jepa_mpc.cli import parse
 from jepa_mpc.files import require_folder, require_new, whole, write_json
 from jepa_mpc.settings import Count, checked, to_json
-from jepa_mpc.world_model.data.inspection import Finding, Range, Report, inspect
+from jepa_mpc.world_model.data.finding import Finding
+from jepa_mpc.world_model.data.inspection import Range, Report, inspect
 from jepa_mpc.world_model.data.lag import Lag
 from jepa_mpc.world_model.data.sources import open_source
 

@@ -1,7 +1,7 @@
 """What is wrong with recorded data, each with its fix, before a training is spent on them."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,30 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError
+from jepa_mpc.world_model.data.camera_check import (
+    SHEET,
+    Look,
+    empty_findings,
+    find_repeats,
+    look_at,
+    mean_of_known,
+    repeat_findings,
+)
 from jepa_mpc.world_model.data.dataset import FRAMESKIP, is_unused, spread
+from jepa_mpc.world_model.data.finding import Finding, few
 from jepa_mpc.world_model.data.lag import Lag, find_lag
 from jepa_mpc.world_model.data.sources import Numbers, Source
 
 log = logging.getLogger(__name__)
 
 NUM_FRAMES = 8  # of a training's windows, by default
-SHEET = (6, 8)  # episodes, and pictures of each, on a contact sheet
-_SMALL = 16  # side of the pictures in which changes are looked for
-_SAME = 0.05  # of the usual change, below which a picture is the one before
-_OFTEN = 0.02  # of the pictures that should have changed: a share worth speaking of
-_NEAR = 4  # rows before and after, within which a picture must change if the robot moves
-_JUMP = 1.25  # by how much more than usual it changes after one was dropped
-_DARK, _FLAT = 12, 6  # levels of 255: the brightest of a black picture, the range of an empty one
 _ROWS = 20_000  # that the lag is looked for in
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong, in words, and what to do about it."""
-
-    says: str
-    fix: str
-    episodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,24 +71,6 @@ class Report:
     findings: tuple[Finding, ...]
 
 
-class Look(NamedTuple):
-    """What is kept of an episode's T pictures."""
-
-    small: NDArray[np.float32]  # (T, F) shrunk, in grey
-    change: NDArray[np.float64]  # (T,) mean difference to the one before; the first is NaN
-    brightest: NDArray[np.float64]  # (T,)
-    range: NDArray[np.float64]  # (T,)
-    shown: NDArray[np.uint8]  # (S, H, W, 3), for a contact sheet
-
-
-class Repeats(NamedTuple):
-    """Pictures of an episode that are the one before."""
-
-    rows: NDArray[np.floating]  # (T,) 1 where it is, 0 where it is not, NaN where the robot hardly moves
-    gap: float  # rows from one new picture to the next, as a rule; inf if there is none
-    jump: float  # change after a repeated picture, in usual ones; inf where the state tells that the robot moves
-
-
 class _Episodes(NamedTuple):
     """The numbers of all episodes, and which could not be read."""
 
@@ -132,16 +108,16 @@ def inspect(
     for index in progress(spread(np.array(sorted(read.numbers), int), num_episodes).tolist()):
         for camera in cameras:
             try:
-                looks[camera][index], sizes[camera] = _look(source, index, camera)
+                looks[camera][index], sizes[camera] = look_at(source, index, camera)
             except UserError as error:
                 findings.append(Finding(str(error), f"leave it out: --drop-episodes {index}", (index,)))
     reports = []
     for camera, seen in looks.items():
-        repeated = {index: _repeated(look, read.numbers[index]) for index, look in seen.items()}
-        empty = {index: look.range < _FLAT for index, look in seen.items()}
-        findings += [*_repeats(camera, repeated), *_empties(camera, seen)]
+        repeated = {index: find_repeats(look, read.numbers[index]) for index, look in seen.items()}
+        empty = {index: look.is_empty for index, look in seen.items()}
+        findings += [*repeat_findings(camera, repeated), *empty_findings(camera, seen)]
         rows = [each.rows for each in repeated.values()], [*empty.values()]
-        share = [_share(np.concatenate(each)) if each else 0.0 for each in rows]
+        share = [mean_of_known(np.concatenate(each)) if each else 0.0 for each in rows]
         height, width = sizes.get(camera, (0, 0))
         reports.append(CameraReport(camera, width, height, sum(map(len, empty.values())), *share))
     lags = _lags(looks, read.numbers)
@@ -164,11 +140,6 @@ def inspect(
     return report, {camera: [look.shown for look in _some(seen)] for camera, seen in looks.items()}
 
 
-def _share(values: NDArray) -> float:
-    """Returns the mean of those that are known."""
-    return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
-
-
 def _some(looks: dict[int, Look]) -> list[Look]:
     chosen = spread(np.array(sorted(looks), int), SHEET[0])
     return [looks[index] for index in chosen.tolist()]
@@ -182,28 +153,6 @@ def _read(source: Source) -> _Episodes:
         except UserError as error:
             broken.append(Finding(str(error), f"leave it out: --drop-episodes {index}", (index,)))
     return _Episodes(numbers, broken)
-
-
-def _look(source: Source, index: int, camera: str) -> tuple[Look, tuple[int, int]]:
-    """Returns what is kept of an episode's pictures, and their size."""
-    from PIL import Image
-
-    small, change, ends, shown, before = [], [], [], [], None
-    wanted = set(spread(np.arange(source.lengths[index]), SHEET[1]).tolist())
-    shape = (0, 0)
-    for row, picture in enumerate(source.pictures(index, camera)):
-        image, shape = Image.fromarray(picture), picture.shape[:2]
-        middle = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32)
-        grey = middle.reshape(_SMALL, 64 // _SMALL, _SMALL, 64 // _SMALL, 3).mean((1, 3, 4))
-        small.append(grey.ravel())
-        change.append(np.nan if before is None else float(np.abs(middle - before).mean()))
-        ends.append((float(middle.max()), float(middle.max() - middle.min())))
-        before = middle
-        if row in wanted:
-            image.thumbnail((128, 128))
-            shown.append(np.asarray(image))
-    brightest, span = np.array(ends).T
-    return Look(np.stack(small), np.array(change), brightest, span, np.stack(shown)), shape
 
 
 def _lengths(source: Source, frameskip: int) -> Iterator[Finding]:
@@ -229,7 +178,7 @@ def _numbers(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
             count = sum(int((~np.isfinite(columns[index])).any(1).sum()) for index in bad)
             yield Finding(
                 f"{count} rows of {kind} are not numbers (NaN or infinite)",
-                f"write them again, or leave those episodes out: --drop-episodes {_few(bad)}",
+                f"write them again, or leave those episodes out: --drop-episodes {few(bad)}",
                 tuple(bad),
             )
     together = np.concatenate([*actions.values()]) if actions else np.empty((0, 0))
@@ -255,7 +204,7 @@ def _times(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
     if back:
         yield Finding(
             "times do not ascend, or are not numbers",
-            f"write them again, or leave those episodes out: --drop-episodes {_few(back)}",
+            f"write them again, or leave those episodes out: --drop-episodes {few(back)}",
             tuple(back),
         )
     gaps = {index: each[each > 1.5 * usual] for index, each in steps.items() if (each > 1.5 * usual).any()}
@@ -263,7 +212,7 @@ def _times(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
         longest = max(float(each.max()) for each in gaps.values())
         yield Finding(
             f"{sum(map(len, gaps.values()))} gaps between rows, of up to {longest:.3g} s, where {usual:.3g} s is usual",
-            f"rows are missing there: record with less load, or leave those episodes out: --drop-episodes {_few(gaps)}",
+            f"rows are missing there: record with less load, or leave those episodes out: --drop-episodes {few(gaps)}",
             tuple(gaps),
         )
     told = source.info.step_seconds * (source.info.action_block or 1)
@@ -272,82 +221,6 @@ def _times(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
             f"rows are {usual:.4g} s apart, and the data say {told:.4g} s",
             f"say the true rate: convert data --fps {1 / usual:.4g}",
         )
-
-
-def _repeated(look: Look, numbers: Numbers) -> Repeats:
-    """Finds the rows whose picture is the one before, though the robot moves there.
-
-    It moves in a row in which the state changes more than in three of four, or where none is recorded, in one before
-    and after which the picture changes so.
-    """
-    change = np.where(look.range < _FLAT, np.nan, look.change)  # empty pictures are a matter of their own
-    if np.isfinite(change).sum() < 8:
-        return Repeats(np.full(len(change), np.nan), 1.0, np.nan)
-    usual = max(0.01, float(np.nanpercentile(change, 75)))
-    same = change <= max(0.01, _SAME * usual)
-    if numbers.state.shape[1]:
-        steps = np.diff(numbers.state, axis=0, prepend=numbers.state[:1])
-        with np.errstate(invalid="ignore"):
-            moved = np.linalg.norm(steps / (np.nanstd(steps, axis=0) + 1e-12), axis=1)
-            is_fast = (moved > 0) & (moved >= np.nanpercentile(moved[1:], 75))
-    else:
-        near = np.lib.stride_tricks.sliding_window_view(np.pad(np.nan_to_num(change), _NEAR), _NEAR).max(1)
-        is_fast = np.minimum(near[: -_NEAR - 1], near[_NEAR + 1 :]) >= usual
-    rows = np.where(is_fast & np.isfinite(change), same, np.nan)
-    new = np.flatnonzero(~same[1:]) + 1
-    gap = float(np.median(np.diff(new))) if len(new) > 1 else np.inf
-    after, others = change[1:][(rows[:-1] == 1) & ~same[1:]], change[1:][(rows[1:] == 0) & ~same[:-1]]
-    jump = float(np.nanmean(after) / np.nanmean(others)) if len(after) and len(others) else np.nan
-    return Repeats(rows, gap, np.inf if numbers.state.shape[1] else jump)
-
-
-def _repeats(camera: str, repeated: dict[int, Repeats]) -> Iterator[Finding]:
-    """Yields whether a camera shows one picture all the time, is slower than the rows, or drops pictures."""
-    known = {index: each for index, each in repeated.items() if np.isfinite(each.rows).any()}
-    bad = [index for index, each in known.items() if np.nanmean(each.rows) >= _OFTEN]
-    if not bad:
-        return
-    share = float(np.nanmean(np.concatenate([each.rows for each in known.values()])))
-    gap = float(np.median([known[index].gap for index in bad]))
-    jump = _share(np.array([known[index].jump for index in bad]))
-    where = f"of the pictures of camera {camera!r} repeat the one before while the robot moves"
-    if gap == np.inf:
-        yield Finding(
-            f"camera {camera!r} shows one picture all the time",
-            "check that it is this camera that sees the robot, and that its driver delivers",
-            tuple(bad),
-        )
-    elif gap > 1:
-        yield Finding(
-            f"{share:.0%} {where}: it gives a new one every {gap:.3g} rows",
-            f"record at the camera's rate, or train with --frameskip {int(np.ceil(gap))} or a multiple of it",
-            tuple(bad),
-        )
-    elif share >= _OFTEN / 2 and jump > _JUMP:  # after standing still for a moment it would not jump
-        yield Finding(
-            f"{share:.0%} {where}: pictures were dropped",
-            f"record with less load on the machine, or leave those episodes out: --drop-episodes {_few(bad)}",
-            tuple(bad),
-        )
-
-
-def _empties(camera: str, seen: dict[int, Look]) -> Iterator[Finding]:
-    for what, is_so in (
-        ("black", lambda look: look.brightest <= _DARK),
-        ("of one colour", lambda look: (look.range < _FLAT) & (look.brightest > _DARK)),
-    ):
-        bad = {index: int(is_so(look).sum()) for index, look in seen.items() if is_so(look).any()}
-        if bad:
-            yield Finding(
-                f"{sum(bad.values())} pictures of camera {camera!r} are {what}",
-                f"check its cable, lid and exposure, and leave those episodes out: --drop-episodes {_few(bad)}",
-                tuple(bad),
-            )
-
-
-def _few(episodes: Iterable[int]) -> str:
-    named = [*episodes]
-    return " ".join(map(str, named[:10])) + (" …" if len(named) > 10 else "")
 
 
 def _lags(looks: dict[str, dict[int, Look]], numbers: dict[int, Numbers]) -> dict[str, Lag | None]:
