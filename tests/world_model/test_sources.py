@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+import sys
 
 import h5py
 import numpy as np
@@ -88,7 +89,6 @@ def test_episodes_are_read_in_any_order():
 @pytest.mark.parametrize("inside", [True, False])
 def test_what_stable_worldmodels_own_writer_wrote_is_read(inside):
     pytest.importorskip("lance")
-    import sys
 
     sys.path.insert(0, str(FIXTURES))
     from make_lerobot import dot
@@ -471,3 +471,16 @@ def test_episodes_must_be_as_wide_as_the_first(tmp_path):
         del file["episode_1/actions"]
         file["episode_1/actions"] = np.zeros((23, 3))
     refused(path, "episode 1 has 24 actions of 3 numbers and states of 2, not 24 of 2 and 2; leave it out by")
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "line"),
+    [
+        ("av", "lerobot-v3", "av is missing, to read video; `pip install 'jepa-mpc[data]'`"),
+        ("pyarrow.parquet", "lerobot-v3", "missing, to read Parquet files; `pip install 'jepa-mpc[data]'`"),
+        ("lance", "lance", "lance is missing, to read Lance; `pip install 'jepa-mpc[lance]'`"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch, module, path, line):
+    monkeypatch.setitem(sys.modules, module, None)
+    refused(FIXTURES / path, line)
