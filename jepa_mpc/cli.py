@@ -123,9 +123,8 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
         options = _set_home(list(sys.argv[1:] if args is None else args))
         task = option_value(options, "--task") if command.of_a_task else None
-        if task and (
-            ":" in task or not option_value(options, "--data")
-        ):  # recorded data may be of no task that we know
+        is_recorded = option_value(options, "--data") is not None  # which may be of no task that we know
+        if task and (":" in task or not is_recorded):
             importlib.import_module("jepa_mpc.envs.registry").get_task(task)
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
         sys.stdout.flush()
