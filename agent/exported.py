@@ -91,8 +91,11 @@ class ExportedAgent:
     def load(cls, file: Path | str, num_threads: int = 1) -> "ExportedAgent":
         """Returns the agent of a file, which decides by so many threads.
 
-        Raises `UserError` if the file is missing, damaged, foreign or of another format version.
+        Raises `UserError` if the file is missing, damaged, foreign or of another format version, or ONNX Runtime is
+        missing.
         """
+        if not (isinstance(num_threads, int) and num_threads >= 1):
+            raise UserError(f"num_threads must be at least 1, not {num_threads!r}")
         content = read_sealed(path := expanded(file))
         try:
             import onnxruntime

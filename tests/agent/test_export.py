@@ -355,6 +355,12 @@ def test_what_stands_beside_the_graph_is_held_against_it(exported, tmp_path, cha
         ExportedAgent.load(path)
 
 
+@pytest.mark.parametrize("num_threads", [0, -1, 1.5, None])
+def test_threads_are_counted(exported, num_threads):
+    with pytest.raises(UserError, match="num_threads must be at least 1, not"):
+        ExportedAgent.load(exported("icem")[1], num_threads)
+
+
 def test_another_graph_is_no_agent(tmp_path):
     path = tmp_path / "agent.onnx"
     path.write_bytes(sealed(b"no protobuf"))
