@@ -30,6 +30,14 @@ class PrivilegedAgent(Agent, Protocol):
         """Shows, before every answer, the states (B, S) of now and of the goals."""
 
 
+@runtime_checkable
+class SurprisedAgent(Agent, Protocol):
+    """An agent that knows how unforeseen pictures are."""
+
+    def surprise(self) -> NDArray[np.float32]:
+        """Returns how unforeseen the last pictures were (B,): 1 is unusual; NaN where that is unknown."""
+
+
 class RandomAgent:
     """Acts uniformly, as in data collection."""
 

@@ -16,9 +16,8 @@ from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import require_new, write_json
-from jepa_mpc.registry import same
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import load_info, load_picture_stats
+from jepa_mpc.world_model.checkpoint import load_picture_stats
 
 
 @dataclass(frozen=True)
@@ -28,27 +27,24 @@ class CalibrateConfig:
     pictures: Path
     """Folder of pictures, PNG, JPEG, WEBP or BMP, in whatever poses; eight or more are best."""
     output: Path
-    """JSON file to write; `PlanningAgent.load` and `jepa-mpc plan --calibration` read it."""
-    task: str = "reacher"
-    """Task in the registry."""
-    checkpoint: Path | None = None
-    """Checkpoint folder; the task's bundled one unless given."""
+    """JSON file to write; `PlanningAgent.load` and `--calibration` of `jepa-mpc plan` and `run` read it."""
+    checkpoint: str = "reacher"
+    """Checkpoint folder, or the name of a bundled one."""
 
 
 def calibrate(config: CalibrateConfig) -> Calibration:
-    """Fits the calibration, and writes it."""
+    """Fits the calibration to a folder's pictures, writes it and returns it. Raises `UserError` where the folder holds
+    none, or none that fit.
+    """
     config = checked(config)
     require_new(config.output)
-    checkpoint = config.checkpoint or config.task
-    if not same(task := load_info(checkpoint).task, config.task):
-        raise UserError(f"checkpoint {checkpoint} was trained on task {task!r}, not {config.task!r}; say --task {task}")
-    usual = load_picture_stats(checkpoint)
+    usual = load_picture_stats(config.checkpoint)
     if not config.pictures.is_dir():
         raise UserError(f"--pictures {config.pictures} is no folder")
     paths = sorted(path for path in config.pictures.iterdir() if not path.name.startswith("."))
     if not paths:
         raise UserError(f"--pictures {config.pictures} is empty; put some of the camera's pictures there")
-    found = Calibration.fit(np.stack([load_picture(path, len(usual.mean)) for path in paths]), *usual)
+    found = Calibration.fit(np.stack([load_picture(path, len(usual.mean)) for path in paths]), usual)
     write_json(config.output, to_json(found))
     return found
 

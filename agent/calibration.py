@@ -16,10 +16,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json
+from jepa_mpc.pictures import PictureStats, require_pictures
 from jepa_mpc.settings import Range, Valid, read
 
 # How far a number of the matrix may be from a picture as it is: 30 % of a side, a turn of 37°, 60 % of scale.
@@ -51,8 +52,10 @@ class Calibration(Valid):
         yield "matrix", a * d > b * c, f"must neither flatten nor mirror a picture, as {self.matrix} does"
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns pictures (..., H, W, 3) as training's camera would have taken them."""
-        pictures = _checked(pictures)
+        """Returns pictures (..., H, W, 3) uint8 as training's camera would have taken them. Raises `UserError` on any
+        other array.
+        """
+        pictures = require_pictures(pictures, "pictures")
         flat = torch.from_numpy(np.array(pictures, order="C")).view(-1, *pictures.shape[-3:])
         done = _apply(flat.permute(0, 3, 1, 2).float(), _parameters(self).float())
         return done.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(pictures.shape).numpy()
@@ -75,20 +78,20 @@ class Calibration(Valid):
         )
 
     @classmethod
-    def fit(cls, pictures: NDArray[np.uint8], mean: NDArray[np.uint8], std: NDArray[np.uint8]) -> Calibration:
-        """Returns what brings pictures (N, H, W, 3) to training's, of which mean and std (H, W, 3) are known.
+    def fit(cls, pictures: NDArray[np.uint8], usual: PictureStats) -> Calibration:
+        """Fits the calibration that brings pictures (N, H, W, 3) uint8 to what training's usually are.
 
         Raises `UserError` where nothing near does, as of pictures that show nothing. A scene that is like training's in
         outline is taken for it.
         """
         from scipy.optimize import least_squares
 
-        pictures, mean, std = map(_checked, (pictures, mean, std))
+        pictures, mean, std = (require_pictures(each, "pictures") for each in (pictures, *usual))
         if pictures.ndim != 4 or not pictures.shape[1:] == mean.shape == std.shape:
             raise UserError(f"to calibrate by, pictures must be (N, {str(mean.shape)[1:]}, not {pictures.shape}")
         # In doubles: slopes are found by steps that single precision does not see.
-        source, target, weight = (_channels(each) for each in (np.mean(pictures, axis=0), mean, std))
-        weight = _QUIET / (_QUIET + weight)
+        source, target, spread = (_channels(each) for each in (np.mean(pictures, axis=0), mean, std))
+        weight = _QUIET / (_QUIET + spread)
         found = _parameters(cls())
         for sigma, fitted in _STAGES:
             blurred, free = (_blurred(source, sigma), _blurred(target, sigma)), list(fitted)
@@ -104,17 +107,6 @@ class Calibration(Valid):
                 "light about as in training"
             )
         return cls(tuple(gain), tuple(offset), tuple(place))
-
-
-def _checked(pictures: ArrayLike) -> NDArray[np.uint8]:
-    """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
-    try:
-        array = np.asarray(pictures)
-    except (TypeError, ValueError) as error:  # of several shapes
-        raise UserError(f"pictures must be one array (..., H, W, 3): {reason(error)}") from error
-    if array.dtype != np.uint8 or array.ndim < 3 or array.shape[-1] != 3 or not array.size:
-        raise UserError(f"pictures must be (..., H, W, 3) uint8, 0 to 255, not {array.shape} {array.dtype}")
-    return array
 
 
 def _fixed(number: float, digits: int) -> str:
@@ -136,7 +128,7 @@ def _misfit(
     free: list[int],
     numbers: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Returns by what the source misses the target, weighted, with other numbers in those places of what was found."""
+    """Returns the weighted misfit (3·H·W,) of the source, with these numbers in place of those found at `free`."""
     tried = found.clone()
     tried[free] = torch.from_numpy(numbers)
     seen = _moved(torch.ones_like(source), tried, "zeros")  # there is nothing to match beyond the edge

@@ -49,7 +49,7 @@ EPISODES_PER_CHUNK = 20
 _KINDS = PrimitiveConstructorSpec(  # a list with commas, as one word
     nargs=1,
     metavar="KIND,KIND",
-    instance_from_str=lambda args: () if args == ["none"] else tuple(dict.fromkeys(args[0].split(","))),
+    instance_from_str=lambda args: () if args == ["none"] else tuple(args[0].split(",")),
     is_instance=lambda value: value is None or isinstance(value, tuple),
     str_from_instance=lambda value: ["as the task has it" if value is None else ",".join(value) or "none"],
 )
@@ -90,12 +90,12 @@ def run_episode(
     rng: np.random.Generator,
     every_step: bool = False,
 ) -> Episode:
-    """Returns one episode of so many blocks as it has looks, from a random reset, a row a block, or a step; shorter
-    where the simulation diverged or ended by itself. The scene looks so from before each block on.
+    """Runs an episode from a random reset, a block under each of these looks (None: the scene's own), and returns it,
+    a row a block or a row a step; shorter where the simulation diverged or ended by itself.
     """
     env.set_looks(None)  # whatever came before, and however it ended
     env.reset(seed=int(rng.integers(2**31)))
-    seen, actions = [_look(env)], []
+    seen, actions = [_observe(env)], []
     diverged = False
     try:
         for now in looks:
@@ -103,7 +103,7 @@ def run_episode(
             block = policy(seen[-1][0])
             for row in ([action] for action in block) if every_step else (block,):
                 actions.append(run_block(env, row))
-                seen.append(_look(env))
+                seen.append(_observe(env))
     except envs.Diverged as error:
         diverged = not isinstance(error, envs.Ended)
     pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
@@ -111,7 +111,7 @@ def run_episode(
     return Episode(pixels, action, qpos, qvel, any(looks), diverged)
 
 
-def _look(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
+def _observe(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
     """Returns copies of picture, qpos and qvel; raises `Diverged` where they are no numbers."""
     seen = tuple(map(np.array, (env.render(), env.qpos, env.qvel)))
     if not all(np.isfinite(values).all() for values in seen):

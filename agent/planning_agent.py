@@ -19,7 +19,8 @@ from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
-from jepa_mpc.errors import UserError, reason
+from jepa_mpc.errors import UserError
+from jepa_mpc.pictures import require_pictures
 from jepa_mpc.planners import REDUCTIONS, Plan, Planner, effort, require_floats, shift
 from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
@@ -197,8 +198,9 @@ class PlanningAgent:
         return block
 
     def surprise(self) -> NDArray[np.float32]:
-        """Returns how unforeseen the last pictures were (B,), given those before and what was done: above 1, more than
-        19 in 20 are in training's held-out episodes. NaN at the first picture, and where the checkpoint does not know.
+        """Returns how unforeseen the last pictures were (B,), given those before and what was done: 1 is what one in
+        twenty predictions in training's held-out episodes exceeds. NaN at an episode's first picture, where none came,
+        and where the checkpoint does not know.
         """
         if not self._num_episodes or not self._z_history:
             raise UserError("an agent is surprised by pictures: call act(pictures) before asking for surprise")
@@ -218,7 +220,7 @@ class PlanningAgent:
             if z is None:
                 z, self._surprise = foreseen + self._offset, torch.full_like(self._surprise, math.nan)
             else:
-                self._learn(z, foreseen)
+                self._learn(foreseen, z)
         assert z is not None
         self._z_history = [*self._z_history, z][-self.config.history_len :]
 
@@ -226,8 +228,8 @@ class PlanningAgent:
         """Returns what the model predicts (B, D) after embeddings (B, D) and the blocks (B, A) from each on."""
         return self.model.predict(torch.stack([*z_history], dim=1), torch.stack([*actions], dim=1))[:, -1]
 
-    def _learn(self, z: torch.Tensor, foreseen: torch.Tensor) -> None:
-        """Takes what a prediction (B, D) missed by what came (B, D) into offset and surprise."""
+    def _learn(self, foreseen: torch.Tensor, z: torch.Tensor) -> None:
+        """Updates offset and surprise by what the prediction (B, D) missed of the embeddings (B, D) that came."""
         missed, moved = z - foreseen, foreseen - self._z_history[-1]
         known = missed.isfinite().all(dim=-1, keepdim=True)  # one prediction that is no number spoils no later one
         self._offset = torch.where(known, torch.lerp(self._offset, missed, self.config.offset_rate), self._offset)
@@ -251,7 +253,7 @@ class PlanningAgent:
     @torch.inference_mode()
     def latent_distance(self, pictures: NDArray[np.uint8], goals: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3) uint8, which
-        may broadcast.
+        may broadcast. Neither is calibrated.
         """
         seen = [self._tensor(self._checked(each, "pictures")) for each in (pictures, goals)]
         z, z_goal = map(self.model.encode, seen)
@@ -315,14 +317,8 @@ class PlanningAgent:
 
     def _checked(self, pictures: ArrayLike, what: str, *num_dimensions: int) -> NDArray[np.uint8]:
         """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
-        side = self.model.config.encoder.image_size
-        try:
-            array = np.asarray(pictures)
-        except (TypeError, ValueError) as error:  # of several shapes, or on another device
-            raise UserError(f"{what} must be an array (B, {side}, {side}, 3): {reason(error)}") from error
-        if array.dtype != np.uint8:
-            raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
-        if array.shape[-3:] != (side, side, 3) or (num_dimensions and array.ndim not in num_dimensions):
+        array = require_pictures(pictures, what, side := self.model.config.encoder.image_size)
+        if num_dimensions and array.ndim not in num_dimensions:
             raise UserError(f"{what} must be (B, {side}, {side}, 3), not {array.shape}")
         return array
 

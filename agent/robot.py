@@ -81,7 +81,7 @@ class Pace:
 class Block:
     """One block as it came to be. Times are in seconds from the first action on."""
 
-    picture: NDArray[np.uint8] | None  # what its beginning looks like, as the model saw it; None if no picture came
+    picture: NDArray[np.uint8] | None  # its beginning, cut to the model's size, not calibrated; None if none came
     age: float  # of the picture when it was seen; NaN if none came
     due: float  # when it begins
     actions: NDArray[np.float32]  # what was sent (block, A)

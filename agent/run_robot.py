@@ -20,6 +20,7 @@ from tqdm import tqdm
 from jepa_mpc import files, places
 from jepa_mpc.agent.agent_config import read_planning
 from jepa_mpc.agent.bounds import checked_bounds
+from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.agent.robot import Block, Driver, Pace, Robot
@@ -48,6 +49,8 @@ class RunRobotConfig:
     """How long to drive it."""
     calibration: Path | None = None
     """What `jepa-mpc calibrate` wrote for this camera."""
+    calibrate_goal: bool = True
+    """Whether it holds of the goal too, which this camera took; if not, a camera like training's did."""
     max_surprise: Positive | None = None
     """Stop the robot where a picture is this unforeseen: 1 is what one in twenty exceeds where all is well."""
     bridge: bool = True
@@ -75,13 +78,15 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     if (told := info.interface) is None:
         raise UserError(f"checkpoint {config.checkpoint} does not say what actions it takes; train it again")
     goal = load_picture(config.goal, told.image_size)
+    camera = Calibration.load(config.calibration) if config.calibration else Calibration()
+    goal = camera(goal) if config.calibrate_goal else goal
     folder = config.output or places.runs(f"{datetime.now():%Y%m%d-%H%M%S}-robot")
     files.refuse_existing(folder)
     if config.record is not None:
         files.require_folder(config.record.parent, f"--record {config.record}")
     robot = make_robot(config.robot, told)
     planning = replace(read_planning(info.planning, config.checkpoint), blocks_ahead=int(config.bridge))
-    agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=config.calibration)
+    agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=camera)
     pace = Pace(
         config.bridge,
         config.camera_delay_ms / 1e3,
@@ -108,7 +113,7 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
         if config.record is not None and (episodes := list(_episodes(blocks))):
             append_episodes(config.record, episodes, _origin(info.task, told, info.planning))
     pictures = [block.picture for block in blocks if block.picture is not None]
-    distances = agent.latent_distance(np.stack(pictures), goal).tolist()
+    distances = agent.latent_distance(camera(np.stack(pictures)), goal).tolist()
     results = {
         "robot": config.robot,
         "checkpoint": config.checkpoint,

@@ -1,6 +1,7 @@
 """How a scene looks, apart from what moves in it: where the camera stands, where light comes from, what colours are.
 
-Looks are put on between MuJoCo's scene and its picture, so model, state and motion stay as they are.
+Drawn at random for data, this is domain randomisation (Tobin et al., arXiv 1703.06907). Looks are put on between
+MuJoCo's scene and its picture, so model, state and motion stay as they are.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Looks:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, camera: float = 0.0, light: float = 0.0, colour: float = 0.0) -> Looks:
-        """Draws looks so far from the scene's own, whichever way: the camera by a share of its distance, lamps by
-        degrees, colours by a share of another.
+        """Draws looks at these distances from the scene's own, in a random direction: the camera by a share of its
+        distance, lamps by degrees, colours by a share of another.
         """
         way, turn = rng.normal(size=3), rng.uniform(0, 2 * math.pi)
         moved = camera * way / np.linalg.norm(way)
@@ -66,7 +67,7 @@ class Looks:
         return looks[1:]
 
     def put_on(self, scene: Any, middle: NDArray[np.floating]) -> None:
-        """Changes an `mjvScene` whose middle (3,) is so, before it is drawn."""
+        """Changes an `mjvScene`, about its middle (3,), before it is drawn."""
         for eye in scene.camera:
             ahead, up = np.array(eye.forward), np.array(eye.up)
             distance = max(float((middle - eye.pos) @ ahead), 1e-3)

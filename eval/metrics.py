@@ -54,6 +54,12 @@ def rate(hits: int, n: int) -> Rate:
     return Rate(hits / n, float(interval.low), float(interval.high))
 
 
+def noticed(records: Sequence[EpisodeRecord]) -> Rate | None:
+    """Returns the share of episodes whose median surprise is above 1; None where that of any is unknown."""
+    known = [record.surprise for record in records if record.surprise is not None]
+    return rate(sum(surprise > 1 for surprise in known), len(known)) if len(known) == len(records) else None
+
+
 def summarise(records: Sequence[EpisodeRecord], budget: int) -> SuccessSummary:
     """Counts success over episodes of one budget."""
     n = len(records)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary
+from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary, noticed
 from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, Results, SuiteResults
 from jepa_mpc.eval.trial import EpisodeRecord
 
@@ -27,10 +27,9 @@ def describe(results: Results, folder: Path | None) -> Rows:
         shares = (results.first_hit, results.held, results.strict)
         rows += [("touched / held / strict", " / ".join(f"{share.rate:.1%}" for share in shares))]
         rows += _decisions(results.decision_ms, results.planner)
-        surprise = [each.surprise for each in results.episodes if each.surprise is not None]
-        if surprise:
-            noticed = sum(each > 1 for each in surprise)
-            rows += [("surprise, median", f"{np.median(surprise):.2f}; {noticed} of {len(surprise)} episodes above 1")]
+        if (share := noticed(results.episodes)) is not None:
+            median = np.median([each.surprise for each in results.episodes])
+            rows += [("surprise, median", f"{median:.2f}; above 1 in {share.rate:.1%} of the episodes")]
     elif isinstance(results, SuiteResults):
         rows = []
         for task, summary in results.suite.items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import places
-from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent
+from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent, SurprisedAgent
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
@@ -140,7 +140,7 @@ class Trial:
             if isinstance(agent, PrivilegedAgent):
                 agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
             blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
-            surprises.append(agent.surprise() if hasattr(agent, "surprise") else np.full(len(blocks), np.nan))
+            surprises.append(agent.surprise() if isinstance(agent, SurprisedAgent) else np.full(len(blocks), np.nan))
             for i, block in enumerate(blocks):
                 self.env.set_state(states[i][-1])
                 try:

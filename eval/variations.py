@@ -1,4 +1,6 @@
-"""Pictures that are a little different: other light, another camera, a hand in front of it, each at stated strengths.
+"""Pictures that differ from training's: other light, another camera, a hand in front of it, each at stated strengths.
+
+They are corruptions as of ImageNet-C (Hendrycks & Dietterich, arXiv 1903.12261), made anew for a robot's camera.
 
 What a simulator can do, it does (`envs/looks.py`): the camera moves in the scene, lamps turn, things change colour. The
 rest is done to the finished picture by Pillow, and shares no code with what training does to pictures.
@@ -21,10 +23,10 @@ from jepa_mpc.envs.looks import Look, Looks
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import Camera
+from jepa_mpc.pictures import PictureStats
 from jepa_mpc.registry import Registry
 from jepa_mpc.seeds import episode_rng
 from jepa_mpc.settings import Range, Valid
-from jepa_mpc.world_model.checkpoint import PictureStats
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Chance:
 
     @property
     def sign(self) -> float:
+        """Returns 1 or −1, as drawn for the episode."""
         return 1.0 if self.numbers[0] < 0.5 else -1.0
 
     @property
@@ -66,7 +69,7 @@ class Variation(Valid):
 
     Attributes:
         what: in words, with `{}` for the strength.
-        strengths: a slight, a plain and a strong one.
+        strengths: a slight, a medium and a strong one.
         change: makes another of a picture in RGB, a strength and what chance decides; arrays (H, W, 3) are rounded.
         look: what the simulator changes, where it does.
         nothing: the strength at which nothing differs.
@@ -124,8 +127,9 @@ def _picture(
     """Registers what a function makes of a picture, of strengths from 0 to the most."""
 
     def register(change: Change) -> Change:
-        slight, plain, strong = strengths
-        VARIATIONS.register(name, Variation(what, (slight, plain, strong), change, None, nothing, Range(0, most)))
+        slight, medium, strong = strengths
+        variation = Variation(what, (slight, medium, strong), change, nothing=nothing, range=Range(0, most))
+        VARIATIONS.register(name, variation)
         return change
 
     return register
@@ -216,12 +220,15 @@ def _distractor(picture, strength, chance):
     return seen
 
 
-for _name, _variation in {
-    "camera": Variation("camera moved by {} of its distance", (0.02, 0.05, 0.1), look="camera", range=Range(0, 0.5)),
-    "light": Variation("lamps turned by {}°", (15, 30, 60), look="light", range=Range(0, 180)),
-    "colour": Variation("{} of every colour is another", (0.25, 0.5, 1.0), look="colour", range=Range(0, 1)),
-}.items():
-    VARIATIONS.register(_name, _variation)
+def _look(look: Look, what: str, *strengths: float, most: float) -> None:
+    """Registers what the simulator changes under that name, of strengths from 0 to the most."""
+    slight, medium, strong = strengths
+    VARIATIONS.register(look, Variation(what, (slight, medium, strong), look=look, range=Range(0, most)))
+
+
+_look("camera", "camera moved by {} of its distance", 0.02, 0.05, 0.1, most=0.5)
+_look("light", "lamps turned by {}°", 15, 30, 60, most=180)
+_look("colour", "{} of every colour is another", 0.25, 0.5, 1.0, most=1)
 
 
 @dataclass(frozen=True)
@@ -273,7 +280,7 @@ class CalibratedCamera(Camera):
 
     def goals(self, env: PixelEnv, pairs: Pairs, first: int) -> Picture:
         shown = self.camera.goals(env, pairs, first)
-        if not (isinstance(self.camera, VariedCamera) and self.camera.where == "both"):  # training's own took them
+        if shown is pairs.goal_picture:  # training's own camera took them
             return shown
         return np.stack([self._calibration(env, pair)(goal) for pair, goal in enumerate(shown, start=first)])
 
@@ -288,7 +295,7 @@ class CalibratedCamera(Camera):
                 pictures.append(self.camera.picture(env, pair, -2 - index, 1))
             env.set_state(now)
             try:
-                self._found[pair] = Calibration.fit(np.stack(pictures), *self.usual)
+                self._found[pair] = Calibration.fit(np.stack(pictures), self.usual)
             except UserError as error:  # pictures that tell nothing are taken as they are
                 log.warning("pair %d is shown uncalibrated: %s", pair, error)
                 self._found[pair] = Calibration()

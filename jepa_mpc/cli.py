@@ -42,7 +42,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "train": _long_on_task("world_model.train", "Train a world model from a data set."),
         "plan": _on_task("eval.run_planning", "Plan to goals given as pictures, and measure success."),
         "run": Command("agent.run_robot", "Drive a real robot to a goal picture, at its own rate."),
-        "calibrate": _on_task("agent.calibrate", "Learn another camera from a few of its pictures."),
+        "calibrate": Command("agent.calibrate", "Learn another camera from a few of its pictures."),
         "evaluate": _long_on_task("eval.tables.variations", "Measure success when pictures are a little different."),
     },
     "policies, to collect data or to propose plans": {

@@ -1,9 +1,34 @@
 """Pictures as a model sees them: square, small, three colours of eight bits."""
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
-from jepa_mpc.errors import UserError
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jepa_mpc.errors import UserError, reason
+
+
+class PictureStats(NamedTuple):
+    """Mean and std of training's pictures, (H, W, 3) uint8 each."""
+
+    mean: NDArray[np.uint8]
+    std: NDArray[np.uint8]
+
+
+def require_pictures(values: ArrayLike, what: str, side: int | None = None) -> NDArray[np.uint8]:
+    """Returns pictures (..., H, W, 3) uint8, of that side if given. Raises `UserError`, which says what they are, on
+    anything else.
+    """
+    height, width = (side, side) if side else ("H", "W")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # of several shapes, or on another device
+        raise UserError(f"{what} must be an array (..., {height}, {width}, 3): {reason(error)}") from error
+    if array.dtype != np.uint8:
+        raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
+    if array.ndim < 3 or array.shape[-1] != 3 or not array.size or (side and array.shape[-3:-1] != (side, side)):
+        raise UserError(f"{what} must be (..., {height}, {width}, 3), not {array.shape}")
+    return array
 
 
 def require_size(width: int, height: int, size: int, what: object) -> None:

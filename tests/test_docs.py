@@ -183,7 +183,7 @@ def test_rows_that_a_baseline_touches_for_free_are_judged_by_holding():
 
 def test_the_variations_of_the_protocols_are_the_registrys():
     (rows,) = [rows for rows in tables((ROOT / "docs/protocols.md").read_text()) if "variation" in rows[0]]
-    said = {name: row["slight, plain, strong"] for row in rows for name in re.findall(r"`(\w+)`", row["variation"])}
+    said = {name: row["slight, medium, strong"] for row in rows for name in re.findall(r"`(\w+)`", row["variation"])}
     assert set(said) == set(VARIATIONS)
     for name, numbers in said.items():
         wanted = {f"{strength:g}" for strength in VARIATIONS[name].strengths}

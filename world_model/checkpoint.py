@@ -24,6 +24,7 @@ from jepa_mpc import places
 from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
+from jepa_mpc.pictures import PictureStats
 from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, NonNegative, read, to_json
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
@@ -38,13 +39,6 @@ class Bounds(NamedTuple):
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
-
-
-class PictureStats(NamedTuple):
-    """Mean and std of training's pictures, (H, W, 3) uint8 each."""
-
-    mean: NDArray[np.uint8]
-    std: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from jepa_mpc.distributed import claimed_by_first, process_group, rank, wait_for
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, PictureStats, load_info, save_checkpoint
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info, save_checkpoint
 from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
@@ -112,7 +112,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
                 collapsed=guard.verdict(),
                 usual_miss=usual_miss(model, data, num_frames),
             )
-            save_checkpoint(config.output, model, info, card(info), PictureStats(*data.picture_stats()))
+            save_checkpoint(config.output, model, info, card(info), data.picture_stats())
         wait_for_all()
     return config.output
 

@@ -1,7 +1,7 @@
 """Success when pictures are a little different from training's: `jepa-mpc evaluate --variation all`.
 
-Writes a table and a figure, and a row a variation, strength and place. Rows that are there already are not measured
-again, so an interrupted evaluation goes on where it was.
+A row is a variation, a strength and a place. Table and figure show all rows that are there; what is there already is
+not measured again, so an interrupted evaluation goes on where it was.
 """
 
 if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
@@ -11,7 +11,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,8 @@ from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, TableConfig
-from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
-from jepa_mpc.eval.protocols import PROTOCOLS, GoalProtocol
+from jepa_mpc.eval.metrics import Rate, SuccessSummary, noticed, summarise
+from jepa_mpc.eval.protocols import GoalProtocol
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import Camera, Trial
 from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, VariedCamera, Where
@@ -37,7 +37,7 @@ from jepa_mpc.settings import Count, Natural, checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_picture_stats, weights_digest
 
 CLEAN = "clean"
-ALL = "all"
+ALL: Literal["all"] = "all"
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class VariationsConfig(TableConfig):
     checkpoint: Path | None = None
     """Checkpoint folder; the task's bundled one unless given."""
     variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """NAME@STRENGTH, or NAME for its three strengths, or all; may be given several times."""
+    """NAME@STRENGTH, or NAME for its three strengths, or all; NAME may be `module:name` of one of your own. May be
+    given several times."""
     protocol: GoalProtocol = "far"
     """What counts, as of `jepa-mpc plan`."""
-    where: Literal["camera", "both", "drift", "all"] = "camera"
+    where: Literal[Where, "all"] = "camera"
     """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
     calibrate: Natural = 0
     """Pictures of each episode's camera that the agent is calibrated by before it; 0: none."""
@@ -77,10 +78,12 @@ class Asked:
 
     @property
     def row(self) -> str:
+        """Returns the name of the row's file."""
         short = f"{self.strength:g}"
         return f"{self.where}-{places.slug(self.name)}-{short if float(short) == self.strength else self.strength}"
 
     def camera(self, seed: int) -> Camera:
+        """Returns the camera that shows it, in each pair's episode in a way that the seed decides."""
         return VariedCamera(VARIATIONS[self.name], self.strength, self.where, seed)
 
 
@@ -109,10 +112,7 @@ def measure(trial: Trial, agent: PlanningAgent) -> VariationRow:
     """Measures success and surprise of an agent."""
     made_by = provenance()
     records, _ = trial.run(agent)
-    surprise = [record.surprise for record in records if record.surprise is not None]
-    knows = len(surprise) == len(records)
-    noticed = rate(sum(each > 1 for each in surprise), len(records)) if knows else None
-    return VariationRow(**vars(summarise(records, trial.budget)), noticed=noticed, **made_by)
+    return VariationRow(**vars(summarise(records, trial.budget)), noticed=noticed(records), **made_by)
 
 
 def write_variation_table(config: VariationsConfig) -> Path:
@@ -120,18 +120,19 @@ def write_variation_table(config: VariationsConfig) -> Path:
     config, spec = checked(config), envs.get_task(config.task)
     if config.calibrate >= config.num_episodes:
         raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
-    asked, budget = asked_for(config), config.budget or PROTOCOLS[config.protocol].budget(spec)
+    asked, standard = asked_for(config), asked_for(replace(config, variation=(), where=ALL))
     folder, planning = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
     name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
     name += f"-{places.slug(folder.resolve().name)}" * (config.checkpoint is not None)
     book = Book.open(VariationRow, f"variations/{name}", config)
     always: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": planning}
-    always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed, "budget": budget}
+    always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed}
     model, _ = load_checkpoint(folder, task=config.task)
-    rows: dict[Asked | None, VariationRow] = {}
+    rows: dict[Asked, VariationRow] = {}
     with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
         _require_shown(config, env)
-        trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, budget)
+        trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, config.budget)
+        always["budget"] = trial.budget
         agent = PlanningAgent(model, env.action_space, spec.action_block, planning, load_proposer(folder, planning))
         if config.calibrate:
             always["calibrate"], usual = config.calibrate, load_picture_stats(folder)
@@ -141,13 +142,16 @@ def write_variation_table(config: VariationsConfig) -> Path:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
             return replace(trial, camera=camera)
 
-        rows[None] = book.once(CLEAN, always, partial(measure, seen_by(trial.camera), agent))
-        for each in tqdm([each for each in asked if VARIATIONS[each.name].offered_by(env)], desc="variations"):
+        clean = book.once(CLEAN, always, partial(measure, seen_by(trial.camera), agent))
+        offered = [each for each in dict.fromkeys([*standard, *asked]) if VARIATIONS[each.name].offered_by(env)]
+        for each in tqdm(offered, desc="variations"):
             what = {**always, "variation": each.name, "strength": each.strength, "where": each.where}
-            rows[each] = book.once(each.row, what, partial(measure, seen_by(each.camera(config.seed)), agent))
+            go = partial(measure, seen_by(each.camera(config.seed)), agent)
+            if row := book.once(each.row, what, go) if each in asked else book.find(each.row, what):
+                rows[each] = row
     path = book.folder / "variations.md"
-    files.write_whole(path, table(rows, config))
-    draw(rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")
+    files.write_whole(path, table(clean, rows, config))
+    draw(clean, rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")
     return path
 
 
@@ -158,27 +162,28 @@ def _require_shown(config: VariationsConfig, env: envs.PixelEnv) -> None:
         raise UserError(f"the simulator of {config.task} cannot show {' or '.join(unseen)}; name other variations")
 
 
-def table(rows: dict[Asked | None, VariationRow], config: VariationsConfig) -> str:
-    """Returns the tables as Markdown, one for each place, with the command that makes them."""
-    clean = rows[None]
+def table(clean: VariationRow, rows: dict[Asked, VariationRow], config: VariationsConfig) -> str:
+    """Returns the tables as Markdown, one for each place; the command of each row stands in its JSON."""
+    name = "the bundled model" if config.checkpoint is None else config.checkpoint.name
+    calibrated = f", calibrated by {config.calibrate} pictures" * bool(config.calibrate)
     parts: list[str | list[dict[str, str]]] = [
-        f"Made by `{_command(config)}` on {clean.num_episodes} pairs of seed {config.seed}; intervals are Wilson's at "
+        f"Made by `jepa-mpc evaluate --task {config.task}` of {name}{calibrated}, with the options that each row's "
+        f"JSON says, on {clean.num_episodes} {config.protocol} pairs of seed {config.seed}; intervals are Wilson's at "
         "95 %. Noticed: episodes of which more than half of the pictures surprised the agent as one in twenty does in "
         "training's held-out episodes.",
         f"As in training: {_success(clean).percent()} % reached, {clean.held.percent()} % held, "
         f"{_noticed(clean)} % noticed ([JSON]({CLEAN}.json)).",
     ]
     for where, words in WHERES.items():
-        if lines := [_line(each, row) for each, row in rows.items() if each is not None and each.where == where]:
+        if lines := [_line(each, rows[each]) for each in _in_order(rows) if each.where == where]:
             parts += [f"**{where}**: {words}.", lines]
     return report.page(*parts)
 
 
-def _command(config: VariationsConfig) -> str:
-    words = "".join(f" --variation {word}" for word in config.variation or (ALL,))
-    given = {name: getattr(config, name) for name in ("checkpoint", "protocol", "calibrate", "budget")}
-    rest = "".join(f" --{name} {each}" for name, each in given.items() if each != getattr(VariationsConfig, name))
-    return f"jepa-mpc evaluate --task {config.task}{words} --where {config.where}{rest}"
+def _in_order(rows: Iterable[Asked]) -> list[Asked]:
+    """Returns rows by variation, each from slight to strong."""
+    names = list(dict.fromkeys(each.name for each in rows))
+    return sorted(rows, key=lambda each: (names.index(each.name), abs(each.strength - VARIATIONS[each.name].nothing)))
 
 
 def _line(asked: Asked, row: VariationRow) -> dict[str, str]:
@@ -199,11 +204,11 @@ def _noticed(row: VariationRow) -> str:
     return "–" if row.noticed is None else f"{100 * row.noticed.rate:.1f}"
 
 
-def draw(rows: dict[Asked | None, VariationRow], title: str, path: Path) -> None:
+def draw(clean: VariationRow, rows: dict[Asked, VariationRow], title: str, path: Path) -> None:
     """Draws a panel a variation: success over strength, from none on, a line for each place."""
     from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
-    shown = list(dict.fromkeys(each.name for each in rows if each is not None))
+    shown = list(dict.fromkeys(each.name for each in rows))
     wide = min(5, len(shown))
     tall = -(-len(shown) // wide)
     figure = new_figure(1.5 + 2.1 * wide, 0.9 + 1.9 * tall)
@@ -211,14 +216,11 @@ def draw(rows: dict[Asked | None, VariationRow], title: str, path: Path) -> None
     for axes, name in zip(panels, shown, strict=False):
         variation = VARIATIONS[name]
         for number, where in enumerate(WHERES):
-            points = {
-                each.strength: row for each, row in rows.items() if each and (each.name, each.where) == (name, where)
-            }
-            if not points:
+            strengths = [each for each in _in_order(rows) if (each.name, each.where) == (name, where)]
+            if not strengths:
                 continue
-            points = {variation.nothing: rows[None], **points}
-            order = sorted(points, key=lambda strength: abs(strength - variation.nothing))
-            rates = [_success(points[strength]) for strength in order]
+            order = [variation.nothing, *(each.strength for each in strengths)]
+            rates = [_success(clean), *(_success(rows[each]) for each in strengths)]
             style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}
             axes.plot(range(len(order)), [100 * each.rate for each in rates], label=where, markersize=4, **style)
             low, high = zip(*((100 * each.low, 100 * each.high) for each in rates), strict=True)

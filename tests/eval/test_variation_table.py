@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import CHECKPOINT
+from conftest import CHECKPOINT, ROOT
 from line import LINE, Line
 from PIL import Image, ImageEnhance
 from watching import watch_agents
@@ -136,10 +136,9 @@ def test_rows_are_measured_once_and_the_table_shows_them(evaluate, tmp_path, mon
     ]
     assert set(rows) == {"clean", *names}
     text = (tmp_path / "out/variations.md").read_text()
-    assert "`jepa-mpc evaluate --task reacher --variation brightness --variation jpeg@50 --where all --budget 10`" in (
-        text.replace("\n", " ")
-    )
-    assert "2 pairs of seed 3" in text.replace("\n", " ")
+    assert "`jepa-mpc evaluate --task reacher` of the bundled model" in text.replace("\n", " ")
+    assert "2 far pairs of seed 3" in text.replace("\n", " ")
+    assert all("--variation jpeg@50 --where all" in row["command"] for row in rows.values())
     lines = lines_of(text)
     assert list(lines) == names
     for name in names:
@@ -178,8 +177,9 @@ def test_rows_are_measured_once_and_the_table_shows_them(evaluate, tmp_path, mon
     monkeypatch.setattr(variation_table, "measure", lambda *_: pytest.fail("measured again"))
     assert evaluate(*options)[0] == 0
     assert (tmp_path / "out/variations.md").read_text() == text
-    assert evaluate("--variation", "jpeg@50", "--where", "drift")[0] == 0  # a smaller table of the same rows
-    assert list(lines_of((tmp_path / "out/variations.md").read_text())) == ["drift-jpeg-50"]
+    assert evaluate("--variation", "brightness@0.6", "--where", "drift")[0] == 0  # shows what is there at all strengths
+    shown = [name for name in names if "jpeg" not in name]  # which is none of these
+    assert list(lines_of((tmp_path / "out/variations.md").read_text())) == shown
     for option, was, now in (("seed", 3, 4), ("budget", 10, 11), ("num-episodes", 2, 3)):
         code, _, err = evaluate(*options, f"--{option}", now)
         assert code == 1
@@ -202,7 +202,7 @@ def test_success_is_judged_by_the_protocol(evaluate, tmp_path, protocol):
     assert code == 0, err
     own = {"standard": "first_hit", "hold": "held", "strict": "strict"}[protocol]
     text = (tmp_path / "out/variations.md").read_text().replace("\n", " ")
-    assert f"--protocol {protocol} --budget 30`" in text
+    assert f"on 2 {protocol} pairs of seed 3" in text
     for name in ("clean", "camera-grey-1"):
         row = json.loads((tmp_path / f"out/{name}.json").read_text())
         assert row["asked"]["protocol"] == protocol
@@ -239,7 +239,7 @@ def test_a_calibrated_agent_sees_nearly_what_training_saw(evaluate, tmp_path, mo
     assert np.abs(calibrated - clean).mean() < 0.25 * np.abs(cast - clean).mean()
     row = json.loads((tmp_path / "calibrated/camera-cast-0.3.json").read_text())
     assert row["asked"]["calibrate"] == 4
-    assert "--calibrate 4" in (tmp_path / "calibrated/variations.md").read_text().replace("\n", " ")
+    assert "calibrated by 4 pictures" in (tmp_path / "calibrated/variations.md").read_text().replace("\n", " ")
     code, _, err = evaluate(*options, "--calibrate", 3, "--output", "calibrated")
     assert code == 1
     assert "clean.json is a row of another table: calibrate is 4 there and 3 now" in err
@@ -311,8 +311,8 @@ def some_row():
 
 
 def test_a_table_by_hand(some_row):
-    rows = {None: some_row(0.9, 0.8, 0.1), Asked("shift", 2.5, "both"): some_row(0.4, 0.2, 0.7)}
-    text = table(rows, VariationsConfig(variation=("shift@2.5",), where="both", num_episodes=10, seed=5))
+    clean, rows = some_row(0.9, 0.8, 0.1), {Asked("shift", 2.5, "both"): some_row(0.4, 0.2, 0.7)}
+    text = table(clean, rows, VariationsConfig(variation=("shift@2.5",), where="both", num_episodes=10, seed=5))
     assert "As in training: 90.0 [59.6, 98.2] % reached, 80.0 [49.0, 94.3] % held, 10.0 % noticed" in text.replace(
         "\n", " "
     )
@@ -325,11 +325,11 @@ def test_a_table_by_hand(some_row):
 def test_a_figure_goes_from_nothing_to_strong_by_place(some_row, monkeypatch, tmp_path):
     figures = []
     monkeypatch.setattr("jepa_mpc.eval.figures.save", lambda figure, path: figures.append(figure))
-    rows = {None: some_row(1.0)}
+    rows = {}
     for name, shares in (("jpeg", {20: 0.1, 70: 0.8, 40: 0.5}), ("blur", {1: 0.3})):
         rows |= {Asked(name, strength, "camera"): some_row(share) for strength, share in shares.items()}
     rows[Asked("blur", 1, "drift")] = some_row(0.6)
-    draw(rows, "reacher, far: success, %", tmp_path / "x.png")
+    draw(some_row(1.0), rows, "reacher, far: success, %", tmp_path / "x.png")
     jpeg, blur = figures[0].axes
     assert (jpeg.get_title(), blur.get_title()) == ("JPEG of quality …", "blur of std … px of 64")
     ((label, heights),) = [(line.get_label(), list(line.get_ydata())) for line in jpeg.lines]
@@ -349,3 +349,24 @@ def test_rows_read_themselves_back(some_row):
 def test_a_trial_needs_pairs():
     with pytest.raises(UserError, match="--num-episodes must be at least 1"):
         variation_table.write_variation_table(VariationsConfig(num_episodes=0))
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "docs/results/variations").iterdir()), ids=lambda folder: folder.name)
+def test_the_committed_tables_are_drawn_from_the_committed_rows(folder, tmp_path, monkeypatch):
+    asked = json.loads((folder / "clean.json").read_text())["asked"]
+    monkeypatch.setattr(variation_table, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(variation_table, "weights_digest", lambda _: asked["weights"])  # training seeds are not bundled
+    (tmp_path / "rows").mkdir()
+    for row in folder.glob("*.json"):
+        shutil.copy(row, tmp_path / "rows")
+    checkpoint = None
+    if (training := folder.name.partition("-far-")[2]) and not asked.get("calibrate"):
+        shutil.copytree(CHECKPOINT, checkpoint := tmp_path / training)
+    config = VariationsConfig(task=asked["task"], checkpoint=checkpoint, calibrate=asked.get("calibrate", 0))
+    config = replace(config, variation=(one_of(folder),), output=tmp_path / "rows")
+    assert variation_table.write_variation_table(config).read_text() == (folder / "variations.md").read_text()
+
+
+def one_of(folder):
+    row = json.loads(next(folder.glob("camera-*.json")).read_text())["asked"]
+    return f"{row['variation']}@{row['strength']}"

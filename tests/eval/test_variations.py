@@ -20,7 +20,7 @@ from jepa_mpc.eval.pairs import Pairs, held_out_pairs
 from jepa_mpc.eval.protocols import PROTOCOLS
 from jepa_mpc.eval.trial import Camera, Trial
 from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, Chance, Variation, VariedCamera
-from jepa_mpc.world_model.checkpoint import PictureStats
+from jepa_mpc.pictures import PictureStats
 
 SIDE = 64
 OF_PICTURES = [name for name in VARIATIONS if VARIATIONS[name].change is not None]
@@ -254,8 +254,8 @@ def test_goals_differ_where_they_are_to_and_are_then_what_the_camera_shows(name,
     for where in WHERES:
         goals = camera(name, where).goals(arm, arms_pairs, 0)
         assert (goals is arms_pairs.goal_picture) == (where != "both")
-    assert goals.shape == arms_pairs.goal_picture.shape
     goals = camera(name, "both").goals(arm, arms_pairs, 0)
+    assert goals.shape == arms_pairs.goal_picture.shape
     assert np.abs(goals.astype(int) - arms_pairs.goal_picture).reshape(len(goals), -1).mean(1).min() > 0.3
     for pair, (state, goal) in enumerate(zip(arms_pairs.goal_state, goals, strict=True)):
         arm.set_state(state)

@@ -344,11 +344,11 @@ CONFIGS = st.builds(
     contrast=st.floats(1, 100),
     cast=st.floats(0, 1),
     grey=st.floats(0, 1),
-    noise=st.floats(0, 300),
+    noise=st.floats(0, 255),
     blur=st.floats(0, 3),
-    shift=st.floats(0, 100),
-    angle=st.floats(0, 360),
-    zoom=st.floats(0, 1),
+    shift=st.floats(0, 64),
+    angle=st.floats(0, 180),
+    zoom=st.floats(0, 0.5),
 )
 
 
@@ -368,6 +368,9 @@ def test_draws_are_within_their_ranges(config, seed, side):
     assert (draws.place[:, :, 2].abs() * side / 2 <= config.shift * unit * 1.001).all()
     size = draws.place[:, :, :2].double().det().sqrt()
     assert (size * (1 + config.zoom) >= 0.999).all()
+    assert (size * (1 - config.zoom) <= 1.001).all()
+    turn = torch.atan2(draws.place[:, 1, 0], draws.place[:, 0, 0])
+    assert (turn.abs() <= math.radians(config.angle) + 0.001).all()
     assert ((draws.stretch >= 0) & (draws.stretch < 2**20)).all()
     white = draws.colour.double() @ torch.tensor([100.0, 100.0, 100.0, 1.0]).double()  # contrast leaves it
     assert (white <= 100 * config.brightness**0.5 * (1 + config.cast) * 1.01).all()

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from jepa_mpc import envs
 from jepa_mpc.errors import UserError
+from jepa_mpc.pictures import PictureStats
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import (
-    PictureStats,
     load_checkpoint,
     load_info,
     load_picture_stats,

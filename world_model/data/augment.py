@@ -1,9 +1,9 @@
-"""Pictures varied in training, so that one that is a little different still shows the same scene.
+"""Data augmentation: pictures varied in training, so that one that is a little different still shows the same scene.
 
 Notable: within a window the draw changes now and then, while what is to be predicted stays the next embedding. Across
 such a change a prediction can be right only where embeddings look through the difference. So invariance comes from
-prediction itself: no loss of its own, no second encoding, and a frame in three is as the camera saw it. Motion is never
-imitated, for all frames of a draw are moved alike.
+prediction itself: no loss of its own, no second encoding, and three draws in ten leave pictures as they are. Frames of
+one draw are moved alike, so motion among them stays as it was.
 """
 
 import functools
@@ -23,7 +23,7 @@ Factor = Annotated[float, Range(1, 100)]
 _OFTEN, _SELDOM = 0.7, 0.3  # chances that a draw moves a picture, and that it blurs it, adds noise, takes colour away
 _LUMINANCE = (0.299, 0.587, 0.114)
 _MIDDLE = 100.0  # of 255: what contrast turns about
-_SMOOTH = (0.25, 0.5, 0.25)  # a blur of variance 0.5, of which the variances add up
+_SMOOTH, _SMOOTH_VARIANCE = (0.25, 0.5, 0.25), 0.5  # a blur, of which repeated ones add up in variance
 _NOISE_BANK = 2**20  # numbers drawn once, of which each picture takes a stretch: fresh ones cost more than all else
 
 
@@ -36,21 +36,21 @@ class AugmentConfig:
     change: Share = 0.25
     """Chance, from each frame of a window to the next, of another draw."""
     brightness: Factor = 2.2
-    """Largest factor down; up, its root."""
+    """Largest factor by which pictures are darkened; they are brightened by its root at most."""
     contrast: Factor = 2.2
-    """The same of contrast."""
+    """The same for contrast, about a grey of 100."""
     cast: Share = 0.3
     """Largest share that a single colour gains or loses."""
     grey: Share = 1.0
     """Largest share of colour that is lost."""
     noise: Annotated[float, Range(0, 255)] = 20.0
-    """Largest std, of 255."""
+    """Largest std of the noise, of 255."""
     blur: Annotated[float, Range(0, 16)] = 1.5
-    """Largest std."""
+    """Largest std of the blur."""
     shift: Annotated[float, Range(0, 64)] = 4.5
-    """Farthest right or down."""
+    """Farthest shift, right, left, up or down."""
     angle: Annotated[float, Range(0, 180)] = 5.0
-    """Largest turn, degrees."""
+    """Largest turn either way, in degrees."""
     zoom: Annotated[float, Range(0, 0.5)] = 0.08
     """Largest share by which pictures are scaled."""
 
@@ -122,8 +122,7 @@ def vary(pictures: Tensor, draws: Draws) -> Tensor:
         grid = F.affine_grid(draws.place[some], [len(some), 3, H, W], align_corners=False)
         edge = 1 - 1 / grid.new_tensor([W, H])  # middles of the outermost pixels: what lies beyond is theirs
         pictures[some] = F.grid_sample(pictures[some], grid.clamp(-edge, edge), align_corners=False)
-    step = sum(weight * (place - 1) ** 2 for place, weight in enumerate(_SMOOTH))
-    left = draws.variance / step
+    left = draws.variance / _SMOOTH_VARIANCE
     while len(some := (left > 0).nonzero()[:, 0]):
         sharp = pictures[some].contiguous(memory_format=torch.channels_last)
         pictures[some] = torch.lerp(sharp, _smooth(sharp), left[some].clamp(max=1).view(-1, 1, 1, 1)).contiguous()

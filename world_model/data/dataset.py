@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.files import whole
+from jepa_mpc.pictures import PictureStats
 from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, Natural, NonNegative, read
 from jepa_mpc.world_model.data.frames import Frames
@@ -225,11 +226,11 @@ class Dataset:
             log.warning("action %s never varies in these data: it is treated as unused", ", ".join(map(str, which)))
         return rows.mean(0), np.where(idle, UNUSED, std + np.float32(1e-6))
 
-    def picture_stats(self, num_pictures: int = 1000) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns mean and std (H, W, 3) uint8 of so many training pictures, in the scene's own looks."""
+    def picture_stats(self, num_pictures: int = 1000) -> PictureStats:
+        """Measures so many training pictures, in the scene's own looks."""
         pictures = self.pixels[spread(self.rows_of(self.in_own_looks(self.train_episodes)), num_pictures)]
         mean, std = pictures.mean(0, dtype=np.float32), pictures.std(0, dtype=np.float32)
-        return mean.round().astype(np.uint8), std.round().astype(np.uint8)
+        return PictureStats(mean.round().astype(np.uint8), std.round().astype(np.uint8))
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draws rows (B, T) of windows of T frames, uniformly from all windows of the training episodes."""

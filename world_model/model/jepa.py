@@ -51,7 +51,12 @@ class UsualMiss:
     """By how much one-step predictions miss in held-out episodes."""
 
     median: NonNegative  # Euclidean distance from what came
-    share: tuple[NonNegative, ...]  # in shares of it plus the foreseen motion, 19 in 20 at most, from 1, 2, … frames
+    share: tuple[NonNegative, ...]  # 0.95 quantiles of `miss_share`, of predictions from 1, 2, … frames
+
+
+def miss_share(missed: Tensor, moved: Tensor, median: float | Tensor) -> Tensor:
+    """Returns the lengths (...) of misses (..., D) in shares of the foreseen motion (..., D) plus the median miss."""
+    return missed.norm(dim=-1) / (moved.norm(dim=-1) + median).clamp_min(1e-12)
 
 
 class JEPA(nn.Module):
@@ -103,7 +108,7 @@ class JEPA(nn.Module):
             z_history: (B, h, D) embeddings of real pictures, oldest first.
             past_actions: (B, h - 1, A) blocks between them; None when h is 1.
             actions: (B, S, H, A) candidate blocks from the last picture on.
-            offset: (B, D) is added to every prediction: by how much they are known to miss.
+            offset: (B, D) added to every prediction, the mean of what late ones have missed.
 
         Returns:
             (B, S, H, D) predicted embeddings after each block.
@@ -117,10 +122,10 @@ class JEPA(nn.Module):
             cache = cache.repeat(S)
         modulation = self._condition(actions.reshape(B * S, H, A))
         z = z_history[:, -1:].repeat_interleave(S, dim=0)
-        missed = 0.0 if offset is None else offset[:, None].repeat_interleave(S, dim=0)
+        correction = 0.0 if offset is None else offset[:, None].repeat_interleave(S, dim=0)
         future = []
         for step in range(H):
-            z = self.predictor(z, tuple(layer[:, step : step + 1] for layer in modulation), cache) + missed
+            z = self.predictor(z, tuple(layer[:, step : step + 1] for layer in modulation), cache) + correction
             future.append(z)
         return torch.cat(future, dim=1).view(B, S, H, -1)
 
@@ -143,15 +148,12 @@ class JEPA(nn.Module):
         )
 
     def surprise(self, missed: Tensor, moved: Tensor, num_frames: int) -> Tensor:
-        """Returns how unforeseen (B,) pictures were that predictions from so many frames missed by (B, D).
-
-        What was foreseen to move, by (B, D), may be missed by more. Above 1 for a twentieth of the predictions in
-        training's held-out episodes; NaN if that is unknown.
+        """Returns the surprise (B,) at misses (B, D) of predictions from so many frames that foresaw a motion (B, D),
+        in units of what 19 in 20 predictions in training's held-out episodes stay below; NaN if that is unknown.
         """
         if (usual := self.usual_miss) is None:
             return missed.new_full(missed.shape[:-1], math.nan)
-        share = missed.norm(dim=-1) / (usual.median + moved.norm(dim=-1))
-        return share / usual.share[min(num_frames, len(usual.share)) - 1]
+        return miss_share(missed, moved, usual.median) / usual.share[min(num_frames, len(usual.share)) - 1]
 
     def normalise_actions(self, actions: Tensor) -> Tensor:
         """Returns action blocks (..., A) in units of the training data's mean and std."""

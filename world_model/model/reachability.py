@@ -51,7 +51,7 @@ class Reachability(nn.Module):
 
     @torch.no_grad()
     def fold(self, whitening: Whitening) -> None:
-        """Makes of a metric on whitened embeddings the same one on embeddings as they are."""
+        """Rewrites the first layers, so that a metric trained on whitened embeddings takes them as they are."""
         mean, matrix = whitening
         for mlp in (self.features, self.goal_features):
             if mlp is not None:
@@ -62,28 +62,28 @@ class Reachability(nn.Module):
 
 
 class Whitening(NamedTuple):
-    """Turns embeddings z (..., D) into (z − mean) @ matrix, of which every direction varies alike.
+    """ZCA whitening: turns embeddings z (..., D) into (z − mean) @ matrix, whose directions vary nearly alike.
 
     What tells two poses apart may be a direction that hardly varies, such as on which side an arm is folded; an MLP
     would take long to notice it.
     """
 
-    mean: Tensor
-    matrix: Tensor
+    mean: Tensor  # (D,)
+    matrix: Tensor  # (D, D), symmetric
 
     def __call__(self, z: Tensor) -> Tensor:
         return (z - self.mean) @ self.matrix
 
     @classmethod
     def fit(cls, z: Tensor, floor: float = 0.01) -> Whitening:
-        """Returns that of embeddings (N, D); directions that vary by less than the floor, in shares of the mean
-        variance, count as noise.
+        """Fits the whitening of embeddings (N, D). The floor, in shares of the mean variance, is added to every
+        direction's, so that noise is not blown up.
         """
         mean = z.mean(0)
         centred = (z - mean).cpu().double()  # once, and not every accelerator has doubles
         variance, directions = torch.linalg.eigh(centred.T @ centred / len(z))
         scale = (variance.clamp_min(0) + floor * variance.mean()).rsqrt()
-        return cls(mean, ((directions * scale) @ directions.T).to(z))  # back again: signs are anyone's choice
+        return cls(mean, ((directions * scale) @ directions.T).to(z))  # back, for signs are arbitrary
 
 
 def _mlp(num_inputs: int, config: ReachabilityConfig) -> nn.Sequential:

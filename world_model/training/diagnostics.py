@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.world_model.data.dataset import Dataset, spread
-from jepa_mpc.world_model.model.jepa import JEPA, UsualMiss
+from jepa_mpc.world_model.model.jepa import JEPA, UsualMiss, miss_share
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 USUAL = 0.95  # of the predictions in held-out episodes
@@ -89,6 +89,6 @@ def usual_miss(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5
     once, where = np.unique(rows, return_inverse=True)
     z = encode_rows(model, data, once)[where.reshape(rows.shape)].to(model.action_mean.device)
     predicted = model.predict(z[:, :-1], torch.from_numpy(data.action[rows[:, :-1]]).to(z.device))
-    missed, moved = model.latent_distance(predicted, z[:, 1:]), model.latent_distance(predicted, z[:, :-1])
-    share = missed / (missed.median() + moved).clamp_min(1e-12)
-    return UsualMiss(float(missed.median()), tuple(share.quantile(USUAL, dim=0).tolist()))
+    missed, moved = predicted - z[:, 1:], predicted - z[:, :-1]
+    median = missed.norm(dim=-1).median()
+    return UsualMiss(float(median), tuple(miss_share(missed, moved, median).quantile(USUAL, dim=0).tolist()))
