@@ -35,6 +35,26 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointTableConfig(TableConfig):
+    """What a table of one checkpoint's rows has to be told besides."""
+
+    task: str = "reacher"
+    """Task in the registry."""
+    checkpoint: Path | None = None
+    """Checkpoint folder; the task's bundled one unless given."""
+
+    @property
+    def folder(self) -> Path:
+        """Returns the checkpoint's folder."""
+        return places.checkpoint(str(self.checkpoint or self.task))
+
+    def name(self, kind: str, *parts: str) -> str:
+        """Returns the name of a table of that kind: the task, what sets it apart, and a checkpoint of one's own."""
+        own = [] if self.checkpoint is None else [places.slug(self.folder.resolve().name)]
+        return f"{kind}/{'-'.join([places.slug(self.task), *parts, *own])}"
+
+
+@dataclass(frozen=True)
 class Book(Generic[R]):
     """Rows that are measured once.
 

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jepa_mpc import envs, files, places
+from jepa_mpc import envs, files
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig
 from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.cli import parse
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, TableConfig
+from jepa_mpc.eval.book import Book, CheckpointTableConfig
 from jepa_mpc.eval.metrics import SuccessSummary, summarise
 from jepa_mpc.eval.results import DecisionTime, Made
 from jepa_mpc.eval.trial import Trial
@@ -39,13 +39,9 @@ LEWM = "leworldmodel"
 
 
 @dataclass(frozen=True)
-class PlannersConfig(TableConfig):
+class PlannersConfig(CheckpointTableConfig):
     """Measure every planner and objective at three sizes of the search, on far goals."""
 
-    task: str = "reacher"
-    """Task in the registry."""
-    checkpoint: Path | None = None
-    """Checkpoint folder; the task's bundled one unless given."""
     num_episodes: Count = 100
     """Far pairs."""
     timed_decisions: Count = 60
@@ -77,12 +73,12 @@ def settings() -> dict[str, AgentConfig]:
 def write_planner_table(config: PlannersConfig) -> Path:
     """Measures what is missing, and writes table and figure; returns the table's path."""
     config, spec = checked(config), envs.get_task(config.task)
-    budget, folder = config.budget or spec.far_budget, places.checkpoint(str(config.checkpoint or config.task))
-    book = Book.open(PlannerRow, f"planners/{places.slug(config.task)}", config)
-    rest = {"task": config.task, "weights": weights_digest(folder), "num_episodes": config.num_episodes}
+    budget = config.budget or spec.far_budget
+    book = Book.open(PlannerRow, config.name("planners"), config)
+    rest = {"task": config.task, "weights": weights_digest(config.folder), "num_episodes": config.num_episodes}
     rest |= {"seed": config.seed, "budget": budget}
     rows, ways = {}, settings()
-    model, _ = load_checkpoint(folder, task=config.task)
+    model, _ = load_checkpoint(config.folder, task=config.task)
     with contextlib.closing(envs.make(config.task)) as env:
         trial = Trial.on_pairs(env, spec, "far", config.seed, config.num_episodes, budget)
         for name, way in tqdm(ways.items(), desc="settings"):

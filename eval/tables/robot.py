@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jepa_mpc import envs, files, places
+from jepa_mpc import envs, files
 from jepa_mpc.agent.agent_config import planning_of
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.robot import Block, Driver, Pace
 from jepa_mpc.agent.simulated_robot import Hardware, SimulatedRobot
 from jepa_mpc.cli import parse
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, TableConfig
+from jepa_mpc.eval.book import Book, CheckpointTableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import EpisodeRecord, Judge, Trial
@@ -39,13 +39,9 @@ WORDS = {"bridged": "the delay bridged", "as-it-comes": "the newest picture, ans
 
 
 @dataclass(frozen=True)
-class RobotTableConfig(TableConfig):
+class RobotTableConfig(CheckpointTableConfig):
     """Measure success on a robot that is simulated in real time, with delays, lost pictures and noise."""
 
-    task: str = "reacher"
-    """Task in the registry."""
-    checkpoint: Path | None = None
-    """Checkpoint folder; the task's bundled one unless given."""
     delay_ms: NonNegative = 60.0
     """From a picture's being taken to its being there."""
     jitter_ms: NonNegative = 20.0
@@ -69,9 +65,9 @@ class RobotRow(Made, SuccessSummary):
 def write_robot_table(config: RobotTableConfig) -> Path:
     """Measures what is missing, and writes the table; returns its path."""
     config, spec = checked(config), envs.get_task(config.task)
-    folder, planning = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
+    folder, planning = config.folder, planning_of(config.task)
     hardware = Hardware(config.delay_ms / 1e3, config.jitter_ms / 1e3, config.dropped, config.noise)
-    book = Book.open(RobotRow, f"robot/{places.slug(config.task)}", config)
+    book = Book.open(RobotRow, config.name("robot"), config)
     always: dict[str, Any] = {
         "task": config.task,
         "weights": weights_digest(folder),

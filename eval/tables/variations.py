@@ -26,7 +26,7 @@ from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, TableConfig
+from jepa_mpc.eval.book import Book, CheckpointTableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, noticed, summarise
 from jepa_mpc.eval.protocols import GoalProtocol
 from jepa_mpc.eval.results import Made
@@ -41,13 +41,9 @@ ALL: Literal["all"] = "all"
 
 
 @dataclass(frozen=True)
-class VariationsConfig(TableConfig):
+class VariationsConfig(CheckpointTableConfig):
     """Measure success where pictures differ from those of training."""
 
-    task: str = "reacher"
-    """Task in the registry."""
-    checkpoint: Path | None = None
-    """Checkpoint folder; the task's bundled one unless given."""
     variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """NAME@STRENGTH, or NAME for its three strengths, or all; NAME may be `module:name` of one of your own. May be
     given several times."""
@@ -121,10 +117,9 @@ def write_variation_table(config: VariationsConfig) -> Path:
     if config.calibrate >= config.num_episodes:
         raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
     asked, standard = asked_for(config), asked_for(replace(config, variation=(), where=ALL))
-    folder, planning = places.checkpoint(str(config.checkpoint or config.task)), planning_of(config.task)
-    name = f"{places.slug(config.task)}-{config.protocol}" + "-calibrated" * bool(config.calibrate)
-    name += f"-{places.slug(folder.resolve().name)}" * (config.checkpoint is not None)
-    book = Book.open(VariationRow, f"variations/{name}", config)
+    folder, planning = config.folder, planning_of(config.task)
+    name = config.name("variations", config.protocol, *["calibrated"] * bool(config.calibrate))
+    book = Book.open(VariationRow, name, config)
     always: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": planning}
     always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed}
     model, _ = load_checkpoint(folder, task=config.task)
