@@ -138,7 +138,7 @@ def write_variation_table(config: VariationsConfig) -> Path:
             return replace(trial, camera=camera)
 
         clean = book.once(CLEAN, always, partial(measure, seen_by(trial.camera), agent))
-        offered = [each for each in dict.fromkeys([*standard, *asked]) if VARIATIONS[each.name].offered_by(env)]
+        offered = [each for each in dict.fromkeys([*asked, *standard]) if VARIATIONS[each.name].offered_by(env)]
         for each in tqdm(offered, desc="variations"):
             what = {**always, "variation": each.name, "strength": each.strength, "where": each.where}
             go = partial(measure, seen_by(each.camera(config.seed)), agent)
@@ -177,7 +177,7 @@ def table(clean: VariationRow, rows: dict[Asked, VariationRow], config: Variatio
 
 def _in_order(rows: Iterable[Asked]) -> list[Asked]:
     """Returns rows by variation, each from slight to strong."""
-    names = list(dict.fromkeys(each.name for each in rows))
+    names = list(dict.fromkeys([*VARIATIONS, *(each.name for each in rows)]))
     return sorted(rows, key=lambda each: (names.index(each.name), abs(each.strength - VARIATIONS[each.name].nothing)))
 
 
@@ -203,7 +203,7 @@ def draw(clean: VariationRow, rows: dict[Asked, VariationRow], title: str, path:
     """Draws a panel a variation: success over strength, from none on, a line for each place."""
     from jepa_mpc.eval.figures import COLOURS, GREY, LINES, MARKERS, new_figure, save
 
-    shown = list(dict.fromkeys(each.name for each in rows))
+    shown = list(dict.fromkeys(each.name for each in _in_order(rows)))
     wide = min(5, len(shown))
     tall = -(-len(shown) // wide)
     figure = new_figure(1.5 + 2.1 * wide, 0.9 + 1.9 * tall)

@@ -330,7 +330,7 @@ def test_a_figure_goes_from_nothing_to_strong_by_place(some_row, monkeypatch, tm
         rows |= {Asked(name, strength, "camera"): some_row(share) for strength, share in shares.items()}
     rows[Asked("blur", 1, "drift")] = some_row(0.6)
     draw(some_row(1.0), rows, "reacher, far: success, %", tmp_path / "x.png")
-    jpeg, blur = figures[0].axes
+    blur, jpeg = figures[0].axes
     assert (jpeg.get_title(), blur.get_title()) == ("JPEG of quality …", "blur of std … px of 64")
     ((label, heights),) = [(line.get_label(), list(line.get_ydata())) for line in jpeg.lines]
     assert (label, heights) == ("camera", pytest.approx([100, 80, 50, 10]))
