@@ -5,6 +5,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
     run("calibrate")
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import require_new, write_json
 from jepa_mpc.settings import checked, to_json
 from jepa_mpc.world_model.checkpoint import load_picture_stats
+
+log = logging.getLogger(__name__)
+
+_FEW = 8  # pictures, below which a moving robot may be left in their mean
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     paths = sorted(path for path in config.pictures.iterdir() if not path.name.startswith("."))
     if not paths:
         raise UserError(f"--pictures {config.pictures} is empty; put some of the camera's pictures there")
+    if len(paths) < _FEW:
+        log.warning("%d pictures are few; what moves may be taken for the scene. %d or more are best", len(paths), _FEW)
     found = Calibration.fit(np.stack([load_picture(path, len(usual.mean)) for path in paths]), usual)
     write_json(config.output, to_json(found))
     return found

@@ -73,8 +73,8 @@ class Calibration(Valid):
         right, down = np.linalg.solve([[a, b], [c, d]], [-x, -y]) / 2
         turn, scale = math.degrees(math.atan2(b - c, a + d)), math.hypot(a + d, c - b) / 2
         return (
-            f"colours × {gains} plus {offsets}; the picture moved by {_fixed(100 * right, 1)}% of its side right and "
-            f"{_fixed(100 * down, 1)}% down, turned clockwise by {_fixed(turn, 1)}° and scaled by {1 / scale:.3f}"
+            f"colours × {gains} plus {offsets}; pictures will be moved by {_fixed(100 * right, 1)}% of their side "
+            f"right and {_fixed(100 * down, 1)}% down, turned clockwise by {_fixed(turn, 1)}° and scaled by {1 / scale:.3f}"
         )
 
     @classmethod

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
@@ -42,7 +43,7 @@ from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance, simulator_version
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, Seed, checked, to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
 
 RESULTS = "results.json"
 WRITTEN = (RESULTS, DISTANCE, REACHED, GIF, MP4)
@@ -98,6 +99,7 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
     with process_group(torch.device(device)), contextlib.ExitStack() as stack:
         spec, name = _spec(config), str(config.checkpoint or config.task)
         checkpoint = places.checkpoint(name)
+        goals = _goals(config, load_info(checkpoint).model.encoder.image_size)
         model, info = load_checkpoint(checkpoint, task=config.task, device=device)
         if info.simulator != simulator_version():
             warnings.warn(
@@ -110,10 +112,7 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         proposer = load_proposer(checkpoint, config.agent, device)
         agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer)
         measure: Callable[[Run], Callable[..., Results]] = on_suite if config.protocol == "suite" else on_pairs
-        if config.goal_image:
-            goals = np.stack([load_picture(path, spec.image_size) for path in config.goal_image])
-            if config.calibration is not None:
-                goals = Calibration.load(config.calibration)(goals)
+        if goals is not None:
             measure = partial(to_pictures, goals=goals)
         folder = stack.enter_context(_run_folder(config)) if write and rank() == 0 else None
         started, made_by = time.monotonic(), provenance()
@@ -132,6 +131,14 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         if show and rank() == 0:
             report.print_table(results.task, report.describe(results, folder))
         return results
+
+
+def _goals(config: RunConfig, image_size: int) -> NDArray[np.uint8] | None:
+    """Returns the goals (G, H, W, 3) that are given as pictures; None if there are none."""
+    if not config.goal_image:
+        return None
+    goals = np.stack([load_picture(path, image_size) for path in config.goal_image])
+    return goals if config.calibration is None else Calibration.load(config.calibration)(goals)
 
 
 def _spec(config: RunConfig) -> envs.TaskSpec:

@@ -117,7 +117,7 @@ class Variation(Valid):
 
 
 VARIATIONS: Registry[Variation] = Registry(
-    "variation", must=lambda value: "" if isinstance(value, Variation) else "be a Variation"
+    "variation", must=lambda value: "" if isinstance(value, Variation) else "be a jepa_mpc.eval.variations.Variation"
 )
 
 

@@ -28,7 +28,7 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, CheckpointTableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, noticed, summarise
-from jepa_mpc.eval.protocols import GoalProtocol
+from jepa_mpc.eval.protocols import PROTOCOLS, GoalProtocol
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import Camera, Trial
 from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, VariedCamera, Where
@@ -45,14 +45,15 @@ class VariationsConfig(CheckpointTableConfig):
     """Measure success where pictures differ from those of training."""
 
     variation: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """NAME@STRENGTH, or NAME for its three strengths, or all; NAME may be `module:name` of one of your own. May be
-    given several times."""
+    """NAME@STRENGTH, such as shift@2, or NAME for its three strengths, or all, which is what is measured unless given;
+    NAME may be `module:name` of one of your own. May be given several times."""
     protocol: GoalProtocol = "far"
     """What counts, as of `jepa-mpc plan`."""
     where: Literal[Where, "all"] = "camera"
     """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
     calibrate: Natural = 0
-    """Pictures of each episode's camera that the agent is calibrated by before it; 0: none."""
+    """Pictures of each episode's camera that the agent is calibrated by before it, fewer than --num-episodes, of whose
+    other starts they are; 0: none."""
     budget: Count | None = None
     """Environment steps; the protocol's unless given."""
 
@@ -118,35 +119,38 @@ def write_variation_table(config: VariationsConfig) -> Path:
         raise UserError(f"--calibrate {config.calibrate} needs as many other episodes; raise --num-episodes above it")
     asked, standard = asked_for(config), asked_for(replace(config, variation=(), where=ALL))
     folder, planning = config.folder, planning_of(config.task)
-    name = config.name("variations", config.protocol, *["calibrated"] * bool(config.calibrate))
-    book = Book.open(VariationRow, name, config)
+    budget = config.budget or PROTOCOLS[config.protocol].budget(spec)
+    apart = [f"budget{config.budget}"] * bool(config.budget) + ["calibrated"] * bool(config.calibrate)
+    book = Book.open(VariationRow, config.name("variations", config.protocol, *apart), config)
     always: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": planning}
     always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed}
+    always |= {"budget": budget} | ({"calibrate": config.calibrate} if config.calibrate else {})
+    book.find(CLEAN, always)  # raises at once where the folder holds another table
     model, _ = load_checkpoint(folder, task=config.task)
     rows: dict[Asked, VariationRow] = {}
     with contextlib.closing(envs.make(config.task, image_size=model.config.encoder.image_size)) as env:
         _require_shown(config, env)
-        trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, config.budget)
-        always["budget"] = trial.budget
+        trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_episodes, budget)
         agent = PlanningAgent(model, env.action_space, spec.action_block, planning, load_proposer(folder, planning))
-        if config.calibrate:
-            always["calibrate"], usual = config.calibrate, load_picture_stats(folder)
+        usual = load_picture_stats(folder) if config.calibrate else None
 
         def seen_by(camera: Camera) -> Trial:
-            if config.calibrate:
+            if usual is not None:
                 camera = CalibratedCamera(camera, usual, config.calibrate, trial.pairs.start_state)
             return replace(trial, camera=camera)
 
         clean = book.once(CLEAN, always, partial(measure, seen_by(trial.camera), agent))
         offered = [each for each in dict.fromkeys([*asked, *standard]) if VARIATIONS[each.name].offered_by(env)]
-        for each in tqdm(offered, desc="variations"):
-            what = {**always, "variation": each.name, "strength": each.strength, "where": each.where}
-            go = partial(measure, seen_by(each.camera(config.seed)), agent)
-            if row := book.once(each.row, what, go) if each in asked else book.find(each.row, what):
-                rows[each] = row
-    path = book.folder / "variations.md"
-    files.write_whole(path, table(clean, rows, config))
-    draw(clean, rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")
+        try:
+            for each in (bar := tqdm(offered)):
+                bar.set_description(each.row)
+                what = {**always, "variation": each.name, "strength": each.strength, "where": each.where}
+                go = partial(measure, seen_by(each.camera(config.seed)), agent)
+                if row := book.once(each.row, what, go) if each in asked else book.find(each.row, what):
+                    rows[each] = row
+        finally:  # also of what there is where it is interrupted
+            files.write_whole(path := book.folder / "variations.md", table(clean, rows, config))
+            draw(clean, rows, f"{config.task}, {config.protocol}: success, %", book.folder / "variations.png")
     return path
 
 
@@ -228,6 +232,7 @@ def draw(clean: VariationRow, rows: dict[Asked, VariationRow], title: str, path:
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     figure.supylabel(title, fontsize=9)
+    figure.supxlabel("strength, from nothing on", fontsize=9)
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), fontsize=8)
     save(figure, path)

@@ -63,7 +63,7 @@ def test_every_checkpoint_has_a_folder_of_its_own(run_command, tmp_path, home):
         assert code == 0, err
         assert "measured again" not in err
     folders = {path.parent.name for path in home.rglob("clean.json")}
-    assert folders == {"reacher-far-2-seed3", "reacher-far-mine-2-seed3"}
+    assert folders == {"reacher-far-budget10-2-seed3", "reacher-far-budget10-mine-2-seed3"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_every_checkpoint_has_a_folder_of_its_own(run_command, tmp_path, home):
         ("jpg", "unknown variation 'jpg'; did you mean jpeg? there are: brightness, "),
         ("", "unknown variation ''; there are: brightness, "),
         ("@3", "unknown variation ''; there are: brightness, "),
-        ("os:path", "os:path is no variation: it must be a Variation"),
+        ("os:path", "os:path is no variation: it must be a jepa_mpc.eval.variations.Variation"),
         ("all@2", "all has no strength of its own; name a variation, or leave @2 out"),
         ("jpeg@", "its strength must be a number, not ''"),
         ("shift@x", "its strength must be a number, not 'x'"),
@@ -215,12 +215,12 @@ def test_what_is_published_is_not_measured_again_elsewhere(run_command, tmp_path
     monkeypatch.setattr(places, "checkout", lambda: place)
     options = [*FEW, "--variation", "grey@1"]
     code, out, err = run_command("evaluate", *options)
-    trial = home / "runs/tables/variations/reacher-far-2-seed3"
+    trial = home / "runs/tables/variations/reacher-far-budget10-2-seed3"
     assert (code, out) == (0, f"wrote {trial}/variations.md\n"), err
     assert not (place / "docs").exists()
     monkeypatch.setattr(variation_table, "measure", lambda *_: pytest.fail("measured again"))
     code, out, err = run_command("evaluate", *options, "--publish")
-    folder = place / "docs/results/variations/reacher-far"
+    folder = place / "docs/results/variations/reacher-far-budget10"
     assert (code, out) == (0, f"wrote {folder}/variations.md\n"), err
     for name in ("variations.md", "clean.json", "camera-grey-1.json"):
         assert (folder / name).read_text() == (trial / name).read_text()
