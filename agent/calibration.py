@@ -74,7 +74,8 @@ class Calibration(Valid):
         turn, scale = math.degrees(math.atan2(b - c, a + d)), math.hypot(a + d, c - b) / 2
         return (
             f"colours × {gains} plus {offsets}; pictures will be moved by {_fixed(100 * right, 1)}% of their side "
-            f"right and {_fixed(100 * down, 1)}% down, turned clockwise by {_fixed(turn, 1)}° and scaled by {1 / scale:.3f}"
+            f"right and {_fixed(100 * down, 1)}% down, turned clockwise by {_fixed(turn, 1)}° "
+            f"and scaled by {1 / scale:.3f}"
         )
 
     @classmethod
