@@ -10,7 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.world_model.training.loop import LoopConfig, Phase, Progress, batches, run_phases
+from jepa_mpc.world_model.training.muon import Float32Muon, orthogonalised
 from jepa_mpc.world_model.training.state import TrainError, newest_state, save_state
 
 SHARED = {"weight_decay": 0.1, "warmup_steps": 4, "grad_clip": 0.05, "log_every": 3, "report_every": 5}
@@ -43,7 +45,8 @@ def optimizers(phase, weight_decay):
         return [torch.optim.AdamW(parameters, weight_decay=weight_decay, fused=True)]
     matrices = [m.weight for m in phase.trained.modules() if isinstance(m, nn.Linear)]
     rest = [p for p in parameters if all(p is not matrix for matrix in matrices)]
-    muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    kind = torch.optim.Muon if has_bfloat16(torch.device("cpu")) else Float32Muon
+    muon = kind(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
     return [muon, torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True)]
 
 
@@ -197,3 +200,30 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been_and_its_curves_hold_eve
     log.Reload()
     assert [event.step for event in log.Scalars("first/error")] == list(range(1, 9))
     assert [event.step for event in log.Scalars("second/error")] == list(range(9, 17))
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (24, 24)])
+def test_muon_in_single_precision_takes_the_steps_of_pytorchs(shape):
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = (torch.randn(*size, *shape, generator=generator) for size in ((), (5,)))
+    settings = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    weights = []
+    for kind in (torch.optim.Muon, Float32Muon):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = kind([weight], **settings)
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        weights.append(weight.detach() - start)
+    theirs, ours = weights
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()  # which theirs rounds away
+
+
+def test_orthogonalised_updates_keep_their_directions_and_lose_their_sizes():
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.linalg.qr(torch.randn(size, 6, generator=generator))[0] for size in (9, 14))
+    sizes = torch.tensor([1.0, 0.8, 0.5, 0.3, 0.2, 0.1])
+    found = orthogonalised(u @ torch.diag(sizes) @ v.T, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    left = u.T @ found @ v
+    torch.testing.assert_close(left, torch.diag(left.diagonal()), atol=1e-4, rtol=0)
+    assert ((left.diagonal() > 0.6) & (left.diagonal() < 1.3)).all()

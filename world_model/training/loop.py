@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.distributed import average_gradients, mean_over_ranks, rank, wait_for_all
 from jepa_mpc.settings import Natural, NonNegative
+from jepa_mpc.world_model.training.muon import Float32Muon
 from jepa_mpc.world_model.training.state import TrainError, newest_state, restore, save_state
 
 if TYPE_CHECKING:
@@ -182,6 +184,6 @@ def _optimizers(phase: Phase, weight_decay: float) -> list[torch.optim.Optimizer
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, weight_decay=weight_decay, fused=True)]
     if matrices:
         # Steps of AdamW's size, so that one learning rate serves both.
-        muon = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        optimizers.insert(0, muon)
+        kind = torch.optim.Muon if has_bfloat16(matrices[0].device) else Float32Muon
+        optimizers.insert(0, kind(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
