@@ -213,18 +213,18 @@ def draw(clean: VariationRow, rows: dict[Asked, VariationRow], title: str, path:
     figure = new_figure(1.5 + 2.1 * wide, 0.9 + 1.9 * tall)
     panels = figure.subplots(tall, wide, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, shown, strict=False):
-        variation = VARIATIONS[name]
+        variation, of_panel = VARIATIONS[name], [each for each in _in_order(rows) if each.name == name]
+        order = list(dict.fromkeys([variation.nothing, *(each.strength for each in of_panel)]))
+        axes.set_xticks(range(len(order)), [f"{strength:g}" for strength in order])
         for number, where in enumerate(WHERES):
-            strengths = [each for each in _in_order(rows) if (each.name, each.where) == (name, where)]
-            if not strengths:
+            if not (there := [each for each in of_panel if each.where == where]):
                 continue
-            order = [variation.nothing, *(each.strength for each in strengths)]
-            rates = [_success(clean), *(_success(rows[each]) for each in strengths)]
+            x = [0, *(order.index(each.strength) for each in there)]
+            rates = [_success(clean), *(_success(rows[each]) for each in there)]
             style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}
-            axes.plot(range(len(order)), [100 * each.rate for each in rates], label=where, markersize=4, **style)
+            axes.plot(x, [100 * each.rate for each in rates], label=where, markersize=4, **style)
             low, high = zip(*((100 * each.low, 100 * each.high) for each in rates), strict=True)
-            axes.fill_between(range(len(order)), low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
-            axes.set_xticks(range(len(order)), [f"{strength:g}" for strength in order])
+            axes.fill_between(x, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
         axes.set_title(variation.what.format("…"), fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(axis="y", color=GREY, alpha=0.2)

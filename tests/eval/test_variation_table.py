@@ -329,15 +329,16 @@ def test_a_figure_goes_from_nothing_to_strong_by_place(some_row, monkeypatch, tm
     for name, shares in (("jpeg", {20: 0.1, 70: 0.8, 40: 0.5}), ("blur", {1: 0.3})):
         rows |= {Asked(name, strength, "camera"): some_row(share) for strength, share in shares.items()}
     rows[Asked("blur", 1, "drift")] = some_row(0.6)
+    rows[Asked("jpeg", 40, "both")] = some_row(0.7)  # one of three strengths, over its own
     draw(some_row(1.0), rows, "reacher, far: success, %", tmp_path / "x.png")
     blur, jpeg = figures[0].axes
     assert (jpeg.get_title(), blur.get_title()) == ("JPEG of quality …", "blur of std … px of 64")
-    ((label, heights),) = [(line.get_label(), list(line.get_ydata())) for line in jpeg.lines]
-    assert (label, heights) == ("camera", pytest.approx([100, 80, 50, 10]))
+    drawn = [(line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in jpeg.lines]
+    assert drawn == [("camera", [0, 1, 2, 3], pytest.approx([100, 80, 50, 10])), ("both", [0, 2], [100, 70])]
     assert [tick.get_text() for tick in jpeg.get_xticklabels()] == ["100", "70", "40", "20"]
     assert [(line.get_label(), *line.get_ydata()) for line in blur.lines] == [("camera", 100, 30), ("drift", 100, 60)]
     (legend,) = figures[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["camera", "drift"]
+    assert [text.get_text() for text in legend.get_texts()] == ["camera", "drift", "both"]
     assert figures[0].get_supylabel() == "reacher, far: success, %"
 
 
