@@ -88,7 +88,7 @@ class Calibration(Valid):
         from scipy.optimize import least_squares
 
         pictures, mean, std = (require_pictures(each, "pictures") for each in (pictures, *usual))
-        if pictures.ndim != 4 or not pictures.shape[1:] == mean.shape == std.shape:
+        if pictures.ndim != 4 or not len(pictures) or not pictures.shape[1:] == mean.shape == std.shape:
             raise UserError(f"to calibrate by, pictures must be (N, {str(mean.shape)[1:]}, not {pictures.shape}")
         # In doubles: slopes are found by steps that single precision does not see.
         source, target, spread = (_channels(each) for each in (np.mean(pictures, axis=0), mean, std))

@@ -26,7 +26,7 @@ def require_pictures(values: ArrayLike, what: str, side: int | None = None) -> N
         raise UserError(f"{what} must be an array (..., {height}, {width}, 3): {reason(error)}") from error
     if array.dtype != np.uint8:
         raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
-    if array.ndim < 3 or array.shape[-1] != 3 or not array.size or (side and array.shape[-3:-1] != (side, side)):
+    if array.ndim < 3 or array.shape[-1] != 3 or 0 in array.shape[-3:] or (side and array.shape[-3:-1] != (side, side)):
         raise UserError(f"{what} must be (..., {height}, {width}, 3), not {array.shape}")
     return array
 

@@ -29,7 +29,7 @@ from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 
 SIDE = 64
 DARK = Calibration((0.5, 1.0, 2.0), (10.0, 0.0, -20.0))
-WORDS = re.compile(r"moved by (\S+)% of its side right and (\S+)% down, turned clockwise by (\S+)° and scaled")
+WORDS = re.compile(r"moved by (\S+)% of their side right and (\S+)% down, turned clockwise by (\S+)° and scaled")
 
 
 def scene(rng):
@@ -233,7 +233,7 @@ def test_what_are_no_pictures_is_refused():
     mean, std = usual(scene(np.random.default_rng(0)), np.random.default_rng(0), 5)
     whole = np.stack([mean] * 8)
     for wrong, message in (
-        (whole[:0], r"must be \(..., H, W, 3\), not \(0, 64, 64, 3\)"),
+        (whole[:0], r"must be \(N, 64, 64, 3\), not \(0, 64, 64, 3\)"),
         (whole / 255, "must be uint8, 0 to 255, not float64"),
         (whole[:, :32, :32], r"must be \(N, 64, 64, 3\), not \(8, 32, 32, 3\)"),
         (whole[0], r"must be \(N, 64, 64, 3\), not \(64, 64, 3\)"),
@@ -246,7 +246,7 @@ def test_what_are_no_pictures_is_refused():
             Calibration.fit(whole, PictureStats(*stats))
     with pytest.raises(UserError, match="pictures must be an array"):
         Calibration()([mean, mean[:5]])
-    for wrong in (mean / 255, mean[..., 0], whole[:0]):
+    for wrong in (mean / 255, mean[..., 0], mean[:0]):
         with pytest.raises(UserError, match=r"pictures must be (uint8|\(..., H, W, 3\))"):
             Calibration()(wrong)
 
