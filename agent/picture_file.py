@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError, reason
-from jepa_mpc.pictures import require_size, square
+from jepa_mpc.pictures import FORMATS, MAX_PIXELS, require_size, square
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 

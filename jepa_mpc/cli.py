@@ -64,7 +64,10 @@ GROUPS: dict[str, dict[str, Command]] = {
         "speed training": Command("eval.speed.training", "Time training by processes, threads and precision."),
         "speed rendering": Command("eval.speed.rendering", "Time pictures against the simulator's defaults."),
     },
-    "formats of others": {
+    "data from elsewhere, and to there": {
+        "inspect": Command("world_model.data.inspect_data", "Look at recorded data: what is wrong, and its fix."),
+        "convert data": Command("world_model.convert.data", "Read recorded data as a data set to train on."),
+        "convert lerobot": Command("world_model.convert.lerobot", "Write a data set for LeRobot."),
         "convert lewm": Command("world_model.convert.lewm_release", "Read or write a LeWorldModel release."),
         "convert minari": _on_task("world_model.convert.minari", "Write a data set for Minari."),
     },
@@ -126,7 +129,9 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         options = _set_home(list(sys.argv[1:] if args is None else args))
         if command.of_a_task and not name.startswith("convert"):
             options = _with_camera(options)
-        if command.of_a_task and (task := option_value(options, "--task")):
+        task = option_value(options, "--task") if command.of_a_task else None
+        is_recorded = option_value(options, "--data") is not None  # which may be of no task that we know
+        if task and (":" in task or not is_recorded):
             importlib.import_module("jepa_mpc.envs.registry").get_task(task)
         importlib.import_module(f"jepa_mpc.{command.module}").main(options)
         sys.stdout.flush()

@@ -30,6 +30,9 @@ def require_pictures(values: ArrayLike, what: str, side: int | None = None) -> N
         raise UserError(f"{what} must be (..., {height}, {width}, 3), not {array.shape}")
     return array
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # of files that are read
+MAX_PIXELS = 64_000_000  # of a picture that is decoded
+
 
 def require_size(width: int, height: int, size: int, what: object) -> None:
     """Raises `UserError`, which says what is so small, unless a square of that size can be cut out."""

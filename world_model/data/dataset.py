@@ -6,7 +6,7 @@ One row per action block (columns as le-wm and stable-worldmodel name them); epi
     action       (N, A) float32        the block's actions, one after another (A = action dim × block);
                                        NaN on an episode's last row, from which nothing was done
     observation  (N, Q + V) float32    qpos and qvel side by side
-    qpos, qvel   (N, Q), (N, V) float64
+    qpos, qvel   (N, Q), (N, V) float64, if there is any
     ep_idx, step_idx  (N,) int64       episode, and environment step within it
     ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
     ep_randomised (E,) int64           1 if the scene's looks were drawn at random; only where some were
@@ -46,10 +46,11 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
-_STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
+STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 _BOUNDS = ("action_low", "action_high")
 _COLUMNS = ("action", "qpos", "ep_len", "ep_randomised")
 _LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
+RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
 InMemory = Literal["auto", "yes", "no"]
@@ -77,7 +78,10 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Episode:
-    """One trajectory of T blocks: T + 1 pictures (T+1, H, W, 3), actions (T, A), qpos and qvel (T+1, ·)."""
+    """One trajectory of T blocks: T + 1 pictures (T+1, H, W, 3), actions (T, A), qpos and qvel (T+1, ·).
+
+    Actions may be (T + 1, A), the last of which led to no picture.
+    """
 
     pixels: NDArray[np.uint8]
     action: NDArray[np.float32]
@@ -123,7 +127,7 @@ def _append(file: "h5py.File", episodes: Iterable[Episode], block: int, compress
     lengths, randomised = counts["ep_len"], counts["ep_randomised"] or [0] * len(counts["ep_len"])
     for index, episode in enumerate(episodes, start=len(lengths)):
         rows = len(episode.pixels)
-        last = np.full((1, episode.action.shape[1]), np.nan, np.float32)
+        last = np.full((rows - len(episode.action), episode.action.shape[1]), np.nan, np.float32)
         columns = {
             "pixels": episode.pixels,
             "action": np.concatenate([episode.action, last]),
@@ -316,18 +320,10 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     """Returns all columns but the pictures, and where the data came from."""
     fix = f"collect it again with `jepa-mpc collect --task {task or 'TASK'}`"
     with guarded(path, fix), open_file(path, fix.replace("it again", "one")) as file:
-        attributes = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in file.attrs.items()}
-        if "format_version" not in attributes:  # of le-wm or stable-worldmodel, which does not say what task it is of
-            columns = _columns(file, next((name for name in _STATES if file.id.links.exists(name.encode())), None))
-            no_angles = (False,) * columns["qpos"].shape[1]
-            return columns, DatasetInfo(task or "unknown", 0, "unknown", "unknown", 0, 1, no_angles)
-        if (version := attributes["format_version"]) != FORMAT_VERSION:
-            raise DatasetError(f"{path} has data format {version}, this version reads {FORMAT_VERSION}; {fix}")
-        columns = _columns(file, "qpos" if len(attributes.get("angles", ())) else None)
-        fields = {field.name for field in dataclasses.fields(DatasetInfo)}
-        if any(abs(bound) == math.inf for name in _BOUNDS for bound in attributes.get(name, ())):
-            fields -= {*_BOUNDS}  # which say nothing
-    info = read(DatasetInfo, {name: value for name, value in attributes.items() if name in fields}, path)
+        info = read_info(file, fix)
+        columns = _columns(file, state_column(file) if info is None or info.angles else None)
+    if info is None:
+        return columns, recorded_info(columns["qpos"].shape[1], task=task or "unknown", action_block=0)
     if task is not None and not same(info.task, task):
         raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
     width, Q = columns["action"].shape[1], columns["qpos"].shape[1]
@@ -344,18 +340,56 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     raise DatasetError(f"{path}: attribute 'planning' must be JSON of an object; write it again")
 
 
-def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
-    """Returns actions, lengths and state (called qpos), where every row adds up and every number is one."""
-    path = file.filename
+def recorded_info(
+    num_states: int, step_seconds: float = 0.0, task: str = "unknown", action_block: int = 1
+) -> DatasetInfo:
+    """Returns what is known of data that others recorded, with a row a step; with block 0 that is not said."""
+    return DatasetInfo(task, 0, "unknown", "unknown", action_block, 1, (False,) * num_states, step_seconds=step_seconds)
+
+
+def read_info(file: "h5py.File", fix: str) -> DatasetInfo | None:
+    """Returns a file's attributes; None if it is of le-wm or stable-worldmodel, which say nothing of themselves."""
+    attributes = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in file.attrs.items()}
+    if "format_version" not in attributes:
+        return None
+    if (version := attributes["format_version"]) != FORMAT_VERSION:
+        raise DatasetError(f"{file.filename} has data format {version}, this version reads {FORMAT_VERSION}; {fix}")
+    fields = {field.name for field in dataclasses.fields(DatasetInfo)}
+    if any(abs(bound) == math.inf for name in _BOUNDS for bound in attributes.get(name, ())):
+        fields -= {*_BOUNDS}  # which say nothing
+    return read(DatasetInfo, {name: value for name, value in attributes.items() if name in fields}, file.filename)
+
+
+def state_column(file: "h5py.File") -> str | None:
+    """Returns the name of the column that tells most of the state; None if there is none."""
+    return next((name for name in STATES if file.id.links.exists(name.encode())), None)
+
+
+def episode_lengths(file: "h5py.File") -> NDArray[np.int64]:
+    """Returns the rows (E,) of each episode. Raises `DatasetError` where they do not add up to the pictures."""
     ep_len = column(file, "ep_len", "E", "integer")[:].astype(np.int64)
     ep_offset = column(file, "ep_offset", "E", "integer", {"E": len(ep_len)})[:]
-    sizes = {"N": (rows := len(column(file, "pixels", "NHW3", "uint8")))}
-    ends = np.cumsum(ep_len)
+    rows, ends = len(column(file, "pixels", "NHW3", "uint8")), np.cumsum(ep_len)
     if not (ep_len.min() > 0 and ep_len.max() <= rows == ends[-1] and (ep_offset == ends - ep_len).all()):
         raise DatasetError(
-            f"{path} is truncated, or its episodes do not lie one after another: column 'ep_len' names "
+            f"{file.filename} is truncated, or its episodes do not lie one after another: column 'ep_len' names "
             f"{sum(map(int, ep_len))} rows, 'pixels' has {rows}; write it again"
         )
+    return ep_len
+
+
+def randomised_episodes(file: "h5py.File", num_episodes: int) -> NDArray[np.int64]:
+    """Returns 1 for each episode (E,) whose looks were drawn at random, and 0 for the others."""
+    if not file.id.links.exists(b"ep_randomised"):
+        return np.zeros(num_episodes, np.int64)
+    return column(file, "ep_randomised", "E", "integer", {"E": num_episodes})[:].astype(np.int64)
+
+
+def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
+    """Returns actions, lengths and state (called qpos), where every row adds up and every number is one."""
+    path, ep_len = file.filename, episode_lengths(file)
+    rows, ends = int(ep_len.sum()), np.cumsum(ep_len)
+    sizes = {"N": rows}
     with np.errstate(over="ignore", invalid="ignore"):
         action = column(file, "action", "NA", "float", sizes)[:].astype(np.float32)
         qpos = column(file, state, "NQ", "float", sizes)[:].astype(np.float64) if state else np.empty((rows, 0))
@@ -368,7 +402,5 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
                 f"in row {row} (episode {np.searchsorted(ends, row, 'right')}) entry {number} is {values[row, number]}"
             )
             raise DatasetError(f"{path}: column {name!r} must be numbers; {where}; write it again without that")
-    randomised = np.zeros(len(ep_len), np.int64)
-    if file.id.links.exists(b"ep_randomised"):
-        randomised = column(file, "ep_randomised", "E", "integer", {"E": len(ep_len)})[:].astype(np.int64)
+    randomised = randomised_episodes(file, len(ep_len))
     return {"action": action, "qpos": qpos, "ep_len": ep_len, "ep_randomised": randomised}

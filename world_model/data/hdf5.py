@@ -5,6 +5,7 @@ that it should, and not declare more than the file can hold.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import h5py
 
 _TYPES = {"uint8": "u", "float": "f", "integer": "iu"}  # NumPy's letters for what a column may be of
-_PACKED = 1_100  # the most that HDF5's own compression makes of a byte
+PACKED = 1_100  # the most that HDF5's own compression makes of a byte
 
 
 class DatasetError(UserError):
@@ -40,7 +41,8 @@ def open_file(path: Path, fix: str = "name another") -> "h5py.File":
     import h5py
 
     if path.is_dir():
-        raise DatasetError(f"{path} is a folder; data sets are HDF5 files, so write one of it or name another")
+        convert = f"jepa-mpc convert data {path} --output FILE.h5"
+        raise DatasetError(f"{path} is a folder; data sets are HDF5 files, and `{convert}` may make one of it")
     if not path.is_file():  # nor a pipe, which would block
         raise DatasetError(f"no data set at {path}; {fix}")
     return h5py.File(path, "r")
@@ -52,30 +54,35 @@ def column(
     """Returns a column, which is still to be read.
 
     Args:
+        name: of the column, with the groups that it stands in: `episode_0/actions`.
         shape: a letter a dimension, whose size stands in `sizes` or is free but not 0; or the digit that it must be.
         kind: uint8, float or integer.
 
     Raises `DatasetError` if the column is missing, elsewhere, of another shape or type, or coded in an unknown way.
     """
-    import h5py
-
-    path, links, key = file.filename, file.id.links, name.encode()
-    if not links.exists(key):
-        raise DatasetError(f"{path} has no column {name!r}; write it again with one")
-    if links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        raise DatasetError(f"{path}: column {name!r} is a link, which is not followed; write the data into the file")
-    found = file[name]
+    found = local(file, name)
     wanted = [int(d) if d.isdigit() else (sizes or {}).get(d) for d in shape]
     said = f"({', '.join(str(size or d) for size, d in zip(wanted, shape, strict=True))}{',' * (len(shape) == 1)})"
-    must = f"{path}: column {name!r} must be {said} {kind}"
-    if not isinstance(found, h5py.Dataset):
-        raise DatasetError(f"{must}, not a group; write it again")
-    if found.is_virtual or found.external:
-        raise DatasetError(f"{path}: column {name!r} lies in other files, which are not read; write it into this one")
     fits = found.shape is not None and len(found.shape) == len(shape)
     fits = fits and all(here == size if size else here > 0 for here, size in zip(found.shape, wanted, strict=True))
     if not fits or found.dtype.kind not in _TYPES[kind] or (kind == "uint8" and found.dtype.itemsize != 1):
-        raise DatasetError(f"{must}, not {found.shape} {found.dtype}; write it again")
+        raise DatasetError(
+            f"{file.filename}: column {name!r} must be {said} {kind}, not {found.shape} {found.dtype}; write it again"
+        )
+    if shape != "NHW3" and found.nbytes > PACKED * (found.id.get_storage_size() + 4096):
+        raise DatasetError(f"{file.filename}: column {name!r} declares {found.nbytes} bytes, more than the file holds")
+    return found
+
+
+def local(file: "h5py.File", name: str) -> "h5py.Dataset":
+    """Returns a column of any shape and type, which lies in this file and can be decoded."""
+    import h5py
+
+    path, found = file.filename, _inside(file, name)
+    if not isinstance(found, h5py.Dataset):
+        raise DatasetError(f"{path}: column {name!r} must be a column, not a group; write it again")
+    if found.is_virtual or found.external:
+        raise DatasetError(f"{path}: column {name!r} lies in other files, which are not read; write it into this one")
     properties = found.id.get_create_plist()
     for code, _, _, coding in map(properties.get_filter, range(properties.get_nfilters())):
         if not h5py.h5z.filter_avail(code):
@@ -86,6 +93,40 @@ def column(
                 f"{path}: column {name!r} is coded by {coding.decode() or f'filter {code}'}, for which the package "
                 "hdf5plugin is needed; `pip install hdf5plugin`"
             )
-    if name != "pixels" and found.nbytes > _PACKED * (found.id.get_storage_size() + 4096):
-        raise DatasetError(f"{path}: column {name!r} declares {found.nbytes} bytes, more than the file holds")
     return found
+
+
+def column_names(file: "h5py.File", group: str = "") -> list[str]:
+    """Returns the names of the columns of a file, or below a group of it, in order; none that are links."""
+    import h5py
+
+    if group and isinstance(_inside(file, group), h5py.Dataset):
+        return [group]
+    names, seen, todo = [], set(), [group]
+    while todo:
+        place = todo.pop()
+        inside = _inside(file, place) if place else file
+        for key in inside:
+            name = f"{place}/{key}".lstrip("/")
+            if not isinstance(inside.get(key, getlink=True), h5py.HardLink):
+                continue
+            if isinstance(found := inside[key], h5py.Dataset):
+                names.append(name)
+            elif isinstance(found, h5py.Group) and (address := h5py.h5o.get_info(found.id).addr) not in seen:
+                seen.add(address)  # for groups may hold each other
+                todo.append(name)
+    return sorted(names)
+
+
+def _inside(file: "h5py.File", name: str) -> "h5py.HLObject":
+    """Returns what a name leads to without a link to elsewhere."""
+    import h5py
+
+    for key in map(str.encode, itertools.accumulate(name.split("/"), "{}/{}".format)):
+        if not file.id.links.exists(key):
+            raise DatasetError(f"{file.filename} has no column {name!r}; write it again with one")
+        if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            raise DatasetError(
+                f"{file.filename}: column {name!r} is a link, which is not followed; write the data into the file"
+            )
+    return file[name]

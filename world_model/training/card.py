@@ -5,6 +5,7 @@ from typing import Any
 
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import CheckpointInfo
+from jepa_mpc.world_model.data.dataset import RECORDED
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 
@@ -34,6 +35,8 @@ def card(info: CheckpointInfo) -> str:
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
     collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}{collect_options(data)}"
     train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
+    if data["data_policy"] == RECORDED:
+        collect, train = f"jepa-mpc convert data LOG --task {info.task} --output DATA.h5", f"{train} --data DATA.h5"
     return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
 
 
