@@ -155,7 +155,7 @@ def test_what_cannot_be_converted_is_one_line(converted, tmp_path):
         (["--camera", "left"], f"{V3} has no camera 'left'; choose one by --camera: front, wrist"),
         (
             [*camera, "--image-size", "65"],
-            f"--image-size 128: camera 'front' of {V3} is 64×64; at least 128×128 pixels are needed",
+            f"--image-size 65: camera 'front' of {V3} is 64×64; at least 65×65 pixels are needed",
         ),
         ([*camera, "--drop-episodes", "3"], f"--drop-episodes 3: {V3} has 3, numbered from 0"),
         ([*camera, "--drop-episodes", "0", "1", "2"], f"{V3} has no episode that is left; drop fewer"),
