@@ -70,7 +70,9 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     device, paths, finished = choose_device(config.device), dataset_paths(config), config.output / "config.json"
     settings = {name: value for name, value in to_json(config).items() if name not in _NOT_STORED}
     if data is None and not (finished.exists() and not all(path.exists() for path in paths)):
-        data = Dataset(paths, task=config.task, in_memory=config.in_memory, frameskip=config.frameskip)
+        data = Dataset(
+            paths, task=config.task, in_memory=config.in_memory, frameskip=config.frameskip, shares=config.shares
+        )
     if data is not None and not finished.exists():
         require_fit(config, data)
     episodes = {} if data is None else {"episodes": data.fingerprint()}

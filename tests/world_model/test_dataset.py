@@ -227,3 +227,30 @@ def test_a_picture_that_never_changes_has_no_std(tmp_path):
     mean, std = Dataset(tmp_path / "d.h5").picture_stats()
     assert (mean == 224).all()
     assert not std.any()
+
+
+def test_each_file_holds_out_the_end_of_its_own_and_is_drawn_by_its_share(tmp_path):
+    paths = [tmp_path / "old.h5", tmp_path / "new.h5", tmp_path / "single.h5"]
+    for path, count, policy in zip(paths, (20, 10, 1), ("uniform", "practice", "uniform"), strict=True):
+        write_dataset(path, synthetic_episodes(count, 4), replace(INFO, data_policy=policy))
+    data = Dataset(paths, held_out_fraction=0.2)
+    assert data.held_out_episodes.tolist() == [16, 17, 18, 19, 28, 29]  # a file of one episode gives it all to training
+    assert data.info.data_policy == "uniform and practice"
+    windows = 3  # of three frames in an episode of five
+    for shares, expected in (((), (16, 8, 1)), ((1, 3, 0), (1, 3, 0)), ((0.5, 0, 0.5), (1, 0, 1))):
+        data = Dataset(paths, held_out_fraction=0.2, shares=shares)
+        rows = data.sample_rows(20_000, windows, np.random.default_rng(0))
+        episode = rows[:, 0] // 5
+        assert np.isin(episode, data.train_episodes).all() and (rows[:, -1] // 5 == episode).all()
+        drawn = np.bincount(np.searchsorted([20, 30], episode, side="right"), minlength=3)
+        np.testing.assert_allclose(drawn / 20_000, np.divide(expected, np.sum(expected)), atol=0.012)
+        for file in np.flatnonzero(expected):
+            counts = np.bincount(rows[np.searchsorted([20, 30], episode, side="right") == file, 0])
+            counts = counts[counts > 0]
+            assert len(counts) == windows * (16, 8, 1)[file]
+            assert counts.max() < 1.35 * counts.mean()
+    with pytest.raises(DatasetError, match="--shares must be 3 numbers, one a data set, not 2"):
+        Dataset(paths, shares=(1, 2))
+    with pytest.raises(DatasetError, match="no training episode of a file with a share has the 6 frames of a window"):
+        write_dataset(tmp_path / "long.h5", synthetic_episodes(3, 8), INFO)
+        Dataset([paths[0], tmp_path / "long.h5"], shares=(1, 0)).sample_rows(1, 6, np.random.default_rng(0))

@@ -50,6 +50,7 @@ STATES = ("qpos", "state", "observation", "proprio")  # what their files may hol
 _BOUNDS = ("action_low", "action_high")
 _COLUMNS = ("action", "qpos", "ep_len", "ep_randomised")
 _LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
+_OWN = ("seed", "data_policy")  # attributes of which each file of a data set may have its own
 RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
@@ -166,9 +167,10 @@ class Dataset:
     Args:
         path: a file, or several that make one data set.
         task: the one that it must be of.
-        held_out_fraction: of the episodes, at the end.
+        held_out_fraction: of each file's episodes, at its end.
         in_memory: whether pictures are; auto: if they take less than half of the memory.
         frameskip: rows in a block; unless given, 1, and 5 for files without attributes, as their authors have it.
+        shares: of the windows drawn, one a file; unless given, every window is as likely.
     """
 
     pixels: NDArray[np.uint8] | Frames
@@ -182,6 +184,7 @@ class Dataset:
         held_out_fraction: float = 0.05,
         in_memory: InMemory = "auto",
         frameskip: int | None = None,
+        shares: Sequence[float] = (),
     ):
         """Raises `DatasetError` if a file is missing, damaged, truncated, or of another task."""
         paths = [path] if isinstance(path, str | Path) else list(path)
@@ -201,11 +204,17 @@ class Dataset:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         fits = in_memory == "yes" or (in_memory == "auto" and math.prod(frames.shape) < memory / 2)
         self.pixels = frames[:] if fits else frames
-        num_held_out = max(1, round(held_out_fraction * len(self.ep_len)))
-        if num_held_out >= len(self.ep_len):
-            raise DatasetError(f"{', '.join(map(str, paths))}: {len(self.ep_len)} episode(s); at least 2 are needed")
-        self.train_episodes = np.arange(len(self.ep_len) - num_held_out)
-        self.held_out_episodes = np.arange(len(self.ep_len) - num_held_out, len(self.ep_len))
+        counts = np.array([len(part["ep_len"]) for part, _ in parts])
+        num_held_out = np.minimum(np.maximum(1, np.round(held_out_fraction * counts)), counts - 1).astype(int)
+        if not num_held_out.any():
+            raise DatasetError(f"{', '.join(map(str, paths))}: {counts.sum()} episode(s); at least 2 are needed")
+        self._file = np.repeat(np.arange(len(counts)), counts)  # of each episode
+        nth_from_end = np.cumsum(counts)[self._file] - np.arange(len(self._file))
+        is_held_out = nth_from_end <= num_held_out[self._file]
+        self.train_episodes, self.held_out_episodes = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+        if shares and len(shares) != len(paths):
+            raise DatasetError(f"--shares must be {len(paths)} numbers, one a data set, not {len(shares)}")
+        self._shares = tuple(shares)
 
     def fingerprint(self) -> str:
         """Returns what tells these data from others, wherever they lie."""
@@ -219,7 +228,7 @@ class Dataset:
 
         A dimension that never varies gets a std of `UNUSED`, in units of which whatever is done there is nothing.
         """
-        rows = self.action[: self.ep_offset[self.held_out_episodes[0]]]
+        rows = self.action[self.rows_of(self.train_episodes)]
         rows = rows[~np.isnan(rows).any(axis=1)]
         if not len(rows):
             raise DatasetError("no training episode is as long as a block; take a smaller --frameskip or more data")
@@ -237,12 +246,22 @@ class Dataset:
         return PictureStats(mean.round().astype(np.uint8), std.round().astype(np.uint8))
 
     def sample_rows(self, batch_size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draws rows (B, T) of windows of T frames, uniformly from all windows of the training episodes."""
+        """Draws rows (B, T) of windows of T frames from the training episodes: uniformly from all windows, or from each
+        file's as often as its share says.
+        """
         num_starts = np.maximum(self.ep_len[self.train_episodes] - (num_frames - 1) * self.stride, 0)
-        ends = np.cumsum(num_starts)
+        ends = np.cumsum(num_starts)  # uniform over windows, whatever the episodes' lengths
         if ends[-1] == 0:
             raise DatasetError(f"no training episode has the {num_frames} frames that a window needs")
-        draw = rng.integers(ends[-1], size=batch_size)  # uniform over all windows, whatever the episodes' lengths
+        if self._shares:
+            of_file = np.bincount(self._file[self.train_episodes], num_starts, len(self._shares)).astype(int)
+            shares = np.where(of_file, self._shares, 0)
+            if not shares.any():
+                raise DatasetError(f"no training episode of a file with a share has the {num_frames} frames of a window")
+            file = rng.choice(len(shares), batch_size, p=shares / shares.sum())
+            draw = (np.cumsum(of_file) - of_file)[file] + rng.integers(of_file[file])
+        else:
+            draw = rng.integers(ends[-1], size=batch_size)
         episode = np.searchsorted(ends, draw, side="right")
         start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
         return start[:, None] + self.stride * np.arange(num_frames)
@@ -306,14 +325,16 @@ def is_unused(actions: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetInfo:
-    """Returns what the files say of themselves, the first one's seed for all; older ones leave some of it to others."""
+    """Returns what the files say of themselves, all their policies, and the first one's seed for all; older ones leave
+    some of it to others.
+    """
     first = infos[0]
     for path, info in zip(paths[1:], infos[1:], strict=True):
-        pairs = {name: (value, getattr(info, name)) for name, value in vars(first).items() if name != "seed"}
+        pairs = {name: (value, getattr(info, name)) for name, value in vars(first).items() if name not in _OWN}
         if differing := [name for name, (a, b) in pairs.items() if a != b and (name not in _LATER or (a and b))]:
             raise DatasetError(f"{path} differs from {paths[0]} in {', '.join(differing)}; train on each by itself")
         first = replace(first, **{name: a or b for name, (a, b) in pairs.items() if name in _LATER})
-    return first
+    return replace(first, data_policy=" and ".join(dict.fromkeys(info.data_policy for info in infos)))
 
 
 def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:

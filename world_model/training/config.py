@@ -27,6 +27,8 @@ class TrainConfig:
     """Task that the data set must be of."""
     data: tuple[Path, ...] = ()
     """HDF5 files, which make one data set; `data/TASK.h5` under the home unless given."""
+    shares: tuple[Positive, ...] = ()
+    """How often windows are drawn from each file of --data, such as 2 1; unless given, every window is as likely."""
     init: str | None = None
     """Checkpoint, or the name of a bundled one, whose encoder and predictor go on learning; the metric begins anew."""
     in_memory: InMemory = "auto"
