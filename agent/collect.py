@@ -122,6 +122,10 @@ def _observe(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
 _SIMULATORS: dict[str, envs.PixelEnv] = {}  # one in each process
 
 
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of policies that are models: the processes share the cores
+
+
 def _collect_chunk(
     spec: envs.TaskSpec,
     make_policy: MakePolicy,
@@ -167,8 +171,11 @@ def _episodes(chunks: Mapping[Path, range]) -> Iterator[Episode]:
         yield from episodes
 
 
-def collect(config: CollectConfig) -> Path:
-    """Collects, and returns the data set's path. Data are never overwritten: an existing file is a `UserError`."""
+def collect(config: CollectConfig, make_policy: MakePolicy | None = None) -> Path:
+    """Collects, and returns the data set's path. Data are never overwritten: an existing file is a `UserError`.
+
+    A policy of no registered name may be given beside its name.
+    """
     config = checked(config)
     spec = envs.get_task(config.task)
     output = config.output or places.dataset(config.task)
@@ -182,7 +189,8 @@ def collect(config: CollectConfig) -> Path:
         rest = ",".join(kind for kind in kinds if kind in env.changeable) or "none"
         raise UserError(f"the simulator of {spec.name} cannot change {' or '.join(missing)}; use --randomise {rest}")
     low, high = map(torch.from_numpy, checked_bounds(env.action_space, f"task {spec.name}"))
-    make_policy = find_policy(name, config.task, config.policy_path)
+    if make_policy is None:
+        make_policy = find_policy(name, config.task, config.policy_path)
     read_planning(spec.planning, f"task {spec.name}").planner.make(low, high)
     require_fit(name, make_policy, env, spec.action_block)
     info = DatasetInfo(
@@ -248,7 +256,7 @@ def _fill(
             there += [bool(episode.diverged) for episode in episodes]
     total = sum(map(len, chunks.values()))
     with tqdm(total=total, desc=f"collecting {spec.name}", unit="episode", disable=rank() > 0) as bar:
-        for more in itertools.chain([there], run_parallel(_collect_chunk, calls, config.num_processes)):
+        for more in itertools.chain([there], run_parallel(_collect_chunk, calls, config.num_processes, _one_thread)):
             cut += more
             bar.update(len(more))
             if 2 * sum(cut) > len(cut):

@@ -43,6 +43,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "plan": _on_task("eval.run_planning", "Plan to goals given as pictures, and measure success."),
         "run": Command("agent.run_robot", "Drive a real robot to a goal picture, at its own rate."),
         "calibrate": Command("agent.calibrate", "Learn another camera from a few of its pictures."),
+        "improve": _long_on_task("eval.improve", "Practise without reward, and train on what came of it."),
         "evaluate": _long_on_task("eval.tables.variations", "Measure success when pictures are a little different."),
     },
     "policies, to collect data or to propose plans": {

@@ -241,7 +241,8 @@ def test_each_file_holds_out_the_end_of_its_own_and_is_drawn_by_its_share(tmp_pa
         data = Dataset(paths, held_out_fraction=0.2, shares=shares)
         rows = data.sample_rows(20_000, windows, np.random.default_rng(0))
         episode = rows[:, 0] // 5
-        assert np.isin(episode, data.train_episodes).all() and (rows[:, -1] // 5 == episode).all()
+        assert np.isin(episode, data.train_episodes).all()
+        assert (rows[:, -1] // 5 == episode).all()
         drawn = np.bincount(np.searchsorted([20, 30], episode, side="right"), minlength=3)
         np.testing.assert_allclose(drawn / 20_000, np.divide(expected, np.sum(expected)), atol=0.012)
         for file in np.flatnonzero(expected):
@@ -251,6 +252,7 @@ def test_each_file_holds_out_the_end_of_its_own_and_is_drawn_by_its_share(tmp_pa
             assert counts.max() < 1.35 * counts.mean()
     with pytest.raises(DatasetError, match="--shares must be 3 numbers, one a data set, not 2"):
         Dataset(paths, shares=(1, 2))
-    with pytest.raises(DatasetError, match="no training episode of a file with a share has the 6 frames of a window"):
-        write_dataset(tmp_path / "long.h5", synthetic_episodes(3, 8), INFO)
-        Dataset([paths[0], tmp_path / "long.h5"], shares=(1, 0)).sample_rows(1, 6, np.random.default_rng(0))
+    write_dataset(tmp_path / "long.h5", synthetic_episodes(3, 8), INFO)
+    data = Dataset([paths[0], tmp_path / "long.h5"], shares=(1, 0))
+    with pytest.raises(DatasetError, match="no training episode of a file with a share has the 6 frames"):
+        data.sample_rows(1, 6, np.random.default_rng(0))

@@ -23,10 +23,10 @@ from tyro.conf import Positional
 from jepa_mpc import places
 from jepa_mpc.cli import parse
 from jepa_mpc.files import require_new
+from jepa_mpc.pictures import square
 from jepa_mpc.settings import Count, Natural, Positive, Range, checked
 from jepa_mpc.world_model.data.dataset import MOST, RECORDED, Compression, DatasetInfo, Episode, write_dataset
 from jepa_mpc.world_model.data.hdf5 import DatasetError
-from jepa_mpc.pictures import square
 from jepa_mpc.world_model.data.sources import Numbers, Source, open_source
 
 log = logging.getLogger(__name__)

@@ -257,7 +257,9 @@ class Dataset:
             of_file = np.bincount(self._file[self.train_episodes], num_starts, len(self._shares)).astype(int)
             shares = np.where(of_file, self._shares, 0)
             if not shares.any():
-                raise DatasetError(f"no training episode of a file with a share has the {num_frames} frames of a window")
+                raise DatasetError(
+                    f"no training episode of a file with a share has the {num_frames} frames of a window"
+                )
             file = rng.choice(len(shares), batch_size, p=shares / shares.sum())
             draw = (np.cumsum(of_file) - of_file)[file] + rng.integers(of_file[file])
         else:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import reason
+from jepa_mpc.pictures import MAX_PIXELS
 from jepa_mpc.world_model.data.extras import needed
 from jepa_mpc.world_model.data.hdf5 import DatasetError
-from jepa_mpc.pictures import MAX_PIXELS
 
 CONTAINERS = {".mp4": "mov", ".mov": "mov", ".m4v": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
 _SMALL = 256 * 256  # pixels, of which several threads would wait for each other longer than they work

@@ -46,8 +46,8 @@ class LatentPolicyConfig:
     """Task of checkpoint and data."""
     checkpoint: Path | None = None
     """World model whose encoder is used, a folder or a bundled one's name; the task's bundled one unless given."""
-    data: Path | None = None
-    """HDF5 data set; `data/TASK.h5` under the home unless given."""
+    data: tuple[Path, ...] = ()
+    """HDF5 files, which make one data set; `data/TASK.h5` under the home unless given."""
     seed: Seed = 0
     num_steps: Count = 5_000
     batch_size: Count = 512
@@ -83,7 +83,7 @@ def train(config: LatentPolicyConfig) -> Path:
     path = config.output / f"{config.kind}.safetensors"
     checkpoint = places.checkpoint(config.checkpoint or config.task)
     model, _ = load_checkpoint(checkpoint, task=config.task)
-    data = Dataset(config.data or places.dataset(config.task), task=config.task)
+    data = Dataset(config.data or [places.dataset(config.task)], task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
     side, numbers = model.config.encoder.image_size, model.config.action_dim
     if size != [side, side] or block != numbers:

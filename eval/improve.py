@@ -1,0 +1,217 @@
+"""Makes a world model better by practice, without any reward: `jepa-mpc improve --task cube --output FOLDER`.
+
+A round plans toward pictures of the data, keeps every episode, and trains on old and new ones together. What it came to
+is measured on held-out pairs, before and after. Interrupted, the same command goes on.
+"""
+
+if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
+    from jepa_mpc.cli import run
+
+    run("improve")
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from jepa_mpc import envs, files, places
+from jepa_mpc.agent.agent_config import AgentConfig, read_planning
+from jepa_mpc.agent.collect import CollectConfig, collect
+from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
+from jepa_mpc.agent.practice import NAME, Practice
+from jepa_mpc.cli import parse
+from jepa_mpc.eval import report
+from jepa_mpc.eval.book import Book, published
+from jepa_mpc.eval.metrics import Rate, SuccessSummary, summarise
+from jepa_mpc.eval.protocols import GoalProtocol
+from jepa_mpc.eval.results import Made
+from jepa_mpc.eval.trial import EpisodeRecord, Trial
+from jepa_mpc.provenance import provenance
+from jepa_mpc.settings import Count, Natural, Positive, Range, Seed, checked, read, to_json
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, weights_digest
+from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig
+from jepa_mpc.world_model.latent_policy.train import train as train_policy
+from jepa_mpc.world_model.train import train
+from jepa_mpc.world_model.training.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+BEFORE, AFTER = "before", "after"
+
+
+@dataclass(frozen=True)
+class ImproveConfig:
+    """Make a world model better by practice: plan toward pictures of its data, keep every episode, train on."""
+
+    output: Path
+    """Folder for the rounds, each with its episodes and its checkpoint, and for the table."""
+    task: str = "reacher"
+    """Task in the registry."""
+    checkpoint: Path | None = None
+    """Checkpoint folder to begin with; the task's bundled one unless given."""
+    data: tuple[Path, ...] = ()
+    """HDF5 files that it was trained on; `data/TASK.h5` under the home unless given."""
+    rounds: Count = 1
+    """How often to practise and train."""
+    minutes: Positive | None = None
+    """No round begins later than this."""
+    num_episodes: Count = 500
+    """Episodes of practice in a round."""
+    share: Annotated[float, Range(0, 1, open=True)] = 0.4
+    """Of the windows to train on, those that practice has given; the others are of --data."""
+    num_steps: Natural = 0
+    """Steps of encoder and predictor together in a round; 0 leaves the encoder as it is."""
+    predictor_steps: Count | None = None
+    """Steps of the predictor alone in a round; as many as the checkpoint was trained for, unless given."""
+    protocol: GoalProtocol = "standard"
+    """What counts before and after, as of `jepa-mpc plan`."""
+    num_pairs: Count = 200
+    """Held-out pairs to measure on."""
+    seed: Seed = 0
+    """Decides practice, training, pairs and search."""
+    publish: bool = False
+    """Write rows and table into docs/results instead."""
+
+
+@dataclass(frozen=True)
+class ImproveRow(Made, SuccessSummary):
+    """What a checkpoint came to before or after practice, beside agents that do not plan."""
+
+    num_practised: int  # episodes
+    minutes: float  # that practice and training took, without measuring
+    baselines: dict[str, SuccessSummary]
+    episodes: list[EpisodeRecord]
+
+
+def improve(config: ImproveConfig) -> Path:
+    """Practises and trains, measures, and writes the table; returns its path."""
+    config, spec = checked(config), envs.get_task(config.task)
+    first = places.checkpoint(str(config.checkpoint or config.task))
+    data = config.data or (places.dataset(config.task),)
+    book = Book(ImproveRow, config.output)
+    if config.publish:
+        book = Book(ImproveRow, published(f"improve/{places.slug(config.task)}"), [config.output])
+    settings = {**to_json(config), "checkpoint": weights_digest(first)}
+    free = ("output", "data", "rounds", "minutes", "protocol", "num_pairs", "publish")
+    checkpoint, practised, begin = first, list[Path](), time.monotonic()
+    with files.claimed(config.output, settings, free):
+        for number in range(1, config.rounds + 1):
+            if config.minutes is not None and time.monotonic() - begin > 60 * config.minutes:
+                log.info("%g minutes are over after %d rounds", config.minutes, number - 1)
+                break
+            folder = config.output / f"round-{number}"
+            log.info("round %d of %d", number, config.rounds)
+            practised.append(_practise(config, checkpoint, data, folder, number))
+            checkpoint = _train(config, checkpoint, data, practised, folder)
+        minutes = (time.monotonic() - begin) / 60
+        rows, planning = {}, read_planning(load_info(first).planning, first)
+        with contextlib.closing(envs.make(config.task)) as env:
+            trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_pairs)
+            for name, (which, episodes, took) in {
+                BEFORE: (first, 0, 0.0),
+                AFTER: (checkpoint, len(practised) * config.num_episodes, minutes),
+            }.items():
+                asked = {"task": config.task, "weights": weights_digest(which), "protocol": config.protocol}
+                asked |= {"num_episodes": config.num_pairs, "seed": config.seed, "planner": planning}
+                rows[name] = book.once(name, asked, partial(_measure, trial, which, planning, episodes, took))
+        files.write_whole(path := book.folder / "improve.md", table(rows, config))
+    return path
+
+
+def _practise(config: ImproveConfig, checkpoint: Path, data: Sequence[Path], folder: Path, number: int) -> Path:
+    """Returns the episodes of a round's practice, which are collected where they are missing."""
+    path = folder / "practice.h5"
+    if not path.exists():
+        seen = Dataset(data, task=config.task, in_memory="no")
+        practice = Practice.prepare(checkpoint, seen, config.output / "goals.safetensors")
+        options = {"every_step": seen.stride != 1, "randomise": seen.info.randomise}
+        seed = config.seed + 1_000_003 * number  # no episode of another round, nor of the data
+        collect(CollectConfig(config.task, NAME, None, config.num_episodes, seed, path, **options), practice)
+    return path
+
+
+def _train(
+    config: ImproveConfig, checkpoint: Path, data: Sequence[Path], practised: Sequence[Path], folder: Path
+) -> Path:
+    """Returns the checkpoint that has learned from data and practice, trained as the one before it was."""
+    was = load_info(checkpoint).training
+    given = {"augment": False, **was}  # older ones, which do not say it, saw plain pictures
+    given |= {"output": str(folder / "checkpoint"), "task": config.task, "init": str(checkpoint), "seed": config.seed}
+    given |= {"num_steps": config.num_steps, "data": [*map(str, [*data, *practised])]}
+    given["shares"] = [*_of(1 - config.share, data), *_of(config.share, practised)]
+    if config.predictor_steps is not None:
+        given["predictor_steps"] = config.predictor_steps
+    settings = read(TrainConfig, given, checkpoint)
+    made = train(settings)
+    planning = read_planning(load_info(made).planning, made)
+    if planning.warm_start != "none":
+        policy = LatentPolicyConfig(folder / "policy", planning.warm_start, config.task, made, settings.data)
+        shutil.copyfile(train_policy(policy), made / f"{planning.warm_start}.safetensors")
+    return made
+
+
+def _of(share: float, paths: Sequence[Path]) -> list[float]:
+    """Returns the share of each file, by its rows, of what they have together."""
+    rows = [int(Dataset(path, in_memory="no").ep_len.sum()) for path in paths]
+    return [share * each / sum(rows) for each in rows]
+
+
+def _measure(trial: Trial, checkpoint: Path, planning: AgentConfig, num_practised: int, minutes: float) -> ImproveRow:
+    made_by = provenance()
+    model, _ = load_checkpoint(checkpoint, task=trial.spec.name)
+    proposer = load_proposer(checkpoint, planning)
+    agent = PlanningAgent(model, trial.env.action_space, trial.spec.action_block, planning, proposer)
+    records, _ = trial.run(agent, checkpoint.name)
+    return ImproveRow(
+        **vars(summarise(records, trial.budget)),
+        num_practised=num_practised,
+        minutes=round(minutes, 1),
+        baselines=trial.baselines(partial(summarise, budget=trial.budget)),
+        episodes=records,
+        **made_by,
+    )
+
+
+def table(rows: dict[str, ImproveRow], config: ImproveConfig) -> str:
+    """Returns the table as Markdown, with the command that makes it."""
+    from scipy.stats import binomtest
+
+    before, after = rows[BEFORE], rows[AFTER]
+    pairs = [(a.success, b.success) for a, b in zip(before.episodes, after.episodes, strict=True)]
+    won, lost = pairs.count((False, True)), pairs.count((True, False))
+    chance = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    given = {name: getattr(config, name) for name in ("rounds", "num_episodes", "share", "num_steps", "protocol")}
+    options = "".join(
+        f" --{name.replace('_', '-')} {value}" for name, value in given.items() if value != getattr(ImproveConfig, name)
+    )
+    baselines = ", ".join(f"{name.replace('_', ' ')} {_success(row)} %" for name, row in before.baselines.items())
+    return report.page(
+        f"Made by `jepa-mpc improve --task {config.task}{options}` and measured on {config.num_pairs} held-out "
+        f"{config.protocol} pairs of seed {config.seed}; intervals are Wilson's at 95 %. On these pairs: {baselines}. "
+        f"Practice won {won} pairs and lost {lost} (p = {chance:.2g}, exact sign test).",
+        [
+            {
+                "": name,
+                "episodes of practice": str(row.num_practised),
+                "minutes": f"{row.minutes:g}",
+                "success, % [95 %]": _success(row),
+                "held, % [95 %]": row.held.percent(),
+                "run": f"[JSON]({name}.json)",
+            }
+            for name, row in rows.items()
+        ],
+    )
+
+
+def _success(row: SuccessSummary) -> str:
+    return Rate(row.success_rate, *row.success_interval).percent()
+
+
+def main(args: Sequence[str]) -> None:
+    print(f"wrote {improve(parse(ImproveConfig, args))}")  # noqa: T201
