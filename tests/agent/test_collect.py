@@ -49,7 +49,7 @@ def short_episodes():
 @pytest.fixture
 def in_process(monkeypatch):
     """Runs the work in this process, so that a test can interrupt it."""
-    monkeypatch.setattr(collect_module, "run_parallel", lambda function, calls, _: (function(*call) for call in calls))
+    monkeypatch.setattr(collect_module, "run_parallel", lambda function, calls, *_: (function(*call) for call in calls))
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +400,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, randomise):
 def own_and_varied(tmp_path_factory):
     """The same 12 episodes in the scene's own looks, and half of them in others."""
     folder, patch = tmp_path_factory.mktemp("looks"), pytest.MonkeyPatch()
-    patch.setattr(collect_module, "run_parallel", lambda function, calls, _: (function(*call) for call in calls))
+    patch.setattr(collect_module, "run_parallel", lambda function, calls, *_: (function(*call) for call in calls))
     options = {"num_episodes": 12, "seed": 4}
     paths = [
         collect(config(folder / "own.h5", randomise=(), **options)),

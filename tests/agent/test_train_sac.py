@@ -354,7 +354,7 @@ def test_an_actor_that_varies_is_sampled(trained, tmp_path):
 
 
 def test_collection_uses_it(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect_module, "run_parallel", lambda function, calls, _: (function(*call) for call in calls))
+    monkeypatch.setattr(collect_module, "run_parallel", lambda function, calls, *_: (function(*call) for call in calls))
     output = tmp_path / "d.h5"
     collect(CollectConfig("slider", "sac", trained, num_episodes=3, output=output, num_processes=1))
     data = Dataset(output, task="slider")

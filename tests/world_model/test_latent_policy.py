@@ -141,7 +141,7 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
         output=tmp_path / "whole",
         task="square",
         checkpoint=checkpoint,
-        data=dataset_path,
+        data=(dataset_path,),
         num_steps=30,
         learning_rate=0.1,  # at which a decay of the weights shows
         batch_size=16,
@@ -174,7 +174,7 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         train_latent_policy.train(again)
     monkeypatch.setattr(optimise, "save_state", save)
-    moved = replace(again, data=dataset_path.resolve(), save_every=7)  # which change nothing that is learned
+    moved = replace(again, data=(dataset_path.resolve(),), save_every=7)  # which change nothing that is learned
     resumed = load_latent_policy(train_latent_policy.train(moved), checkpoint)[0]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
@@ -182,12 +182,12 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
         train_latent_policy.train(replace(again, seed=1))
     write_dataset(tmp_path / "short.h5", synthetic_episodes(3, 1), INFO)
     with pytest.raises(UserError, match="3 frames"):
-        train_latent_policy.train(replace(config, output=tmp_path / "none", data=tmp_path / "short.h5"))
+        train_latent_policy.train(replace(config, output=tmp_path / "none", data=(tmp_path / "short.h5",)))
     assert not (tmp_path / "none").exists()
 
 
 def test_data_of_other_blocks_than_the_checkpoints_are_refused(dataset_path, tmp_path):
     config = LatentPolicyConfig(output=tmp_path / "out", task="square", checkpoint=ROOT / "checkpoints/reacher")
     with pytest.raises(UserError, match="trained on task 'reacher', not 'square'"):
-        train_latent_policy.train(replace(config, data=dataset_path))
+        train_latent_policy.train(replace(config, data=(dataset_path,)))
     assert not (tmp_path / "out").exists()
