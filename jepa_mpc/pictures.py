@@ -30,6 +30,7 @@ def require_pictures(values: ArrayLike, what: str, side: int | None = None) -> N
         raise UserError(f"{what} must be (..., {height}, {width}, 3), not {array.shape}")
     return array
 
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # of files that are read
 MAX_PIXELS = 64_000_000  # of a picture that is decoded
 
