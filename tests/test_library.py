@@ -11,10 +11,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import h5py
+import imageio
+import numpy as np
 import pytest
 from conftest import ROOT
 
 import jepa_mpc
+from jepa_mpc import envs
 
 PAGE, ROBOTS = ((ROOT / f"docs/{name}.md").read_text() for name in ("extend", "your-robot"))
 BLOCKS, ROBOTS_BLOCKS = (re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL) for page in (PAGE, ROBOTS))
@@ -114,17 +118,48 @@ def commands_of(blocks):
     return [line for kind, text in blocks if kind == "bash" for line in text.splitlines() if "pip install" not in line]
 
 
+def record_log(project, num_episodes=4, num_steps=60):
+    """Records the page's arm as a video and a table an episode, and returns the actions."""
+    env, rng = envs.make(str(project / "arm.xml")), np.random.default_rng(0)
+    (folder := project / "my_log").mkdir()
+    all_actions = []
+    for episode in range(num_episodes):
+        env.reset(seed=episode)
+        pictures, actions = [], rng.uniform(-1, 1, (num_steps, 2)).astype(np.float32)
+        for action in actions:
+            pictures.append(np.array(env.render()))
+            env.advance(action)
+        rate = 1 / env.step_seconds
+        imageio.mimwrite(folder / f"{episode:03d}.mp4", pictures, fps=rate, quality=9, macro_block_size=1)
+        rows = [f"{a},{b}" for a, b in actions.tolist()]
+        (folder / f"{episode:03d}.csv").write_text("\n".join(["action.shoulder,action.elbow", *rows]) + "\n")
+        all_actions.append(actions)
+    return all_actions
+
+
 def test_a_strangers_robot_works_by_every_command(installed, project):
-    small = {**SMALL, "run": ["--seconds", "2"]}
+    recorded, said = record_log(project), {}
+    small = {**SMALL, "run": ["--seconds", "2"], "inspect": [], "convert": []}
+    small["improve"] = ["--num-episodes", "3", "--num-pairs", "2", "--protocol", "far"]
     for line in commands_of(ROBOTS_BLOCKS):
         program, name, *options = shlex.split(line)
-        said = run(project, installed / program, name, *options, *small[name])
+        said[line] = run(project, installed / program, name, *options, *small[name])
         if name == "tasks":
-            assert "0 shoulder, 1 elbow" in said
+            assert "0 shoulder, 1 elbow" in said[line]
         if name == "plan":
-            assert "n = 2" in said
-    assert re.search(r"^blocks +10$", said, re.M)
+            assert "n = 2" in said[line]
+        if name == "run":
+            assert re.search(r"^blocks +10$", said[line], re.M)
     assert (project / "data/arm.h5").stat().st_size > 64 * 64 * 3 * 5
+    assert list((project / "seen").glob("*.png"))
+    with h5py.File(project / "data/my_log.h5") as log:
+        ends = np.cumsum(log["ep_len"][:]) - 1
+        written = np.delete(log["action"][:], ends, axis=0)
+    wanted = np.concatenate([actions[:-1] for actions in recorded])
+    np.testing.assert_allclose(written, wanted, rtol=1e-6)
+    table = (project / "runs/better/improve.md").read_text()
+    assert "| after | 3 |" in table
+    assert len(list((project / "runs/better").glob("round-1/practice.h5"))) == 1
 
 
 def test_a_strangers_files_work_by_every_command(installed, project):

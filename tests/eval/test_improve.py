@@ -1,0 +1,117 @@
+"""Improving by practice, from data to a table, with a model of seconds."""
+
+import json
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from jepa_mpc import envs
+from jepa_mpc.agent.collect import CollectConfig, collect
+from jepa_mpc.eval import improve as improve_module
+from jepa_mpc.eval.metrics import rate
+from jepa_mpc.world_model.checkpoint import load_info
+from jepa_mpc.world_model.weights import read_tensors
+
+STEPS = ["--predictor-steps", 10, "--num-episodes", 3, "--num-pairs", 4]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A folder with data of the reacher and a checkpoint of them."""
+    from jepa_mpc.world_model.train import main as train
+
+    folder, spec = tmp_path_factory.mktemp("start"), envs.get_task("reacher")
+    object.__setattr__(spec, "episode_len", 50)
+    try:
+        collect(CollectConfig(num_episodes=6, output=folder / "data.h5", num_processes=1))
+    finally:
+        object.__setattr__(spec, "episode_len", 200)
+    train(["--preset", "debug", "--augment", "--data", str(folder / "data.h5"), "--output", str(folder / "first")])
+    return folder
+
+
+@pytest.fixture
+def improve(run_command, start, tmp_path):
+    options = ["--checkpoint", start / "first", "--data", start / "data.h5", "--output", tmp_path / "out", *STEPS]
+    return lambda *more: run_command("improve", *options, *more)
+
+
+def test_rounds_practise_train_and_are_measured(improve, start, tmp_path, monkeypatch):
+    code, out, err = improve("--rounds", 2, "--share", 0.25)
+    folder = tmp_path / "out"
+    assert (code, out) == (0, f"wrote {folder}/improve.md\n"), err
+    for number, files in ((1, 2), (2, 3)):
+        with h5py.File(folder / f"round-{number}/practice.h5") as practice:
+            assert len(practice["ep_len"]) == 3
+            assert practice.attrs["data_policy"] == "practice"
+        info = load_info(folder / f"round-{number}/checkpoint")
+        shares = info.training["shares"]
+        assert len(shares) == files
+        np.testing.assert_allclose([shares[0], sum(shares)], [0.75, 1])
+        assert (info.training["num_steps"], info.training["predictor_steps"]) == (0, 10)
+        assert info.training["augment"] is True  # as it was trained before
+        assert info.training["init"].endswith("first" if number == 1 else "round-1/checkpoint")
+    first, second = (h5py.File(folder / f"round-{number}/practice.h5")["action"][:] for number in (1, 2))
+    assert not np.array_equal(first, second, equal_nan=True)
+
+    # The encoder is as it was, the predictor is not.
+    models = [start / "first", folder / "round-2/checkpoint"]
+    before, after = (read_tensors(each / "model.safetensors")[0] for each in models)
+    same = {name: bool((before[name] == after[name]).all()) for name in before if name.endswith("weight")}
+    assert all(value for name, value in same.items() if name.startswith(("encoder", "projector")))
+    assert not any(value for name, value in same.items() if name.startswith("predictor") and "norm" not in name)
+
+    rows = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("before", "after")}
+    assert (rows["before"]["num_practised"], rows["after"]["num_practised"]) == (0, 6)
+    for row in rows.values():
+        assert row["num_episodes"] == len(row["episodes"]) == 4
+        assert row["success_rate"] == rate(sum(each["success"] for each in row["episodes"]), 4).rate
+        assert set(row["baselines"]) == {"random", "do_nothing"}
+    text = (folder / "improve.md").read_text()
+    assert re.search(r"\| after \| 6 \| [\d.]+ \| \d", text)
+    assert "--rounds 2" in text.replace("\n", " ")
+
+    # What is done is not done again, and what is missing is.
+    monkeypatch.setattr(improve_module, "collect", lambda *_: pytest.fail("collected again"))
+    monkeypatch.setattr(improve_module, "_measure", lambda *_: pytest.fail("measured again"))
+    assert improve("--rounds", 2, "--share", 0.25)[0] == 0
+    assert (folder / "improve.md").read_text() == text
+    code, _, err = improve("--rounds", 2, "--share", 0.3)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "share" in err
+    monkeypatch.undo()
+    shutil.rmtree(folder / "round-2/checkpoint")
+    (folder / "after.json").unlink()
+    assert improve("--rounds", 2, "--share", 0.25)[0] == 0
+    again = read_tensors(folder / "round-2/checkpoint/model.safetensors")[0]
+    assert all(bool((again[name] == after[name]).all()) for name in after)
+
+
+def test_no_round_begins_after_the_minutes_are_over(improve, tmp_path, caplog):
+    code, _, err = improve("--rounds", 3, "--minutes", 1e-6)
+    assert code == 0, err
+    assert "minutes are over after 0 rounds" in caplog.text
+    assert not (tmp_path / "out/round-1").exists()
+    rows = [json.loads((tmp_path / f"out/{name}.json").read_text())["success_rate"] for name in ("before", "after")]
+    assert rows[0] == rows[1]
+
+
+def test_bad_input_is_one_line(run_command, tmp_path, start):
+    out = ["--output", tmp_path / "out"]
+    for options, message in (
+        ([*out, "--share", 1], "--share must lie between 0 and 1, not 1.0"),
+        ([*out, "--rounds", 0], "--rounds must be at least 1, not 0"),
+        ([*out, "--data", tmp_path / "none.h5"], "no data set at"),
+        ([*out, "--checkpoint", tmp_path / "none"], "no checkpoint at"),
+        ([*out, "--task", "two_room", "--data", start / "data.h5"], "was collected on task 'reacher'"),
+        (["--output", ROOT / "README.md", "--data", start / "data.h5"], "README.md"),
+        ([], "output"),
+    ):
+        code, _, err = run_command("improve", *options)
+        assert code in (1, 2)
+        assert message in err
+        assert "Traceback" not in err
