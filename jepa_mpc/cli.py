@@ -55,6 +55,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "benchmark agents": _long_on_task("eval.tables.agents", "Measure every agent on one task's pairs."),
         "benchmark planners": _long_on_task("eval.tables.planners", "Measure success against decision time."),
         "benchmark robot": _long_on_task("eval.tables.robot", "Measure success on a robot with delays, in real time."),
+        "benchmark surprise": _long_on_task("eval.tables.surprise", "Measure how well surprise tells what is wrong."),
         "benchmark collapse": _long_on_task("eval.collapse.study", "Train every remedy against collapse."),
         "train-her": _long_on_task("agent.rivals.train_her", "Train a rival: SAC with hindsight, from state."),
         "train-dreamer": _long_on_task("agent.rivals.train_dreamer", "Train a rival: DreamerV3."),
