@@ -57,6 +57,21 @@ class Plan:
     num_rounds: int
 
 
+@dataclass(frozen=True)
+class Search:
+    """Where a search of B episodes stands between two rounds: mean and std (B, H, A) of the next candidates, the plan
+    (B, H, A) if there is no next round and its cost (B,), candidates (B, K, H, A) to try again, and whose search has
+    converged (B, 1, 1).
+    """
+
+    mean: Tensor
+    std: Tensor
+    best: Tensor
+    cost: Tensor
+    elites: Tensor
+    converged: Tensor
+
+
 class Planner(ABC):
     """Searches action sequences within bounds; where these are equal, the action stays.
 
@@ -94,38 +109,53 @@ class Planner(ABC):
             deadline: `time.perf_counter()` at which to be done: rounds that do not fit are left out, but for the
                 very first of an episode.
         """
-        B, A, config = len(generators), len(self.low), self.config
-        if warm_start is None:
-            mean, std = self.middle.expand(B, horizon, A), config.init_std * self.half_range
-            cost, elites = self.middle.new_full((B,), torch.inf), self.middle.new_empty(B, 0, horizon, A)
-        else:
-            mean, std = warm_start.actions, config.warm_std * self.half_range
-            cost, elites = warm_start.cost, warm_start.elites
-        std, best = std.expand(B, horizon, A), mean
-        converged = torch.zeros(B, 1, 1, dtype=torch.bool, device=mean.device)
-        num_rounds = 0
-        for index in range(config.num_iterations):
+        search, num_rounds = self.begin(len(generators), horizon, warm_start), 0
+        for index in range(self.config.num_iterations):
             begin = time.perf_counter()
             has_plan = warm_start is not None or index > 0
             if has_plan and begin + self._round_seconds > deadline:
                 break
-            noise = self.noise(self.num_samples(index), horizon, generators)
-            noise[:, 0] = 0  # the mean itself is a candidate
-            samples = torch.clamp(mean.unsqueeze(1) + std.unsqueeze(1) * noise, self.low, self.high)
-            samples = torch.cat([samples, elites], dim=1)
-            costs = cost_fn(samples)
-            costs = torch.where(torch.isfinite(costs), costs, torch.inf)
-            new_mean, new_std, elites, new_best = self._refitted(samples, costs)
-            new_std = torch.maximum(new_std, config.min_std * self.half_range)
-            mean, std = torch.where(converged, mean, new_mean), torch.where(converged, std, new_std)
-            best = torch.where(converged, best, new_best)
-            cost = torch.where(converged[:, 0, 0], cost, costs.amin(dim=1))
+            search = self.advance(search, self.noise(self.num_samples(index), horizon, generators), cost_fn)
             num_rounds += 1
-            converged = (std <= config.min_std * self.half_range).flatten(1).all(1).view(B, 1, 1)
             self._round_seconds = time.perf_counter() - begin
-            if converged.all():
+            if search.converged.all():
                 break
-        return Plan(torch.clamp(best, self.low, self.high), cost, elites, num_rounds)
+        return self.end(search, num_rounds)
+
+    def begin(self, num_episodes: int, horizon: int, warm_start: Plan | None = None) -> Search:
+        """Returns where a search begins: around the middle of the bounds, or around the plan to start from."""
+        shape = num_episodes, horizon, len(self.low)
+        if warm_start is None:
+            mean, std = self.middle.expand(shape), self.config.init_std * self.half_range
+            cost, elites = mean.new_full(shape[:1], torch.inf), mean.new_empty(num_episodes, 0, *shape[1:])
+        else:
+            mean, std = warm_start.actions, self.config.warm_std * self.half_range
+            cost, elites = warm_start.cost, warm_start.elites
+        converged = torch.zeros(num_episodes, 1, 1, dtype=torch.bool, device=mean.device)
+        return Search(mean, std.expand(shape), mean, cost, elites, converged)
+
+    def advance(self, search: Search, noise: Tensor, cost_fn: CostFn) -> Search:
+        """Returns where a search stands after one more round, by unit noise (B, S, H, A): a function of these alone,
+        which leaves an episode that has converged as it is.
+        """
+        noise = torch.cat([torch.zeros_like(noise[:, :1]), noise[:, 1:]], dim=1)  # the mean itself is a candidate
+        samples = torch.clamp(search.mean.unsqueeze(1) + search.std.unsqueeze(1) * noise, self.low, self.high)
+        samples = torch.cat([samples, search.elites], dim=1)
+        costs = cost_fn(samples)
+        costs = torch.where(torch.isfinite(costs), costs, torch.inf)
+        mean, std, elites, best = self._refitted(samples, costs)
+        least, done = self.config.min_std * self.half_range, search.converged
+        mean = torch.where(done, search.mean, mean)
+        std = torch.where(done, search.std, torch.maximum(std, least))
+        best = torch.where(done, search.best, best)
+        cost = torch.where(done[:, 0, 0], search.cost, costs.amin(dim=1))
+        if elites.shape == search.elites.shape:  # not so in the first round, after which at the earliest one is done
+            elites = torch.where(done[..., None], search.elites, elites)
+        return Search(mean, std, best, cost, elites, (std <= least).flatten(1).all(1).view(-1, 1, 1))
+
+    def end(self, search: Search, num_rounds: int) -> Plan:
+        """Returns the plan that a search has found in so many rounds."""
+        return Plan(torch.clamp(search.best, self.low, self.high), search.cost, search.elites, num_rounds)
 
     def num_samples(self, index: int) -> int:
         """Returns the number of candidates in round `index`."""
@@ -133,8 +163,16 @@ class Planner(ABC):
 
     def noise(self, num_samples: int, horizon: int, generators: Sequence[torch.Generator]) -> Tensor:
         """Returns unit noise (B, S, H, A)."""
+        return self.coloured(self.white(num_samples, horizon, generators))
+
+    def white(self, num_samples: int, horizon: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Returns standard normal numbers (B, S, H, A)."""
         shape = (num_samples, horizon, len(self.low))
         return torch.stack([torch.randn(shape, generator=g, device=self.low.device) for g in generators])
+
+    def coloured(self, white: Tensor) -> Tensor:
+        """Returns unit noise (B, S, H, A) made of standard normal numbers (B, S, H, A)."""
+        return white
 
     @abstractmethod
     def refit(self, samples: Tensor, costs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

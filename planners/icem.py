@@ -35,11 +35,10 @@ class ICEM(CEM):
         decayed = round(self.config.num_samples * self.config.sample_decay**-index)
         return max(decayed, 2 * self.config.num_elites)
 
-    def noise(self, num_samples, horizon, generators):
-        white = super().noise(num_samples, horizon, generators)
+    def coloured(self, white):
         if self.config.noise_exponent == 0:
             return white
-        steps = white.view(*white.shape[:2], horizon * self.steps_per_block, -1)
+        steps = white.view(*white.shape[:2], white.shape[2] * self.steps_per_block, -1)
         filter = colouring(steps.shape[2], self.config.noise_exponent).to(steps.device)
         return (filter @ steps).view(white.shape)
 

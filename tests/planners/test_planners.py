@@ -363,7 +363,8 @@ def test_no_rounds_leave_the_plan_as_it_is():
     assert cold.cost == torch.inf
 
 
-def test_an_episode_that_has_converged_keeps_plan_and_cost_while_others_search():
+@pytest.mark.parametrize("name", ["cem", "icem"])
+def test_an_episode_that_has_converged_keeps_all_it_has_found_while_others_search(name):
     """The first episode's elites agree at once, so its std is at the floor; the second's lie on two sides."""
     rounds = []
 
@@ -374,10 +375,12 @@ def test_an_episode_that_has_converged_keeps_plan_and_cost_while_others_search()
         return costs + len(rounds)  # each round a new cost
 
     config = {"num_samples": 300, "num_elites": 10, "num_iterations": 5, "min_std": 0.3, "init_std": 0.5}
-    plan = planner_of("cem", -torch.ones(1), torch.ones(1), **config).plan(cost, 1, generators([0, 1]))
+    plan = planner_of(name, -torch.ones(1), torch.ones(1), **config).plan(cost, 1, generators([0, 1]))
     first = rounds[0][0, (rounds[0][0] - 0.1).abs().sum((-1, -2)).argsort()[:10]]
     assert plan.num_rounds == len(rounds) > 1
-    torch.testing.assert_close(plan.actions[0], first.mean(0))
+    torch.testing.assert_close(plan.actions[0], first.mean(0) if name == "cem" else first[0])
+    if name == "icem":
+        torch.testing.assert_close(plan.elites[0], first)
     assert plan.cost[0] == pytest.approx(1, abs=0.05)
 
 
