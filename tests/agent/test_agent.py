@@ -423,15 +423,15 @@ def test_a_prediction_that_is_no_number_spoils_none_of_the_later_ones():
     agent.reset(np.stack([picture_of((5, 5))] * 2), seeds=[0, 1])
     for step, wrong in enumerate(([0.5, 0.0], [0.5, 0.0], [float("nan"), 0.0], [0.5, 0.0])):
         model.wrong = torch.tensor(wrong)
-        before = agent._offset.clone()
+        before = agent._memory.offset.clone()
         with (
             contextlib.nullcontext() if np.isfinite(wrong).all() else pytest.warns(UserWarning, match="no finite cost")
         ):
             agent.act(np.stack([picture_of((4 + step, 6))] * 2))
         if not np.isfinite(wrong).all():
-            torch.testing.assert_close(agent._offset, before)
-    assert agent._offset.isfinite().all()
-    assert agent._offset.abs().max() > 0
+            torch.testing.assert_close(agent._memory.offset, before)
+    assert agent._memory.offset.isfinite().all()
+    assert agent._memory.offset.abs().max() > 0
 
 
 def test_the_offset_follows_the_misses_of_each_episode_and_begins_anew():
@@ -445,7 +445,7 @@ def test_the_offset_follows_the_misses_of_each_episode_and_begins_anew():
             block = agent.act(np.stack([picture_of(point) for point in points]))
             if before is not None:
                 expected += 0.25 * (points - before - model.wrong.numpy() - expected)
-            np.testing.assert_allclose(agent._offset, expected, atol=1e-5)
+            np.testing.assert_allclose(agent._memory.offset, expected, atol=1e-5)
             before = points + block.sum(1)
 
 
@@ -653,7 +653,7 @@ def test_an_agent_whose_decision_fails_is_where_it_was(monkeypatch):
             agent.act(picture)
         assert vars(agent) == before
         agent.act(picture)
-    assert len(agent._z_history) == len(agent._past_actions) == 3
+    assert len(agent._memory.z_history) == len(agent._memory.past_actions) == 3
 
 
 def settled(goals, start, **config):

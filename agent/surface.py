@@ -1,0 +1,69 @@
+"""What agents that plan from pictures are given, held against what it must be and when, and what they say where they
+cannot answer. It needs NumPy alone, for there are agents that have no more.
+"""
+
+import operator
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jepa_mpc.errors import UserError
+from jepa_mpc.pictures import require_pictures
+
+NOT_SEEN = "an agent is surprised by pictures: call act(pictures) before asking for surprise"
+
+
+def checked_pictures(pictures: ArrayLike, what: str, side: int, *num_dimensions: int) -> NDArray[np.uint8]:
+    """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
+    array = require_pictures(pictures, what, side)
+    if num_dimensions and array.ndim not in num_dimensions:
+        raise UserError(f"{what} must be (B, {side}, {side}, 3), not {array.shape}")
+    return array
+
+
+def checked_goals(goals: ArrayLike, seeds: Sequence[int], side: int) -> tuple[NDArray[np.uint8], list[int]]:
+    """Returns goals (B, G, H, W, 3), of which one an episode may lack the second dimension, and a seed for each
+    episode; raises `UserError` on any others.
+    """
+    array = checked_pictures(goals, "goals", side, 4, 5)
+    if array.ndim == 4:
+        array = array[:, None]
+    if not array.shape[1]:
+        raise UserError(f"goals must be at least one picture an episode, not {array.shape}")
+    try:
+        whole = [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise UserError(f"seeds must be whole numbers, one a goal, not {seeds!r}") from error
+    if not len(array) == len(whole) > 0:
+        raise UserError(f"{len(array)} goals need a seed each, not {len(whole)} seeds, and at least one is needed")
+    if not all(-(2**63) <= seed < 2**64 for seed in whole):
+        raise UserError(f"seeds must be numbers of 64 bits, not {seeds!r}")
+    return array, whole
+
+
+def checked_now(pictures: ArrayLike | None, num_episodes: int, has_seen: bool, side: int) -> NDArray[np.uint8] | None:
+    """Returns the pictures (B, H, W, 3) to act on in so many episodes, or None where some have been seen before; raises
+    `UserError` on any others.
+    """
+    if not num_episodes:
+        raise UserError("an agent acts toward goals: call reset(goals, seeds) before act(pictures)")
+    if pictures is None:
+        if not has_seen:
+            raise UserError("an agent needs a picture to begin with: act(None) may follow, but not come first")
+        return None
+    array = checked_pictures(pictures, "pictures", side, 4)
+    if len(array) != num_episodes:
+        raise UserError(f"{num_episodes} goals were given and {len(array)} pictures; give one for each")
+    return array
+
+
+def warn_of_lost(lost: NDArray[np.bool_]) -> None:
+    """Warns whoever called `act` of episodes (B,) in which no plan has a cost that is a number, if there are any."""
+    if lost.any():
+        warnings.warn(
+            f"the model gives no finite cost in {int(lost.sum())} of {len(lost)} episodes; the middle of the bounds is "
+            "sent instead",
+            stacklevel=3,
+        )
