@@ -28,8 +28,9 @@ from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import load
 from jepa_mpc.settings import NonNegative, Positive, Seed, checked, convert, to_json
-from jepa_mpc.world_model.checkpoint import Interface, load_info
+from jepa_mpc.world_model.checkpoint import load_info
 from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, append_episodes
+from jepa_mpc.world_model.interface import Interface
 
 _SAME_PERIOD = 0.05  # share by which a robot's period may differ from training's
 BLOCKS, RESULTS = "blocks.jsonl", "results.json"

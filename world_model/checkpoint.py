@@ -13,11 +13,9 @@ import hashlib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 
 from jepa_mpc import places
@@ -26,33 +24,13 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.pictures import PictureStats
 from jepa_mpc.registry import same
-from jepa_mpc.settings import Count, NonNegative, read, to_json
+from jepa_mpc.settings import NonNegative, read, to_json
+from jepa_mpc.world_model.interface import Interface
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
 
 _PICTURES = "pictures.safetensors"
 FORMAT_VERSION = 2  # 1: without interface and planning
-
-
-class Bounds(NamedTuple):
-    """The least and the greatest action, (A,) each."""
-
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Interface:
-    """What a robot must know of the model to be driven by it."""
-
-    action_low: tuple[float, ...]  # of one action
-    action_high: tuple[float, ...]
-    action_block: Count  # actions in a block
-    step_seconds: NonNegative  # that one action lasts; 0 if unknown
-    image_size: Count
-
-    def bounds(self) -> Bounds:
-        return Bounds(np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))
 
 
 @dataclass(frozen=True)
@@ -118,20 +96,12 @@ def load_info(checkpoint: Path | str) -> CheckpointInfo:
     if (version := stored.get("format_version")) not in (1, FORMAT_VERSION):
         raise CheckpointError(f"{path} has format {version}, this version reads 1 and {FORMAT_VERSION}; train it again")
     info = read(CheckpointInfo, stored, f"{path} is damaged")
-    if fault := info.interface and _fault(info.interface, info.model.encoder.image_size):
+    side = info.model.encoder.image_size
+    if fault := info.interface and info.interface.fault("model.encoder.image_size", side):
         raise CheckpointError(f"{path} is damaged: interface.{fault}; restore it or train it again")
     if info.usual_miss is not None and not info.usual_miss.share:
         raise CheckpointError(f"{path} is damaged: usual_miss.share is empty; restore it or train it again")
     return info
-
-
-def _fault(told: Interface, image_size: int) -> str:
-    """Returns what an interface says that cannot be, or nothing."""
-    if told.image_size != image_size:
-        return f"image_size is {told.image_size}, and model.encoder.image_size {image_size}"
-    low, high = told.action_low, told.action_high
-    fits = len(low) == len(high) and all(least <= most for least, most in zip(low, high, strict=True))
-    return "" if fits else f"action_low {low} and action_high {high} are no bounds"
 
 
 def load_checkpoint(

@@ -28,10 +28,11 @@ from jepa_mpc.distributed import claimed_by_first, process_group, rank, wait_for
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, Interface, load_info, save_checkpoint
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info, save_checkpoint
 from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
+from jepa_mpc.world_model.interface import Interface
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.training import phases
 from jepa_mpc.world_model.training.build import build, require_fit, require_shares, settings_of

@@ -23,9 +23,10 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import claimed
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import Interface, load_checkpoint, load_picture_stats
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_picture_stats
 from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.interface import Interface
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
