@@ -16,6 +16,7 @@ from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.planners import REDUCTIONS, CostFn, Plan, Planner, effort, require_floats, shift
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy
 from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.surprise import Lag, Miss, surprise
 
 # From costs, and a plan to search around if there is one, to a plan.
 SearchFn = Callable[[CostFn, Plan | None], Plan]
@@ -24,8 +25,9 @@ SearchFn = Callable[[CostFn, Plan | None], Plan]
 @dataclass(frozen=True)
 class Memory:
     """What is remembered of B episodes: embeddings of the goals (B, G, 1, 1, D) and of the last pictures (B, D), the
-    blocks (B, A) begun at those, the blocks (B, A) on their way, what predictions miss by (B, D), how unforeseen the
-    last pictures were (B,), what is left of the plan, and how many of its blocks are done.
+    blocks (B, A) begun at those, the blocks (B, A) on their way, what predictions miss by (B, D), how far motion lags
+    behind them, how unforeseen the last pictures were (B,), what is left of the plan, and how many of its blocks are
+    done.
     """
 
     z_goal: Tensor
@@ -33,6 +35,7 @@ class Memory:
     past_actions: tuple[Tensor, ...]
     on_their_way: tuple[Tensor, ...]
     offset: Tensor
+    lag: Lag
     surprise: Tensor
     plan: Plan | None = None
     blocks_done: int = 0
@@ -67,7 +70,8 @@ class Controller:
         """Returns what is remembered when episodes begin toward goals' embeddings (B, G, D)."""
         middle, offset = self.planner.middle.expand(len(z_goal), -1), torch.zeros_like(z_goal[:, 0])
         on_their_way = (middle,) * self.config.blocks_ahead  # until the first answer nothing is done
-        return Memory(z_goal[:, :, None, None], (), (), on_their_way, offset, offset.new_full((len(offset),), math.nan))
+        unknown = offset.new_full((len(offset),), math.nan)
+        return Memory(z_goal[:, :, None, None], (), (), on_their_way, offset, Lag.none(offset), unknown)
 
     def see(self, memory: Memory, z: Tensor | None) -> Memory:
         """Adds embeddings (B, D) to the history, and learns from what the last prediction missed them by; None: the
@@ -108,12 +112,20 @@ class Controller:
         return self.model.predict(torch.stack([*z_history], dim=1), torch.stack([*actions], dim=1))[:, -1]
 
     def _learn(self, memory: Memory, foreseen: Tensor, z: Tensor) -> Memory:
-        """Updates offset and surprise by what the prediction (B, D) missed of the embeddings (B, D) that came."""
-        missed, moved = z - foreseen, foreseen - memory.z_history[-1]
-        known = missed.isfinite().all(dim=-1, keepdim=True)  # one prediction that is no number spoils no later one
-        learnt = torch.lerp(memory.offset, missed, self.config.offset_rate)
-        surprise = self.model.surprise(missed, moved, len(memory.z_history))
-        return replace(memory, offset=torch.where(known, learnt, memory.offset), surprise=surprise)
+        """Updates offset, lag and surprise by what the prediction (B, D) missed of the embeddings (B, D) that came."""
+        usual, num_frames = self.model.usual_miss, len(memory.z_history)
+        before, earlier = memory.z_history[-1], memory.z_history[-2 if num_frames > 1 else -1]
+        miss, lag = Miss.of(z, foreseen, before, earlier), memory.lag
+        if usual is not None:
+            lag = lag.after(Miss.of(z, foreseen + memory.offset, before, earlier), usual.median)
+        known = miss.missed.isfinite().all(dim=-1, keepdim=True)  # one that is no number spoils no later one
+        learnt = torch.lerp(memory.offset, miss.missed, self.config.offset_rate)
+        return replace(
+            memory,
+            offset=torch.where(known, learnt, memory.offset),
+            lag=lag,
+            surprise=surprise(usual, miss, lag, num_frames),
+        )
 
     def _safe(self, block: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the block (B, A) within bounds, or the middle of them where no plan has a cost (B,) that is a number,

@@ -26,7 +26,8 @@ from jepa_mpc.pictures import PictureStats
 from jepa_mpc.registry import same
 from jepa_mpc.settings import NonNegative, read, to_json
 from jepa_mpc.world_model.interface import Interface
-from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
+from jepa_mpc.world_model.model.surprise import UsualMiss
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, plain_name, read_tensors
 
 _PICTURES = "pictures.safetensors"

@@ -17,8 +17,9 @@ from jepa_mpc.eval import run_planning
 from jepa_mpc.planners import PLANNERS, CEMConfig, ICEMConfig, MPPIConfig
 from jepa_mpc.settings import read, to_json
 from jepa_mpc.world_model.model.encoder import EncoderConfig
-from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
+from jepa_mpc.world_model.model.surprise import UsualMiss
 
 SPACE = gym.spaces.Box(np.array([-1, -2], np.float32), np.array([1, 0.5], np.float32))
 BLOCK = 3

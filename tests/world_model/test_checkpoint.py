@@ -21,7 +21,7 @@ from jepa_mpc.world_model.checkpoint import (
     load_picture_stats,
     save_checkpoint,
 )
-from jepa_mpc.world_model.model.jepa import UsualMiss
+from jepa_mpc.world_model.model.surprise import UsualMiss
 
 BUNDLED = sorted(path.parent for path in (ROOT / "checkpoints").rglob("config.json"))
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.model.encoder import EncoderConfig, build_encoder
-from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig, UsualMiss
+from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 
 
@@ -116,20 +116,6 @@ def test_actions_are_normalised_inside():
 def test_distance_is_the_length_of_the_difference():
     z, goal = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, -4.0])
     torch.testing.assert_close(JEPA.latent_distance(z, goal), torch.tensor([5.0, 5.0]))
-
-
-def test_surprise_is_what_was_missed_in_shares_of_what_was_foreseen_in_units_of_the_usual():
-    model, missed, moved = untrained(), torch.zeros(2, 10), torch.zeros(2, 10)
-    missed[0, 5], missed[1, 9] = 6.0, -3.0
-    moved[1, 2] = 4.0
-    model.usual_miss = UsualMiss(2.0, (0.5, 0.25, 0.1))
-    for num_frames, usual in ((1, 0.5), (2, 0.25), (3, 0.1), (4, 0.1)):  # of more frames than are known, the most
-        found = model.surprise(missed, moved, num_frames)
-        torch.testing.assert_close(found, torch.tensor([6.0 / 2, 3.0 / (2 + 4)]) / usual)
-
-
-def test_a_model_that_does_not_know_what_is_usual_is_not_surprised():
-    assert untrained().surprise(torch.randn(3, 10), torch.randn(3, 10), 1).isnan().all()
 
 
 @pytest.mark.parametrize("num_past", [0, 2])

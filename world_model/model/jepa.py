@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.settings import NonNegative
 from jepa_mpc.world_model.model.encoder import EncoderConfig, Size, build_encoder, build_projector
 from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
 from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
+from jepa_mpc.world_model.model.surprise import UsualMiss
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,6 @@ class Predictions(NamedTuple):
     predicted: Tensor
     one_step: Tensor
     rollout: Tensor
-
-
-@dataclass(frozen=True)
-class UsualMiss:
-    """By how much one-step predictions miss in held-out episodes."""
-
-    median: NonNegative  # Euclidean distance from what came
-    share: tuple[NonNegative, ...]  # 0.95 quantiles of `miss_share`, of predictions from 1, 2, … frames
-
-
-def miss_share(missed: Tensor, moved: Tensor, median: float | Tensor) -> Tensor:
-    """Returns the lengths (...) of misses (..., D) in shares of the foreseen motion (..., D) plus the median miss."""
-    return missed.norm(dim=-1) / (moved.norm(dim=-1) + median).clamp_min(1e-12)
 
 
 class JEPA(nn.Module):
@@ -146,14 +133,6 @@ class JEPA(nn.Module):
         return Predictions(
             predicted, F.mse_loss(predicted, target[:, 1:]), F.mse_loss(rollout, target[:, num_context:])
         )
-
-    def surprise(self, missed: Tensor, moved: Tensor, num_frames: int) -> Tensor:
-        """Returns the surprise (B,) at misses (B, D) of predictions from so many frames that foresaw a motion (B, D),
-        in units of what 19 in 20 predictions in training's held-out episodes stay below; NaN if that is unknown.
-        """
-        if (usual := self.usual_miss) is None:
-            return missed.new_full(missed.shape[:-1], math.nan)
-        return miss_share(missed, moved, usual.median) / usual.share[min(num_frames, len(usual.share)) - 1]
 
     def normalise_actions(self, actions: Tensor) -> Tensor:
         """Returns action blocks (..., A) in units of the training data's mean and std."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.world_model.data.dataset import Dataset, spread
-from jepa_mpc.world_model.model.jepa import JEPA, UsualMiss, miss_share
+from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.surprise import Lag, Miss, UsualMiss
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 USUAL = 0.95  # of the predictions in held-out episodes
@@ -89,6 +90,11 @@ def usual_miss(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5
     once, where = np.unique(rows, return_inverse=True)
     z = encode_rows(model, data, once)[where.reshape(rows.shape)].to(model.action_mean.device)
     predicted = model.predict(z[:, :-1], torch.from_numpy(data.action[rows[:, :-1]]).to(z.device))
-    missed, moved = predicted - z[:, 1:], predicted - z[:, :-1]
-    median = missed.norm(dim=-1).median()
-    return UsualMiss(float(median), tuple(miss_share(missed, moved, median).quantile(USUAL, dim=0).tolist()))
+    median = (z[:, 1:] - predicted).norm(dim=-1).median()
+    misses = [Miss.of(z[:, t + 1], predicted[:, t], z[:, t], z[:, max(t - 1, 0)]) for t in range(num_frames - 1)]
+    share = [float(miss.share(median).quantile(USUAL)) for miss in misses]
+    lag = Lag.none(z[:, 0])
+    for miss in misses[1:]:  # before the first, nobody knows how things moved
+        lag = lag.after(miss, median)
+    usual_lag = float(lag.value.quantile(USUAL))  # 0 where there were too few frames
+    return UsualMiss(float(median), tuple(share), usual_lag if usual_lag > 0 else None)
