@@ -1,7 +1,7 @@
 """What an agent is, and the two that need no model, random and do-nothing, beside which every figure stands."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ class Agent(Protocol):
 
     action_block: int  # environment steps that it answers a picture with
 
-    def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
-        """Begins B episodes toward goal pictures (B, H, W, 3)."""
+    def reset(self, goals: Any, seeds: Sequence[int]) -> None:
+        """Begins B episodes toward goal pictures (B, H, W, 3), or what else it takes for goals."""
 
     def act(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the next block (B, block, A) for pictures (B, H, W, 3)."""

@@ -206,6 +206,7 @@ def collect(config: CollectConfig, make_policy: MakePolicy | None = None) -> Pat
         step_seconds=env.step_seconds,
         planning=json.dumps(to_json(spec.planning)),
         randomise=kinds,
+        names=env.names if len(env.names) == len(spec.angles) else (),
     )
     env.close()
     settings = {**to_json(info), "episode_len": spec.episode_len, "image_size": spec.image_size}
@@ -218,7 +219,7 @@ def collect(config: CollectConfig, make_policy: MakePolicy | None = None) -> Pat
     spans = [range(start, min(start + EPISODES_PER_CHUNK, config.num_episodes)) for start in starts]
     # The span is in the name: a larger --num-episodes does not mistake a short last chunk for a full one.
     chunks = {parts / f"{span.start:08d}-{span.stop:08d}.chunk": span for span in spans}
-    with claimed_by_first(parts, settings):
+    with claimed_by_first(parts, settings, free=("names",)):
         mine = dict(list(chunks.items())[rank() :: num_ranks()])
         were_cut = gather_lists(_fill(mine, spec, make_policy, config, kinds))
         done, cut = len(were_cut), sum(were_cut)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.numbers import Numbers
 from jepa_mpc.agent.objectives import OBJECTIVES
 from jepa_mpc.planners import REDUCTIONS, CostFn, Plan, Planner, effort, require_floats, shift
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy
@@ -24,13 +25,14 @@ SearchFn = Callable[[CostFn, Plan | None], Plan]
 
 @dataclass(frozen=True)
 class Memory:
-    """What is remembered of B episodes: embeddings of the goals (B, G, 1, 1, D) and of the last pictures (B, D), the
-    blocks (B, A) begun at those, the blocks (B, A) on their way, what predictions miss by (B, D), how far motion lags
-    behind them, how unforeseen the last pictures were (B,), what is left of the plan, and how many of its blocks are
-    done.
+    """What is remembered of B episodes: embeddings of the goals (B, G, 1, 1, D), or goals by numbers (B, P); embeddings
+    of the last pictures (B, D), the blocks (B, A) begun at those, the blocks (B, A) on their way, what predictions miss
+    by (B, D), how far motion lags behind them, how unforeseen the last pictures were (B,), what is left of the plan,
+    and how many of its blocks are done.
     """
 
     z_goal: Tensor
+    goal_state: Tensor | None
     z_history: tuple[Tensor, ...]
     past_actions: tuple[Tensor, ...]
     on_their_way: tuple[Tensor, ...]
@@ -60,18 +62,30 @@ class Controller:
         config: how to plan.
         planner: what searches by those settings, and knows the bounds.
         proposer: what proposes plans to the search, if the config asks for it.
+        numbers: what reads numbers, where goals are given by them, or limits to keep to.
     """
 
-    def __init__(self, model: JEPA, config: AgentConfig, planner: Planner, proposer: LatentPolicy | None):
-        self.model, self.config, self.planner, self._proposer = model, config, planner, proposer
+    def __init__(
+        self,
+        model: JEPA,
+        config: AgentConfig,
+        planner: Planner,
+        proposer: LatentPolicy | None,
+        numbers: Numbers | None = None,
+    ):
+        self.model, self.config, self.planner = model, config, planner
+        self._proposer, self._numbers = proposer, numbers
         self._objective, self._reduce = OBJECTIVES[config.objective], REDUCTIONS[config.reduction]
 
-    def begin(self, z_goal: Tensor) -> Memory:
-        """Returns what is remembered when episodes begin toward goals' embeddings (B, G, D)."""
-        middle, offset = self.planner.middle.expand(len(z_goal), -1), torch.zeros_like(z_goal[:, 0])
+    def begin(self, z_goal: Tensor, goal_state: Tensor | None = None) -> Memory:
+        """Returns what is remembered when episodes begin toward goals' embeddings (B, G, D); of goals by numbers (B, P)
+        G is 0.
+        """
+        middle, offset = self.planner.middle.expand(len(z_goal), -1), z_goal.new_zeros(len(z_goal), z_goal.shape[-1])
         on_their_way = (middle,) * self.config.blocks_ahead  # until the first answer nothing is done
         unknown = offset.new_full((len(offset),), math.nan)
-        return Memory(z_goal[:, :, None, None], (), (), on_their_way, offset, Lag.none(offset), unknown)
+        goals = z_goal[:, :, None, None], goal_state
+        return Memory(*goals, (), (), on_their_way, offset, Lag.none(offset), unknown)
 
     def see(self, memory: Memory, z: Tensor | None) -> Memory:
         """Adds embeddings (B, D) to the history, and learns from what the last prediction missed them by; None: the
@@ -148,12 +162,26 @@ class Controller:
         def cost(actions: Tensor) -> Tensor:
             future = self.model.rollout(z_history, past_actions, actions, memory.offset)
             toll = effort(actions, planner.middle, planner.half_range)
-            costs = torch.stack([self._cost(future, z_history[:, -1], z_goal) for z_goal in memory.z_goal.unbind(1)])
-            costs = costs.amin(0) if config.several_goals == "nearest" else costs.mean(0)
-            return costs + config.effort_weight * toll
+            return self._costs(memory, future, z_history[:, -1]) + config.effort_weight * toll
 
         warm_start = memory.plan if self._proposer is None else self._propose(memory, z_history, past_actions)
         return search(cost, warm_start)
+
+    def _costs(self, memory: Memory, future: Tensor, z_now: Tensor) -> Tensor:
+        """Returns how far futures (B, S, H, D) are from the goals, and how far beyond limits, as costs (B, S)."""
+        numbers, state = self._numbers, memory.goal_state
+        if numbers is None or not (numbers.limited or state is not None):
+            return self._picture_costs(memory, future, z_now)
+        read = numbers.probe(future)
+        limited = numbers.weight * numbers.toll(read, numbers.probe(z_now))
+        if state is None:
+            return self._picture_costs(memory, future, z_now) + limited
+        return self._reduce(numbers.distance(read, state)) + limited
+
+    def _picture_costs(self, memory: Memory, future: Tensor, z_now: Tensor) -> Tensor:
+        """Returns how far futures (B, S, H, D) are from the goal pictures, as costs (B, S)."""
+        costs = torch.stack([self._cost(future, z_now, z_goal) for z_goal in memory.z_goal.unbind(1)])
+        return costs.amin(0) if self.config.several_goals == "nearest" else costs.mean(0)
 
     def _cost(self, future: Tensor, z_now: Tensor, z_goal: Tensor) -> Tensor:
         """Returns how far futures (B, S, H, D) are from a goal (B, 1, 1, D), as costs (B, S)."""

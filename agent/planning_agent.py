@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from jepa_mpc.agent.agent_config import AgentConfig, read_planning
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.controller import Controller
+from jepa_mpc.agent.numbers import GoalState, Numbers
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
-from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, checked_pictures, warn_of_lost
+from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, checked_pictures, checked_seeds, warn_of_lost
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
 from jepa_mpc.errors import UserError
@@ -53,6 +54,7 @@ class PlanningAgent:
         proposer: what proposes plans to the search, if the config asks for it.
         calibration: what makes the camera's pictures like training's, where they are not. Goals are taken as they are:
             one that the same camera took is `calibration(goal)`.
+        numbers: what reads numbers, where goals are given by them, or limits to keep to.
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class PlanningAgent:
         config: AgentConfig,
         proposer: LatentPolicy | None = None,
         calibration: Calibration | None = None,
+        numbers: Numbers | None = None,
     ):
         config = checked(config)
         least, most = checked_bounds(bounds, "the agent")
-        if (numbers := action_block * len(least)) != model.config.action_dim:
-            raise UserError(f"this model's blocks are {model.config.action_dim} numbers, the task's {numbers}")
+        if (size := action_block * len(least)) != model.config.action_dim:
+            raise UserError(f"this model's blocks are {model.config.action_dim} numbers, the task's {size}")
         if config.receding_horizon > config.horizon:
             raise UserError(f"receding_horizon must lie in 1–{config.horizon} (horizon), not {config.receding_horizon}")
         longest = config.history_len + config.horizon - 1
@@ -89,7 +92,10 @@ class PlanningAgent:
         self._planner = config.planner.make(low, high, action_block)
         if not isinstance(self._planner, Planner):
             raise UserError(f"{type(config.planner).__name__}.make must return a Planner, not {self._planner!r}")
-        self.controller = Controller(model, config, self._planner, proposer)
+        if numbers is not None and numbers.probe.embed_dim != model.config.embed_dim:
+            raise UserError(f"this probe reads embeddings of {numbers.probe.embed_dim} numbers, not this model's")
+        self.numbers, self._has_proposer = numbers, proposer is not None
+        self.controller = Controller(model, config, self._planner, proposer, numbers)
         self.calibration, self._side = calibration, model.config.encoder.image_size
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
@@ -103,6 +109,7 @@ class PlanningAgent:
         device: str = "cpu",
         bounds: Bounds | None = None,
         calibration: Calibration | Path | str | None = None,
+        numbers: Numbers | None = None,
     ) -> "PlanningAgent":
         """Returns the agent of a checkpoint, planned as it says unless told otherwise. No simulator is needed.
 
@@ -122,15 +129,21 @@ class PlanningAgent:
             calibration = Calibration.load(Path(calibration))
         elif not isinstance(calibration, Calibration | None):
             raise UserError(f"calibration must be a Calibration or the file of one, not {calibration!r}")
-        return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration)
+        return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration, numbers)
 
-    def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
+    def reset(self, goals: NDArray[np.uint8] | GoalState, seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, or several (B, G, H, W, 3) of which each serves, encoded
-        once, and a seed for each episode's search.
+        once, and a seed for each episode's search. Or goals are numbers by name, one an episode (B,) or one for all,
+        as `Numbers` reads them; those not named are free.
         """
-        goals, whole = checked_goals(goals, seeds, self._side)
-        with torch.inference_mode(not self._planner.needs_gradient):
-            memory = self.controller.begin(self.model.encode(self._tensor(goals)))
+        if isinstance(goals, Mapping):
+            whole = checked_seeds(seeds)
+            none = torch.zeros(len(whole), 0, self.model.config.embed_dim, device=self._device)
+            memory = self.controller.begin(none, self._state(goals, len(whole)))
+        else:
+            pictures, whole = checked_goals(goals, seeds, self._side)
+            with torch.inference_mode(not self._planner.needs_gradient):
+                memory = self.controller.begin(self.model.encode(self._tensor(pictures)))
         # Only now, so that an agent whose reset has failed is where it was.
         self._memory, self._num_episodes = memory, len(whole)
         self.generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
@@ -179,6 +192,24 @@ class PlanningAgent:
         seen = [self._tensor(checked_pictures(each, "pictures", self._side)) for each in (pictures, goals)]
         z, z_goal = map(self.model.encode, seen)
         return self.model.latent_distance(z, z_goal).cpu().numpy()
+
+    @torch.inference_mode()
+    def read(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Returns the probe's numbers (...) by name, read off pictures (..., H, W, 3) uint8 as `act` sees them."""
+        if self.numbers is None:
+            raise UserError("to read numbers, an agent needs a probe: pass numbers=Numbers.load(…)")
+        pictures = checked_pictures(pictures, "pictures", self._side)
+        pictures = pictures if self.calibration is None else self.calibration(pictures)
+        read = self.numbers.probe(self.model.encode(self._tensor(pictures))).cpu().numpy()
+        return {each.name: read[..., i] for i, each in enumerate(self.numbers.probe.coordinates)}
+
+    def _state(self, wanted: GoalState, num_episodes: int) -> torch.Tensor:
+        """Returns goals by numbers (B, P). Raises `UserError` where they cannot be planned to."""
+        if self.numbers is None:
+            raise UserError("a goal by numbers needs a probe that reads them: pass numbers=Numbers.load(…)")
+        if self._has_proposer:
+            raise UserError("a policy proposes toward goal pictures; for a goal by numbers use --warm-start none")
+        return self.numbers.goal(wanted, num_episodes).to(self._device)
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(np.array(pictures, order="C")).to(self._device)

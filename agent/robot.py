@@ -15,7 +15,7 @@ together are shorter than a block.
 import contextlib
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.agent.numbers import GoalState
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
 from jepa_mpc.pictures import square
@@ -120,13 +121,16 @@ class Driver:
         self._pool = pool or ThreadPoolExecutor(1)
         self._still = np.clip(np.zeros_like(low), low, high)
 
-    def drive(self, goal: NDArray[np.uint8], num_blocks: int, seed: int = 0) -> Generator[Block, None, None]:
-        """Carries out so many blocks toward a goal picture (H, W, 3); yields each when its picture has been looked at.
+    def drive(
+        self, goal: NDArray[np.uint8] | GoalState, num_blocks: int, seed: int = 0
+    ) -> Generator[Block, None, None]:
+        """Carries out so many blocks toward a goal picture (H, W, 3), or numbers by name; yields each when its picture
+        has been looked at.
 
         The robot is stopped however this ends, also where the caller asks for no more. Raises `UserError` where it
         shows no picture.
         """
-        self._agent.reset(square(goal, self._size, "the goal")[None], [seed])
+        self._agent.reset(goal if isinstance(goal, Mapping) else square(goal, self._size, "the goal")[None], [seed])
         self._answers: dict[int, Future[_Answer]] = {}
         self._pictures: list[Seen] = []
         self._blind = 0

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import files, places
 from jepa_mpc.agent.agent_config import read_planning
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.calibration import Calibration
+from jepa_mpc.agent.numbers import NumberOptions, read_goal
 from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.agent.robot import Block, Driver, Pace, Robot
@@ -42,8 +45,8 @@ class RunRobotConfig:
 
     robot: str
     """`module:function` without arguments that returns the robot (docs/your-robot.md)."""
-    goal: Path
-    """Picture of the goal: PNG, JPEG, WEBP or BMP."""
+    goal: Path | None = None
+    """Picture of the goal: PNG, JPEG, WEBP or BMP; or say --goal-state."""
     checkpoint: str = "reacher"
     """Checkpoint folder, or the name of a bundled one."""
     seconds: Positive = 20.0
@@ -70,6 +73,8 @@ class RunRobotConfig:
     """HDF5 data set to append the run to, which `jepa-mpc train --data` reads."""
     output: Path | None = None
     """Folder for the log; one of this moment under `runs` unless given."""
+    by_numbers: tyro.conf.OmitArgPrefixes[NumberOptions] = NumberOptions()
+    """Goals and limits by numbers."""
 
 
 def run_robot(config: RunRobotConfig) -> dict[str, Any]:
@@ -78,16 +83,18 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     info = load_info(config.checkpoint)
     if (told := info.interface) is None:
         raise UserError(f"checkpoint {config.checkpoint} does not say what actions it takes; train it again")
-    goal = load_picture(config.goal, told.image_size)
+    goal = _goal(config, told.image_size)
     camera = Calibration.load(config.calibration) if config.calibration else Calibration()
-    goal = camera(goal) if config.calibrate_goal else goal
+    if config.calibrate_goal and not isinstance(goal, dict):
+        goal = camera(goal)
+    numbers = config.by_numbers.numbers(config.checkpoint)
     folder = config.output or places.runs(f"{datetime.now():%Y%m%d-%H%M%S}-robot")
     files.refuse_existing(folder)
     if config.record is not None:
         files.require_folder(config.record.parent, f"--record {config.record}")
     robot = make_robot(config.robot, told)
     planning = replace(read_planning(info.planning, config.checkpoint), blocks_ahead=int(config.bridge))
-    agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=camera)
+    agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=camera, numbers=numbers)
     pace = Pace(
         config.bridge,
         config.camera_delay_ms / 1e3,
@@ -114,22 +121,42 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
         if config.record is not None and (episodes := list(_episodes(blocks))):
             append_episodes(config.record, episodes, _origin(info.task, told, info.planning))
     pictures = [block.picture for block in blocks if block.picture is not None]
-    distances = agent.latent_distance(camera(np.stack(pictures)), goal).tolist()
+    ended: dict[str, Any] = {}
+    if not isinstance(goal, dict):
+        distances = agent.latent_distance(camera(np.stack(pictures)), goal).tolist()
+        ended["latent_distance"] = {"start": distances[0], "nearest": min(distances), "final": distances[-1]}
+    if numbers is not None:
+        read = agent.read(np.stack(pictures))
+        ended["read_at_the_end"] = {name: round(float(values[-1]), 4) for name, values in read.items()}
+        ended["error_of_reading"] = {each.name: each.error for each in numbers.probe.coordinates}
     results = {
         "robot": config.robot,
         "checkpoint": config.checkpoint,
-        "goal": str(config.goal),
+        "goal": goal if isinstance(goal, dict) else str(config.goal),
         "seconds": num_blocks * robot.period * told.action_block,
         "stopped": stopped,
         "blocks": len(blocks),
         "in_time": float(np.mean([block.in_time for block in blocks])),
         "pictures": len(pictures) / len(blocks),
         "age_ms": 1e3 * float(np.nanmedian([block.age for block in blocks])),
-        "latent_distance": {"start": distances[0], "nearest": min(distances), "final": distances[-1]},
+        **ended,
         "most_surprised": float(np.nanmax([block.surprise for block in blocks], initial=0.0)),
     }
     files.write_json(folder / RESULTS, results)
     return results | {"folder": str(folder)}
+
+
+def _goal(config: RunRobotConfig, image_size: int) -> NDArray[np.uint8] | dict[str, float]:
+    """Returns the goal, a picture or numbers. Raises `UserError` unless there is one, and one only."""
+    state = read_goal(config.by_numbers.goal_state)
+    if (config.goal is None) == (not state):
+        raise UserError("say what the goal is, by --goal PICTURE or by --goal-state NAME=NUMBER …")
+    if config.goal is not None:
+        return load_picture(config.goal, image_size)
+    numbers = {name: value for name, value in state.items() if value is not None}
+    if len(numbers) < len(state):
+        raise UserError(f"--goal-state {next(iter(state))!r} is no number; write NAME=NUMBER")
+    return numbers
 
 
 def make_robot(reference: str, told: Interface) -> Robot:

@@ -32,15 +32,21 @@ def checked_goals(goals: ArrayLike, seeds: Sequence[int], side: int) -> tuple[ND
         array = array[:, None]
     if not array.shape[1]:
         raise UserError(f"goals must be at least one picture an episode, not {array.shape}")
+    return array, checked_seeds(seeds, len(array))
+
+
+def checked_seeds(seeds: Sequence[int], num_goals: int | None = None) -> list[int]:
+    """Returns seeds, one for each of so many goals, or as many as they are; raises `UserError` on any others."""
     try:
         whole = [operator.index(seed) for seed in seeds]
     except TypeError as error:
         raise UserError(f"seeds must be whole numbers, one a goal, not {seeds!r}") from error
-    if not len(array) == len(whole) > 0:
-        raise UserError(f"{len(array)} goals need a seed each, not {len(whole)} seeds, and at least one is needed")
+    count = len(whole) if num_goals is None else num_goals
+    if not count == len(whole) > 0:
+        raise UserError(f"{count} goals need a seed each, not {len(whole)} seeds, and at least one is needed")
     if not all(-(2**63) <= seed < 2**64 for seed in whole):
         raise UserError(f"seeds must be numbers of 64 bits, not {seeds!r}")
-    return array, whole
+    return whole
 
 
 def checked_now(pictures: ArrayLike | None, num_episodes: int, has_seen: bool, side: int) -> NDArray[np.uint8] | None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AgentConfig, read_planning
@@ -117,7 +117,11 @@ def improve(config: ImproveConfig) -> Path:
                 BEFORE: (first, 0, 0.0),
                 AFTER: (checkpoint, len(practised) * config.num_episodes, minutes),
             }.items():
-                asked = {"task": config.task, "weights": weights_digest(which), "protocol": config.protocol}
+                asked: dict[str, Any] = {
+                    "task": config.task,
+                    "weights": weights_digest(which),
+                    "protocol": config.protocol,
+                }
                 asked |= {"num_episodes": config.num_pairs, "seed": config.seed, "planner": planning}
                 rows[name] = book.once(name, asked, partial(_measure, trial, which, planning, episodes, took))
         files.write_whole(path := book.folder / "improve.md", table(rows, config))
@@ -130,9 +134,16 @@ def _practise(config: ImproveConfig, checkpoint: Path, data: Sequence[Path], fol
     if not path.exists():
         seen = Dataset(data, task=config.task, in_memory="no")
         practice = Practice.prepare(checkpoint, seen, config.output / "goals.safetensors")
-        options = {"every_step": seen.stride != 1, "randomise": seen.info.randomise}
-        seed = config.seed + 1_000_003 * number  # no episode of another round, nor of the data
-        collect(CollectConfig(config.task, NAME, None, config.num_episodes, seed, path, **options), practice)
+        asked = CollectConfig(
+            task=config.task,
+            policy=NAME,
+            num_episodes=config.num_episodes,
+            seed=config.seed + 1_000_003 * number,  # no episode of another round, nor of the data
+            output=path,
+            every_step=seen.stride != 1,
+            randomise=seen.info.randomise,  # type: ignore[arg-type]
+        )
+        collect(asked, practice)
     return path
 
 

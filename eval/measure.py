@@ -5,23 +5,32 @@ Each returns its results but for what every run says of itself, which its caller
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
+from jepa_mpc.agent.numbers import GoalState, read_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.distributed import gather_lists, rank
-from jepa_mpc.envs.blocks import run_block
+from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report, video
 from jepa_mpc.eval.metrics import summarise, summarise_returns
-from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, SuiteResults, SuiteReturns
-from jepa_mpc.eval.trial import BATCH_SIZE, Trial
+from jepa_mpc.eval.numbers import NumberGoals, Truth, allowed, limit_facts, number_facts
+from jepa_mpc.eval.results import (
+    DecisionTime,
+    NumberResults,
+    PairResults,
+    PictureResults,
+    SuiteResults,
+    SuiteReturns,
+)
+from jepa_mpc.eval.trial import BATCH_SIZE, EpisodeTrace, Trial
 
 if TYPE_CHECKING:
     from jepa_mpc.eval.run_planning import RunConfig
@@ -43,12 +52,14 @@ class Run:
     agent: PlanningAgent
     folder: Path | None  # for pictures
     batch_size: int = BATCH_SIZE  # episodes planned at once
+    truth: Truth | None = None  # of the numbers that the agent reads
 
 
 def on_pairs(run: Run) -> Callable[..., PairResults]:
     """Reaches for the goals of a protocol's held-out pairs, with baselines on the same pairs."""
     config, spec = run.config, run.spec
     trial = Trial.on_pairs(run.env, spec, config.protocol, config.seed, config.num_episodes, config.budget)
+    trial = _by_numbers(run, trial)
     records, traces = trial.run(run.agent, "planning", run.batch_size)
     baselines = trial.baselines(partial(summarise, budget=trial.budget))
     if run.folder is not None:
@@ -66,7 +77,45 @@ def on_pairs(run: Run) -> Callable[..., PairResults]:
         baselines=baselines,
         decision_ms=_time(run, trial),
         episodes=records,
+        **_numbers(run, traces, None if run.truth is None else run.truth.goals(trial.pairs, _named(run))),
     )
+
+
+def _by_numbers(run: Run, trial: Trial) -> Trial:
+    """Returns the trial with goals told by numbers, where they are to be, and without pairs that limits forbid."""
+    numbers, truth, names = run.agent.numbers, run.truth, _named(run)
+    if numbers is None or truth is None:
+        return trial
+    if names:
+        goals = truth.goals(trial.pairs, names)
+        for name in names:
+            if np.isnan(goals[:, numbers.probe.index(name, "--goal-state")]).any():
+                raise UserError(f"the simulator does not know {name!r} of a pair's goal; say --labels as it was fitted")
+        trial = replace(trial, camera=NumberGoals(truth, names))
+    if numbers.limited:
+        kept = allowed(numbers, truth, trial.pairs)
+        if not len(kept):
+            raise UserError(
+                "no pair begins and ends where --keep and --avoid allow; widen them, or raise --num-episodes"
+            )
+        if len(kept) < len(trial.pairs):
+            log.info("%d of %d pairs begin and end where the agent may be", len(kept), len(trial.pairs))
+        trial = replace(trial, pairs=trial.pairs[kept])
+    return trial
+
+
+def _named(run: Run) -> list[str]:
+    """Returns the numbers by which an agent is told its goals; none where it is shown pictures."""
+    return list(read_goal(run.config.by_numbers.goal_state))
+
+
+def _numbers(run: Run, traces: Sequence[EpisodeTrace], goal: NDArray[np.float64] | None) -> dict[str, Any]:
+    """Returns what results say of numbers, if a probe reads them."""
+    numbers, truth = run.agent.numbers, run.truth
+    if numbers is None or truth is None or goal is None:
+        return {}
+    limits = limit_facts(numbers, truth, traces) if numbers.limited else None
+    return {"numbers": number_facts(run.agent, truth, goal, traces), "limits": limits}
 
 
 def on_suite(run: Run) -> Callable[..., SuiteResults]:
@@ -85,22 +134,42 @@ def on_suite(run: Run) -> Callable[..., SuiteResults]:
     return partial(SuiteResults, protocol=rule, suite=suite, decision_ms=_time(run, trials[0]))
 
 
-def to_pictures(run: Run, goals: NDArray[np.uint8]) -> Callable[..., PictureResults]:
-    """Runs one episode toward a user's pictures (G, H, W, 3). Their state is unknown, so success is not decided."""
+def _episode(run: Run, goals: NDArray[np.uint8] | GoalState) -> tuple[EpisodeTrace, list[int]]:
+    """Runs one episode toward goal pictures (1, G, H, W, 3), or numbers; returns it, and the step of each picture."""
     config, agent, env = run.config, run.agent, run.env
     run.spec.check(env)
     budget = config.budget or run.spec.far_budget
     pictures, steps = [env.reset(seed=config.seed)[0]], [0]
-    agent.reset(goals[None], [config.seed])
+    states = [np.array(env.get_state())] if env.restorable else []
+    agent.reset(goals, [config.seed])
     while (left := budget - steps[-1]) > 0:
         block = agent.act(pictures[-1][None])[0][:left]
         try:
-            run_block(env, block)
+            for action in block:
+                env.advance(action)
+                states += [np.array(env.get_state())] if env.restorable else []
         except envs.Diverged as error:
             log.warning("%s after %d steps", error, steps[-1])
             break
         pictures.append(env.render())
         steps.append(steps[-1] + len(block))
+    return EpisodeTrace(np.array(states), np.stack(pictures)), steps
+
+
+def to_numbers(run: Run, goal: dict[str, float]) -> Callable[..., NumberResults]:
+    """Runs one episode toward a user's numbers."""
+    assert run.agent.numbers is not None
+    trace, _ = _episode(run, goal)
+    wanted = run.agent.numbers.goal(goal, 1).numpy()
+    return partial(NumberResults, budget=run.config.budget or run.spec.far_budget, **_numbers(run, [trace], wanted))
+
+
+def to_pictures(run: Run, goals: NDArray[np.uint8]) -> Callable[..., PictureResults]:
+    """Runs one episode toward a user's pictures (G, H, W, 3). Their state is unknown, so success is not decided."""
+    config, agent = run.config, run.agent
+    trace, steps = _episode(run, goals[None])
+    pictures, budget = list(trace.pictures), config.budget or run.spec.far_budget
+    free = None if agent.numbers is None else np.full((1, len(agent.numbers.probe.coordinates)), np.nan)
     from_each = agent.latent_distance(np.stack(pictures)[:, None], goals)
     distances = from_each.min(1).tolist()
     nearest = int(np.argmin(distances))
@@ -113,6 +182,7 @@ def to_pictures(run: Run, goals: NDArray[np.uint8]) -> Callable[..., PictureResu
         budget=budget,
         latent_distance={"start": distances[0], "nearest": distances[nearest], "final": distances[-1]},
         nearest_step=steps[nearest],
+        **_numbers(run, [trace], free),
     )
 
 

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary, noticed
-from jepa_mpc.eval.results import DecisionTime, PairResults, PictureResults, Results, SuiteResults
+from jepa_mpc.eval.results import (
+    DecisionTime,
+    LimitFacts,
+    NumberFacts,
+    NumberResults,
+    PairResults,
+    PictureResults,
+    Results,
+    SuiteResults,
+)
 from jepa_mpc.eval.trial import EpisodeRecord
 
 Rows = list[tuple[str, str]]
@@ -27,6 +36,7 @@ def describe(results: Results, folder: Path | None) -> Rows:
         shares = (results.first_hit, results.held, results.strict)
         rows += [("touched / held / strict", " / ".join(f"{share.rate:.1%}" for share in shares))]
         rows += _decisions(results.decision_ms, results.planner)
+        rows += _numbers(results.numbers, results.limits)
         if (share := noticed(results.episodes)) is not None:
             median = np.median([each.surprise for each in results.episodes])
             rows += [("surprise, median", f"{median:.2f}; above 1 in {share.rate:.1%} of the episodes")]
@@ -36,12 +46,15 @@ def describe(results: Results, folder: Path | None) -> Rows:
             rows += [(f"{task}, return", returns(summary))]
             rows += [(_agent(name), returns(baseline)) for name, baseline in summary.baselines.items()]
         rows += _decisions(results.decision_ms, results.planner)
+    elif isinstance(results, NumberResults):
+        rows = _numbers(results.numbers, results.limits)
     else:
         assert isinstance(results, PictureResults)
         distance = results.latent_distance
         rows = [("goal", results.goal_image), ("latent distance at the start", f"{distance['start']:.2f}")]
         rows += [("nearest", f"{distance['nearest']:.2f} after {results.nearest_step} steps")]
         rows += [("final", f"{distance['final']:.2f}"), ("success", "not decided: the goal's state is unknown")]
+        rows += _numbers(results.numbers, results.limits)
     rows += [("parameters", f"{results.parameters / 1e6:.2f} M"), ("planner", planner(results))]
     return rows + ([("run folder", str(folder))] if folder else [])
 
@@ -61,6 +74,31 @@ def _decisions(time: DecisionTime, asked: dict[str, Any]) -> Rows:
     if time.deadline_ms is not None:
         cut = f"{time.cut_short:.0%} of searches cut short, {time.mean_rounds:.1f} of {asked['num_iterations']} rounds"
         rows.append(("deadline", f"{time.deadline_ms:g} ms: {cut} on average, {time.late:.0%} late"))
+    return rows
+
+
+def _numbers(numbers: Sequence[NumberFacts], limits: LimitFacts | None) -> Rows:
+    """Returns what is read, asked for and true in the end; of several episodes how far these are apart."""
+    rows = []
+    for each in numbers:
+        unit = f" {each.unit}" if each.unit else ""
+        stated = f"the probe's error: median {each.median:.2g}, 9 in 10 within {each.error:.2g}{unit}"
+        if len(each.read) == 1:
+            said = {"read": each.read[0], "wanted": each.goal[0], "in truth": each.true[0]}
+            parts = [f"{what} {value:.3f}" for what, value in said.items() if value is not None]
+            rows.append((f"{each.name} in the end", f"{', '.join(parts)}{unit}; {stated}"))
+            continue
+        apart = {"off by": each.off, "misread by": each.misread}
+        parts = [
+            f"{what} {np.median(far):.3f} (median), 9 in 10 within {np.quantile(far, 0.9):.3f}"
+            for what, far in apart.items()
+            if len(far)
+        ]
+        rows.append((f"{each.name} in the end", f"{'; '.join([*parts, stated])}"))
+    if limits is not None:
+        left = f"{limits.steps:.1%} of the steps, in {limits.episodes.percent()} % of the episodes"
+        left += f", by {limits.farthest:.1f} × the probe's error at most" * (limits.farthest > 0)
+        rows.append(("beyond the limits", left))
     return rows
 
 

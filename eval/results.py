@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.agent.rivals import Facts
-from jepa_mpc.eval.metrics import ReturnSummary, SuccessSummary
+from jepa_mpc.eval.metrics import Rate, ReturnSummary, SuccessSummary
 from jepa_mpc.eval.protocols import Rule
 from jepa_mpc.eval.trial import EpisodeRecord
 
@@ -42,6 +45,46 @@ class SuiteReturns(ReturnSummary):
 
 
 @dataclass(frozen=True)
+class NumberFacts:
+    """A number at the end of each episode (E,): what was asked for, what the probe reads, and what is true; None where
+    it was free, or is not known.
+    """
+
+    name: str
+    unit: str
+    wraps: bool  # it is an angle that leads all the way round
+    median: float  # the probe's error in labels that it was not fitted on
+    error: float  # what nine in ten of those are within
+    goal: list[float | None]
+    read: list[float | None]
+    true: list[float | None]
+
+    @property
+    def off(self) -> NDArray[np.float64]:
+        """How far episodes ended from their goals, in truth; those of which that is known."""
+        return self._apart(self.true, self.goal)
+
+    @property
+    def misread(self) -> NDArray[np.float64]:
+        """How far the probe's readings were from the truth; those of which that is known."""
+        return self._apart(self.true, self.read)
+
+    def _apart(self, one: list[float | None], other: list[float | None]) -> NDArray[np.float64]:
+        known = [a - b for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+        difference = np.array(known)
+        return np.abs((difference + np.pi) % (2 * np.pi) - np.pi if self.wraps else difference)
+
+
+@dataclass(frozen=True)
+class LimitFacts:
+    """How often an agent went where it must not, in truth, once it was where it may."""
+
+    steps: float  # share of all environment steps
+    episodes: Rate
+    farthest: float  # beyond a limit, in units of the probe's error
+
+
+@dataclass(frozen=True)
 class Made:
     """Of what it was made, as `provenance` says it."""
 
@@ -71,6 +114,8 @@ class PairResults(Made, SuccessSummary, Results):
     baselines: dict[str, SuccessSummary]
     decision_ms: DecisionTime
     episodes: list[EpisodeRecord]
+    numbers: list[NumberFacts] = field(default_factory=list)  # where a probe reads them
+    limits: LimitFacts | None = None  # where there are some
 
 
 @dataclass(frozen=True)
@@ -90,6 +135,17 @@ class PictureResults(Made, Results):
     budget: int
     latent_distance: dict[str, float]  # at the start, at its nearest, and in the end
     nearest_step: int
+    numbers: list[NumberFacts] = field(default_factory=list)  # where a probe reads them
+    limits: LimitFacts | None = None  # where there are some
+
+
+@dataclass(frozen=True)
+class NumberResults(Made, Results):
+    """How one episode toward numbers ended."""
+
+    budget: int
+    numbers: list[NumberFacts]
+    limits: LimitFacts | None = None  # where there are some
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
 from jepa_mpc.agent.calibration import Calibration
+from jepa_mpc.agent.numbers import NumberOptions, read_goal
 from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import choose, option_value, parse
@@ -34,7 +35,8 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.measure import DISTANCE, REACHED, Run, on_pairs, on_suite, to_pictures
+from jepa_mpc.eval.measure import DISTANCE, REACHED, Run, on_pairs, on_suite, to_numbers, to_pictures
+from jepa_mpc.eval.numbers import Truth
 from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
 from jepa_mpc.eval.trial import BATCH_SIZE
@@ -44,6 +46,7 @@ from jepa_mpc.provenance import provenance, simulator_version
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, Seed, checked, to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
+from jepa_mpc.world_model.fit_probe import of_poses
 
 RESULTS = "results.json"
 WRITTEN = (RESULTS, DISTANCE, REACHED, GIF, MP4)
@@ -80,6 +83,10 @@ class RunConfig:
     """A picture of your own as the goal, 64×64 or larger, or several (--several-goals). Success is then not decided."""
     calibration: Path | None = None
     """Of the camera that took --goal-image, as `jepa-mpc calibrate` has written it."""
+    by_numbers: tyro.conf.OmitArgPrefixes[NumberOptions] = NumberOptions()
+    """Goals and limits by numbers. A --goal-state of names alone tells the goals of the protocol's pairs so."""
+    labels: str | None = None
+    """`module:function` that --probe was fitted with, by which results say what is true."""
     agent: tyro.conf.OmitArgPrefixes[AgentConfig] = None  # type: ignore[assignment]  # the task's own is put there
     """How to plan; the defaults are the task's."""
 
@@ -110,18 +117,22 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         spec = replace(spec, image_size=model.config.encoder.image_size)
         env = stack.enter_context(contextlib.closing(envs.make(config.task, image_size=spec.image_size)))
         proposer = load_proposer(checkpoint, config.agent, device)
-        agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer)
+        numbers = config.by_numbers.numbers(checkpoint)
+        agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer, numbers=numbers)
+        truth = None if numbers is None else Truth(env, numbers.probe, of_poses(config.labels) if config.labels else None)
         measure: Callable[[Run], Callable[..., Results]] = on_suite if config.protocol == "suite" else on_pairs
         if goals is not None:
             measure = partial(to_pictures, goals=goals)
+        elif goal := told(config):
+            measure = partial(to_numbers, goal=goal)
         folder = stack.enter_context(_run_folder(config)) if write and rank() == 0 else None
         started, made_by = time.monotonic(), provenance()
         batch_size = BATCH_SIZE if config.agent.deadline_ms is None else 1  # a deadline is for one
-        results = measure(Run(replace(config, device=device), spec, env, agent, folder, batch_size))(
+        results = measure(Run(replace(config, device=device), spec, env, agent, folder, batch_size, truth))(
             task=config.task,
             seed=config.seed,
             parameters=sum(p.numel() for p in model.parameters()),
-            planner=config.agent.settings(),
+            planner=config.agent.settings() | ({"objective": "numbers"} if config.by_numbers.goal_state else {}),
             checkpoint=CheckpointFacts(name, info.commit, info.learning_seconds, info.metrics),
             wall_seconds=round(time.monotonic() - started, 1),
             **made_by,
@@ -144,22 +155,37 @@ def _goals(config: RunConfig, image_size: int) -> NDArray[np.uint8] | None:
 def _spec(config: RunConfig) -> envs.TaskSpec:
     """Returns the task as it is asked for; raises `UserError` on options that would have no effect."""
     spec = envs.get_task(config.task)
+    one = "--goal-state is one episode to those numbers" if told(config) else ""
     if config.goal_image:
+        one = "--goal-image is one episode to that picture"
+    if config.goal_image and config.by_numbers.goal_state:
+        raise UserError("--goal-image and --goal-state are two goals; give one")
+    if one:
         for option in ("protocol", "num_episodes"):
             if getattr(config, option) != getattr(RunConfig, option):
                 name = option.replace("_", "-")
-                raise UserError(f"--goal-image is one episode to that picture; leave --{name} out")
-    elif config.calibration is not None:
+                raise UserError(f"{one}; leave --{name} out")
+    if config.labels and config.by_numbers.probe is None:
+        raise UserError("--labels are those that a --probe was fitted with; give both, or neither")
+    if config.protocol == "suite" and config.by_numbers.goal_state:
+        raise UserError("--goal-state is for pairs, not for the suite's own goals; choose another --protocol")
+    if config.calibration is not None and not config.goal_image:
         raise UserError("--calibration is of the camera that took --goal-image; give both, or neither")
     if config.protocol == "suite" and not spec.suite:
         raise UserError(f"task {spec.name!r} has no rewarded suite tasks; choose another --protocol")
     if config.goal_offset is None:
         return spec
-    if config.goal_image or config.protocol == "suite" or PROTOCOLS[config.protocol].far:
+    if one or config.protocol == "suite" or PROTOCOLS[config.protocol].far:
         raise UserError("--goal-offset is for goals of the same episode: --protocol standard or hold")
     if config.goal_offset >= (steps := spec.episode_len // spec.action_block * spec.action_block):
         raise UserError(f"--goal-offset must be below an episode's {steps} steps")
     return replace(spec, goal_offset=config.goal_offset)
+
+
+def told(config: RunConfig) -> dict[str, float]:
+    """Returns the goal that --goal-state gives in numbers; nothing where it names the pairs' own."""
+    goal = read_goal(config.by_numbers.goal_state)
+    return {name: value for name, value in goal.items() if value is not None}
 
 
 @contextlib.contextmanager

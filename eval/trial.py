@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,10 @@ class EpisodeTrace:
 class Camera:
     """How a trial's pictures are taken: as the simulator draws them."""
 
-    def goals(self, env: PixelEnv, pairs: Pairs, first: int) -> NDArray[np.uint8]:
-        """Returns the goal pictures (N, H, W, 3) of pairs, the first of which has that number."""
+    def goals(self, env: PixelEnv, pairs: Pairs, first: int) -> Any:
+        """Returns what agents take for the goals of pairs, the first of which has that number: here pictures
+        (N, H, W, 3).
+        """
         return pairs.goal_picture
 
     def picture(self, env: PixelEnv, pair: int, block: int, num_blocks: int) -> NDArray[np.uint8]:
@@ -176,7 +178,7 @@ class Trial:
         numbers = itertools.cycle(range(len(self.pairs)))
         while True:
             i = next(numbers)
-            agent.reset(self.pairs.goal_picture[i : i + 1], [search_seed(self.seed, i)])
+            agent.reset(self.camera.goals(self.env, self.pairs[i : i + 1], i), [search_seed(self.seed, i)])
             picture = self.env.picture_of(self.pairs.start_state[i])
             for _ in range(num_blocks):
                 if isinstance(agent, PrivilegedAgent):

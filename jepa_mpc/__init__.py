@@ -11,6 +11,7 @@ _PUBLIC = {
     "AgentConfig": "agent.agent_config",
     "PlanningAgent": "agent.planning_agent",
     "Calibration": "agent.calibration",
+    "Numbers": "agent.numbers",
     "collect": "agent.collect",
     "CollectConfig": "agent.collect",
     "DATA_POLICIES": "agent.data_policies",

@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "train": _long_on_task("world_model.train", "Train a world model from a data set."),
         "plan": _on_task("eval.run_planning", "Plan to goals given as pictures, and measure success."),
         "run": Command("agent.run_robot", "Drive a real robot to a goal picture, at its own rate."),
+        "fit-probe": _on_task("world_model.fit_probe", "Learn to read numbers, such as joint angles, off embeddings."),
         "calibrate": Command("agent.calibrate", "Learn another camera from a few of its pictures."),
         "improve": _long_on_task("eval.improve", "Practise without reward, and train on what came of it."),
         "evaluate": _long_on_task("eval.tables.variations", "Measure success when pictures are a little different."),

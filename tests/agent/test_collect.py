@@ -61,6 +61,7 @@ def test_data_are_what_the_simulator_does(tmp_path, in_process):
     data = Dataset(collect(config(tmp_path / "d.h5")), task="reacher")
     assert data.ep_len.tolist() == [5] * 5
     assert data.action.shape == (25, 10)
+    assert data.info.names == ("shoulder", "wrist")
     env = envs.make("reacher")
     env.reset(seed=int(episode_rng("collect", 0, 3).integers(2**31)))
     for row in range(15, 19):  # the fourth episode, replayed

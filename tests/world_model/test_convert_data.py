@@ -45,6 +45,7 @@ def converted(run_command, tmp_path):
 
 def test_lerobots_data_are_ours_number_for_number(converted):
     data, episodes = converted(V3, "--camera", "front", "--task", "dot"), recorded()
+    assert data.info.names == open_source(V3).state_names != ()
     assert data.ep_len.tolist() == [30, 24, 17]
     np.testing.assert_array_equal(data.action, np.concatenate([each.action for each in episodes]))
     np.testing.assert_array_equal(data.qpos, np.concatenate([each.state for each in episodes]))

@@ -151,7 +151,7 @@ def _info(config: DataConfig, source: Source, low: NDArray[np.float64], high: ND
     step_seconds = told.step_seconds if config.fps is None else 1 / config.fps / block
     if not step_seconds:
         log.warning("%s does not say how long a row lasts; say --fps if an agent is to act by it", source.path)
-    is_foreign = told.simulator == "unknown"
+    is_foreign, names = told.simulator == "unknown", source.state_names
     return dataclasses.replace(
         told,
         task=config.task or (places.slug(source.path.resolve().stem) if is_foreign else told.task),
@@ -161,6 +161,7 @@ def _info(config: DataConfig, source: Source, low: NDArray[np.float64], high: ND
         action_low=tuple(low.tolist()),
         action_high=tuple(high.tolist()),
         step_seconds=step_seconds,
+        names=told.names or (names if len(set(names)) == len(names) == len(told.angles) else ()),
     )
 
 

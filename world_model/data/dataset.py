@@ -49,7 +49,7 @@ FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 _BOUNDS = ("action_low", "action_high")
 _COLUMNS = ("action", "qpos", "ep_len", "ep_randomised")
-_LATER = (*_BOUNDS, "step_seconds", "planning")  # attributes that older files have not
+_LATER = (*_BOUNDS, "step_seconds", "planning", "names")  # attributes that older files have not
 _OWN = ("seed", "data_policy")  # attributes of which each file of a data set may have its own
 RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
@@ -74,6 +74,7 @@ class DatasetInfo:
     step_seconds: NonNegative = 0.0  # that one action lasts
     randomise: tuple[str, ...] = ()  # what of the scene's looks was drawn at random: camera, light, colour
     planning: str = ""  # how the task is planned, as JSON, where it differs from the agent's defaults
+    names: tuple[str, ...] = ()  # of the coordinates of qpos, where they have some
     format_version: int = FORMAT_VERSION
 
 
@@ -355,6 +356,8 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         raise DatasetError(f"{path}: column 'action' must be {block} actions of {size} numbers, not {width} in all")
     if any(low > high for low, high in zip(info.action_low, info.action_high, strict=True)):
         raise DatasetError(f"{path}: attribute 'action_low' must not lie above 'action_high'; write it again")
+    if info.names and not len(set(info.names)) == len(info.names) == Q:
+        raise DatasetError(f"{path}: attribute 'names' must be {Q} different ones, as `angles`; write it again")
     if len(info.angles) != Q:
         raise DatasetError(f"{path}: column 'qpos' must be of {len(info.angles)} coordinates, as `angles`, not {Q}")
     with contextlib.suppress(ValueError, RecursionError):
