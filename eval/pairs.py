@@ -40,7 +40,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.start_state)
 
-    def __getitem__(self, pairs: slice) -> "Pairs":
+    def __getitem__(self, pairs: slice | NDArray[np.int64]) -> "Pairs":
         return Pairs(*(values[pairs] for values in vars(self).values()))
 
 
