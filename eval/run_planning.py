@@ -119,7 +119,9 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         proposer = load_proposer(checkpoint, config.agent, device)
         numbers = config.by_numbers.numbers(checkpoint)
         agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer, numbers=numbers)
-        truth = None if numbers is None else Truth(env, numbers.probe, of_poses(config.labels) if config.labels else None)
+        truth = (
+            None if numbers is None else Truth(env, numbers.probe, of_poses(config.labels) if config.labels else None)
+        )
         measure: Callable[[Run], Callable[..., Results]] = on_suite if config.protocol == "suite" else on_pairs
         if goals is not None:
             measure = partial(to_pictures, goals=goals)
