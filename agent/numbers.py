@@ -45,7 +45,7 @@ class _Side(NamedTuple):
             depth = half - self.coordinate.difference(value, self.low + half).abs()
         else:
             depth = torch.minimum(value - self.low, self.high - value)
-        return depth / self.coordinate.error
+        return depth / self.coordinate.p90
 
 
 class Numbers:
@@ -63,10 +63,10 @@ class Numbers:
         self._keep = [self._sides({name: ends}, "keep") for name, ends in (keep or {}).items()]
         self._avoid = [self._sides(box, "avoid") for box in avoid]
         for (side,) in self._keep:
-            if side.high - side.low < 2 * _MARGIN * side.coordinate.error:
+            if side.high - side.low < 2 * _MARGIN * side.coordinate.p90:
                 warnings.warn(
                     f"keep {side.coordinate.name}: the range is narrower than twice the probe's error on both sides, "
-                    f"±{_MARGIN * side.coordinate.error:.2g}; its middle is kept to",
+                    f"±{_MARGIN * side.coordinate.p90:.2g}; its middle is kept to",
                     stacklevel=2,
                 )
 
@@ -104,7 +104,7 @@ class Numbers:
             if not np.isfinite(given).all():
                 raise UserError(f"goal {name} must be finite, not {given[~np.isfinite(given)][0]}")
             goal[:, index] = asked = coordinate.normal(torch.tensor(given))
-            low, high = coordinate.low - coordinate.error, coordinate.high + coordinate.error
+            low, high = coordinate.low - coordinate.p90, coordinate.high + coordinate.p90
             if (beyond := (asked < low) | (asked > high)).any():
                 warnings.warn(
                     f"goal {name}={float(asked[beyond][0]):g} is outside what the probe was fitted on, "
@@ -121,9 +121,7 @@ class Numbers:
         """Returns how far (B, ...) numbers (B, ..., P) are from goals (B, P), in units of the probe's error."""
         goal = goal.view(len(goal), *(1,) * (numbers.ndim - 2), -1)
         parts = [
-            torch.where(
-                goal[..., i].isnan(), 0, each.difference(numbers[..., i], goal[..., i].nan_to_num()) / each.error
-            )
+            torch.where(goal[..., i].isnan(), 0, each.difference(numbers[..., i], goal[..., i].nan_to_num()) / each.p90)
             for i, each in enumerate(self.probe.coordinates)
         ]
         return torch.stack(parts, dim=-1).norm(dim=-1)

@@ -128,7 +128,7 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     if numbers is not None:
         read = agent.read(np.stack(pictures))
         ended["read_at_the_end"] = {name: round(float(values[-1]), 4) for name, values in read.items()}
-        ended["error_of_reading"] = {each.name: each.error for each in numbers.probe.coordinates}
+        ended["error_of_reading"] = {each.name: each.p90 for each in numbers.probe.coordinates}
     results = {
         "robot": config.robot,
         "checkpoint": config.checkpoint,

@@ -99,6 +99,7 @@ def improve(config: ImproveConfig) -> Path:
         book = Book(ImproveRow, published(f"improve/{places.slug(config.task)}"), [config.output])
     settings = {**to_json(config), "checkpoint": weights_digest(first)}
     free = ("output", "data", "rounds", "minutes", "protocol", "num_pairs", "publish")
+    Dataset(data, task=config.task, in_memory="no")  # raises before anything is written
     checkpoint, practised, begin = first, list[Path](), time.monotonic()
     with files.claimed(config.output, settings, free):
         for number in range(1, config.rounds + 1):

@@ -86,7 +86,7 @@ def number_facts(
             each.unit.strip(),
             each.wraps,
             each.median,
-            each.error,
+            each.p90,
             *(_known(values) for values in (goal[:, index], read[each.name], true[:, index])),
         )
         for index, each in enumerate(truth.coordinates)

@@ -82,7 +82,7 @@ def _numbers(numbers: Sequence[NumberFacts], limits: LimitFacts | None) -> Rows:
     rows = []
     for each in numbers:
         unit = f" {each.unit}" if each.unit else ""
-        stated = f"the probe's error: median {each.median:.2g}, 9 in 10 within {each.error:.2g}{unit}"
+        stated = f"the probe's error: median {each.median:.2g}, 9 in 10 within {each.p90:.2g}{unit}"
         if len(each.read) == 1:
             said = {"read": each.read[0], "wanted": each.goal[0], "in truth": each.true[0]}
             parts = [f"{what} {value:.3f}" for what, value in said.items() if value is not None]

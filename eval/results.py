@@ -54,7 +54,7 @@ class NumberFacts:
     unit: str
     wraps: bool  # it is an angle that leads all the way round
     median: float  # the probe's error in labels that it was not fitted on
-    error: float  # what nine in ten of those are within
+    p90: float  # what nine in ten of those are within
     goal: list[float | None]
     read: list[float | None]
     true: list[float | None]

@@ -41,7 +41,7 @@ _JITTER = 1e-7  # so that the kernel of centres that are nearly the same has a r
 @dataclass(frozen=True)
 class Coordinate(Valid):
     """A number that is read, and how well: of labels that the probe was not fitted on, half are missed by less than
-    `median`, nine in ten by less than `error`. Angles are in radians, other numbers in the labels' own unit. An angle
+    `median`, nine in ten by less than `p90`. Angles are in radians, other numbers in the labels' own unit. An angle
     that wraps leads all the way round; one that does not, such as a wrist's, is a number from one end to the other.
     """
 
@@ -51,7 +51,7 @@ class Coordinate(Valid):
     low: float  # the least and the most of the labels; of an angle that wraps, between −π and π
     high: float
     median: NonNegative
-    error: Positive
+    p90: Positive
 
     @property
     def unit(self) -> str:
@@ -70,7 +70,7 @@ class Coordinate(Valid):
         """Returns its range and its error in words."""
         return (
             f"{self.name}: {self.low:.4g} to {self.high:.4g}{self.unit} in the labels, read within {self.median:.2g} "
-            f"(median) and {self.error:.2g} (9 in 10){self.unit}"
+            f"(median) and {self.p90:.2g} (9 in 10){self.unit}"
         )
 
 

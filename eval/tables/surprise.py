@@ -26,7 +26,6 @@ from jepa_mpc.agent.agent_config import planning_of
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import parse
 from jepa_mpc.envs.blocks import run_block
-from jepa_mpc.envs.mujoco_env import MujocoEnv
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, CheckpointTableConfig
@@ -80,7 +79,7 @@ def write_surprise_table(config: SurpriseConfig) -> Path:
         proposer = load_proposer(config.folder, planning)
         agent = PlanningAgent(model, env.action_space, spec.action_block, planning, proposer)
         for fault in (NONE, *FAULTS):
-            if fault != "load" or isinstance(env.unwrapped, MujocoEnv):
+            if fault != "load" or _weights(env):
                 rows[fault] = book.once(fault, {**always, "fault": fault}, partial(measure, trial, agent, fault))
     files.write_whole(path := book.folder / "surprise.md", table(rows, config))
     return path
@@ -144,15 +143,19 @@ def _watch(
 @contextlib.contextmanager
 def _load(env: envs.PixelEnv) -> Iterator[None]:
     """Doubles what every body of the scene weighs, for as long."""
-    assert isinstance(env.unwrapped, MujocoEnv)
-    model, factor = env.unwrapped.model, 2.0
-    for values in (model.body_mass, model.body_inertia):
-        values *= factor
+    for values in _weights(env):
+        values *= 2
     try:
         yield
     finally:
-        for values in (model.body_mass, model.body_inertia):
-            values /= factor
+        for values in _weights(env):
+            values /= 2
+
+
+def _weights(env: envs.PixelEnv) -> list[NDArray[np.float64]]:
+    """Returns masses and inertias of a simulation by MuJoCo, which may be changed in place; nothing of any other."""
+    model = getattr(env.unwrapped, "model", None)
+    return [] if model is None else [model.body_mass, model.body_inertia]
 
 
 def auc(faulty: Sequence[float], well: Sequence[float]) -> float:

@@ -102,12 +102,13 @@ def test_no_round_begins_after_the_minutes_are_over(improve, tmp_path, caplog):
 
 def test_bad_input_is_one_line(run_command, tmp_path, start):
     out = ["--output", tmp_path / "out"]
+    other = ["--output", tmp_path / "other"]
     for options, message in (
         ([*out, "--share", 1], "--share must lie between 0 and 1, not 1.0"),
         ([*out, "--rounds", 0], "--rounds must be at least 1, not 0"),
         ([*out, "--data", tmp_path / "none.h5"], "no data set at"),
         ([*out, "--checkpoint", tmp_path / "none"], "no checkpoint at"),
-        ([*out, "--task", "two_room", "--data", start / "data.h5"], "was collected on task 'reacher'"),
+        ([*other, "--task", "two_room", "--data", start / "data.h5"], "was collected on task 'reacher'"),
         (["--output", ROOT / "README.md", "--data", start / "data.h5"], "README.md"),
         ([], "output"),
     ):

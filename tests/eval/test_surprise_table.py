@@ -5,11 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from conftest import CHECKPOINT
+from conftest import CHECKPOINT, ROOT
 
 from jepa_mpc import envs
 from jepa_mpc.eval.tables import surprise as table_module
 from jepa_mpc.eval.tables.surprise import FAULTS, NONE, SurpriseConfig, SurpriseRow, auc, scores, table
+from jepa_mpc.settings import read
 
 MADE = {"commit": "x", "command": "y", "date": "z", "machine": {}}
 
@@ -39,6 +40,18 @@ def test_a_table_by_hand():
     assert "at 33.33 in 1,000 steps" in text  # one of six pictures, five steps apart
     assert "| the camera is covered | 1.000 | 100.0 | 1.5 | [JSON](covered.json) |" in text
     assert "frozen" not in text
+
+
+def test_the_committed_table_is_drawn_from_the_committed_rows():
+    folder = ROOT / "docs/results/surprise/reacher"
+    rows = {name: read(SurpriseRow, stored(folder / f"{name}.json"), name) for name in (NONE, *FAULTS)}
+    assert table(rows, SurpriseConfig()) == (folder / "surprise.md").read_text()
+    # Beside the bars: what the text says of them.
+    assert all(auc(scores(row, row.onset), scores(rows[NONE], row.onset)) > 0.95 for row in map(rows.get, FAULTS))
+
+
+def stored(path):
+    return {name: value for name, value in json.loads(path.read_text()).items() if name != "asked"}
 
 
 def test_faults_are_what_they_say(run_command, tmp_path):

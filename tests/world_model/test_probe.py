@@ -51,9 +51,9 @@ def test_a_linear_truth_is_read_within_the_error_that_is_stated():
     z, new = embeddings(), embeddings(seed=1)
     probe = Probe.fit(z, {"x": (2 * z[:, 0] - z[:, 1] + 3).numpy()})
     (x,) = probe.coordinates
-    assert x.error < 0.1 * (x.high - x.low)
+    assert x.p90 < 0.1 * (x.high - x.low)
     missed = (probe(new)[:, 0] - (2 * new[:, 0] - new[:, 1] + 3)).abs()
-    assert 0.8 < (missed < x.error).float().mean() < 0.97
+    assert 0.8 < (missed < x.p90).float().mean() < 0.97
     assert 0.4 < (missed < x.median).float().mean() < 0.6
 
 
@@ -62,7 +62,7 @@ def test_angles_are_read_across_the_turn():
     z = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).float()
     probe = Probe.fit(z, {"a": angle + 2 * np.pi}, ["a"])
     (a,) = probe.coordinates
-    assert a.error < 0.01
+    assert a.p90 < 0.01
     assert -np.pi <= a.low < a.high <= np.pi
     read = probe(torch.tensor([[-1.0, 1e-3], [-1.0, -1e-3]]))[:, 0]
     np.testing.assert_allclose(read.abs(), np.pi, atol=0.02)
@@ -92,7 +92,7 @@ def test_an_angle_with_a_stop_is_told_from_one_that_turns(labels, wraps, ends):
 def test_what_is_not_there_is_not_claimed_to_be_read():
     noise = RNG.normal(size=300)
     (x,) = Probe.fit(embeddings(), {"x": noise}).coordinates
-    assert x.error > 1.2  # nine in ten normal numbers are within 1.64
+    assert x.p90 > 1.2  # nine in ten normal numbers are within 1.64
 
 
 def test_neighbours_in_an_episode_do_not_judge_each_other():
@@ -100,15 +100,15 @@ def test_neighbours_in_an_episode_do_not_judge_each_other():
     place, label = RNG.normal(size=(15, 8))[episode], RNG.normal(size=15)[episode]
     z = torch.from_numpy(place + 0.01 * RNG.normal(size=place.shape)).float()
     together, apart = (Probe.fit(z, {"x": label}, groups=groups) for groups in (None, episode))
-    assert together.coordinates[0].error < 0.1
-    assert apart.coordinates[0].error > 0.5
+    assert together.coordinates[0].p90 < 0.1
+    assert apart.coordinates[0].p90 > 0.5
 
 
 def test_the_error_is_that_of_the_labels_that_are_to_judge():
     z = embeddings()
     blurred = np.arange(300) % 2 == 1
     label = z[:, 0].numpy() + blurred * RNG.normal(size=300)
-    errors = [Probe.fit(z, {"x": label}, judged=judged).coordinates[0].error for judged in (blurred, ~blurred)]
+    errors = [Probe.fit(z, {"x": label}, judged=judged).coordinates[0].p90 for judged in (blurred, ~blurred)]
     assert errors[0] > 1.5 * errors[1]
 
 
@@ -116,7 +116,7 @@ def test_more_labels_than_centres_are_used():
     z = embeddings(1500, 2)
     probe = Probe.fit(z, {"x": np.sin(z[:, 0].numpy())})
     assert probe.info.num_labels == 1500
-    assert probe.coordinates[0].error < 0.05
+    assert probe.coordinates[0].p90 < 0.05
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_one_line(written, kind):
         elif kind == "nan":
             tensors["bias"] = tensors["bias"] * math.nan
         elif kind == "range":
-            info["coordinates"][0]["error"] = -1
+            info["coordinates"][0]["p90"] = -1
         elif kind == "unknown":
             info["more"] = 1
         save_file(tensors, path, {"probe": json.dumps(info)})
