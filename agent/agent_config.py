@@ -1,11 +1,12 @@
 """How the agent plans."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from jepa_mpc import envs
 from jepa_mpc.agent.objectives import OBJECTIVES
+from jepa_mpc.cli import choose
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import PLANNERS, REDUCTIONS, CEMConfig, ICEMConfig, PlannerConfig
 from jepa_mpc.registry import Registry
@@ -76,6 +77,21 @@ AGENT_PRESETS.register(
         receding_horizon=5,
     ),
 )
+
+
+# What chooses a way to plan, or a search, by name.
+PLANNING_CHOICES: dict[str, Registry[Any]] = {"--preset": AGENT_PRESETS, "--planner": PLANNERS}
+
+
+def choose_planning(args: Sequence[str], own: Callable[[], AgentConfig]) -> tuple[list[str], AgentConfig]:
+    """Takes the options that choose by name out of a command's words.
+
+    Returns the other words, and the settings that those change: a preset's, or else one's own, with the search chosen.
+    """
+    words, chosen = choose(args, PLANNING_CHOICES)
+    agent = chosen.get("--preset") or own()
+    kind = chosen.get("--planner")
+    return words, agent.searched_by(kind) if kind else agent
 
 
 def read_planning(planning: Mapping[str, Any], file: object) -> AgentConfig:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +24,12 @@ import tyro
 from numpy.typing import NDArray
 
 from jepa_mpc import envs, files, places
-from jepa_mpc.agent.agent_config import AGENT_PRESETS, AgentConfig, planning_of
+from jepa_mpc.agent.agent_config import PLANNING_CHOICES, AgentConfig, choose_planning, planning_of
 from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.numbers import NumberOptions, read_goal
 from jepa_mpc.agent.picture_file import load_picture
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
-from jepa_mpc.cli import choose, option_value, parse
+from jepa_mpc.cli import option_value, parse
 from jepa_mpc.devices import choose_device
 from jepa_mpc.distributed import process_group, rank
 from jepa_mpc.errors import UserError
@@ -41,9 +40,7 @@ from jepa_mpc.eval.protocols import PROTOCOLS, ProtocolName
 from jepa_mpc.eval.results import CheckpointFacts, Results
 from jepa_mpc.eval.trial import BATCH_SIZE
 from jepa_mpc.eval.video import GIF, MP4
-from jepa_mpc.planners import PLANNERS
 from jepa_mpc.provenance import provenance, simulator_version
-from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Count, Seed, checked, to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
 from jepa_mpc.world_model.fit_probe import of_poses
@@ -213,13 +210,9 @@ def _run_folder(config: RunConfig) -> Iterator[Path]:
 
 def parse_config(args: Sequence[str]) -> RunConfig:
     """Returns what options make of the task's own way to plan, or of a preset's."""
-    by_name: dict[str, Registry[Any]] = {"--preset": AGENT_PRESETS, "--planner": PLANNERS}
-    words, chosen = choose(args, by_name)
-    task = option_value(words, "--task") or RunConfig.task
-    agent = chosen.get("--preset") or planning_of(task)
-    if kind := chosen.get("--planner"):
-        agent = agent.searched_by(kind)
-    return parse(RunConfig, words, RunConfig(task=task, agent=agent), names=by_name)
+    task = option_value(args, "--task") or RunConfig.task
+    words, agent = choose_planning(args, lambda: planning_of(task))
+    return parse(RunConfig, words, RunConfig(task=task, agent=agent), names=PLANNING_CHOICES)
 
 
 def main(args: Sequence[str]) -> None:

@@ -3,6 +3,9 @@ from jepa_mpc.agent.calibration import Calibration as Calibration
 from jepa_mpc.agent.collect import CollectConfig as CollectConfig
 from jepa_mpc.agent.collect import collect as collect
 from jepa_mpc.agent.data_policies import DATA_POLICIES as DATA_POLICIES
+from jepa_mpc.agent.export import ExportConfig as ExportConfig
+from jepa_mpc.agent.export import export as export
+from jepa_mpc.agent.exported import ExportedAgent as ExportedAgent
 from jepa_mpc.agent.objectives import OBJECTIVES as OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent as PlanningAgent
 from jepa_mpc.agent.rivals import RIVALS as RIVALS

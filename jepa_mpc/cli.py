@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "train": _long_on_task("world_model.train", "Train a world model from a data set."),
         "plan": _on_task("eval.run_planning", "Plan to goals given as pictures, and measure success."),
         "run": Command("agent.run_robot", "Drive a real robot to a goal picture, at its own rate."),
+        "export": Command("agent.export", "Write an agent as an ONNX file, which runs without PyTorch."),
         "fit-probe": _on_task("world_model.fit_probe", "Learn to read numbers, such as joint angles, off embeddings."),
         "calibrate": Command("agent.calibrate", "Learn another camera from a few of its pictures."),
         "improve": _long_on_task("eval.improve", "Practise without reward, and train on what came of it."),
@@ -63,6 +64,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "speed": {
         "speed planning": Command("eval.speed.planning", "Time a decision and its parts, against the floor."),
+        "speed exported": Command("eval.speed.exported", "Time an exported agent's decisions, against PyTorch's."),
         "speed data": Command("eval.speed.data", "Time reading windows from files and from memory."),
         "speed training": Command("eval.speed.training", "Time training by processes, threads and precision."),
         "speed rendering": Command("eval.speed.rendering", "Time pictures against the simulator's defaults."),
