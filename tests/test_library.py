@@ -139,7 +139,7 @@ def record_log(project, num_episodes=4, num_steps=60):
 
 def test_a_strangers_robot_works_by_every_command(installed, project):
     recorded, said = record_log(project), {}
-    small = {**SMALL, "run": ["--seconds", "2"], "inspect": [], "convert": [], "fit-probe": []}
+    small = {**SMALL, "run": ["--seconds", "2"], "inspect": [], "convert": [], "fit-probe": [], "export": []}
     small["improve"] = ["--num-episodes", "3", "--num-pairs", "2", "--protocol", "far"]
     for line in commands_of(ROBOTS_BLOCKS):
         program, name, *options = shlex.split(line)
@@ -156,6 +156,8 @@ def test_a_strangers_robot_works_by_every_command(installed, project):
             assert "n = 2" in said[line]
         if name == "run":
             assert re.search(r"^blocks +10$", said[line], re.M)
+    actions = run(project, installed / "python", "on_the_robot.py").splitlines()
+    assert len(actions) == 5  # of a block
     assert (project / "data/arm.h5").stat().st_size > 64 * 64 * 3 * 5
     assert list((project / "seen").glob("*.png"))
     with h5py.File(project / "data/my_log.h5") as log:
