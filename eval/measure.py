@@ -111,9 +111,11 @@ def _named(run: Run) -> list[str]:
 
 def _numbers(run: Run, traces: Sequence[EpisodeTrace], goal: NDArray[np.float64] | None) -> dict[str, Any]:
     """Returns what results say of numbers, if a probe reads them."""
-    numbers, truth = run.agent.numbers, run.truth
-    if numbers is None or truth is None or goal is None:
+    truth = run.truth
+    if truth is None or goal is None:
         return {}
+    numbers = run.agent.numbers
+    assert numbers is not None
     limits = limit_facts(numbers, truth, traces) if numbers.limited else None
     return {"numbers": number_facts(run.agent, truth, goal, traces), "limits": limits}
 
@@ -158,9 +160,9 @@ def _episode(run: Run, goals: NDArray[np.uint8] | GoalState) -> tuple[EpisodeTra
 
 def to_numbers(run: Run, goal: dict[str, float]) -> Callable[..., NumberResults]:
     """Runs one episode toward a user's numbers."""
-    assert run.agent.numbers is not None
+    assert run.truth is not None
     trace, _ = _episode(run, goal)
-    wanted = run.agent.numbers.goal(goal, 1).numpy()
+    wanted = np.array([[goal.get(each.name, np.nan) for each in run.truth.coordinates]])
     return partial(NumberResults, budget=run.config.budget or run.spec.far_budget, **_numbers(run, [trace], wanted))
 
 
@@ -169,7 +171,7 @@ def to_pictures(run: Run, goals: NDArray[np.uint8]) -> Callable[..., PictureResu
     config, agent = run.config, run.agent
     trace, steps = _episode(run, goals[None])
     pictures, budget = list(trace.pictures), config.budget or run.spec.far_budget
-    free = None if agent.numbers is None else np.full((1, len(agent.numbers.probe.coordinates)), np.nan)
+    free = None if run.truth is None else np.full((1, len(run.truth.coordinates)), np.nan)
     from_each = agent.latent_distance(np.stack(pictures)[:, None], goals)
     distances = from_each.min(1).tolist()
     nearest = int(np.argmin(distances))

@@ -321,6 +321,7 @@ def test_processes_share_the_episodes_evenly(tmp_path, monkeypatch):
         "from pathlib import PosixPath\n"
         "from jepa_mpc.agent import planning_agent\n"
         "from jepa_mpc.agent.agent_config import AgentConfig\n"
+        "from jepa_mpc.agent.numbers import NumberOptions\n"
         "from jepa_mpc.distributed import rank\n"
         "from jepa_mpc.eval import measure\n"
         "from jepa_mpc.eval.run_planning import RunConfig, evaluate\n"
