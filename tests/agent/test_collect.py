@@ -522,6 +522,6 @@ def test_what_a_simulator_cannot_change_is_one_line(tmp_path, run_command, task,
 
 
 def test_kinds_are_one_word_with_commas():
-    words = [[], ["--randomise", "none"], ["--randomise", "camera,camera"], ["--randomise=light,colour"]]
+    words = [[], ["--randomise", "none"], ["--randomise", "camera"], ["--randomise=light,colour"]]
     asked = [parse(CollectConfig, ["--task", "reacher", *each]).randomise for each in words]
     assert asked == [None, (), ("camera",), ("light", "colour")]
