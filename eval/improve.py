@@ -43,6 +43,7 @@ from jepa_mpc.world_model.training.config import TrainConfig
 log = logging.getLogger(__name__)
 
 BEFORE, AFTER = "before", "after"
+_TOOK = "minutes.json"  # of a round, so that one that is done counts when the command goes on
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class ImproveRow(Made, SuccessSummary):
     """What a checkpoint came to before or after practice, beside agents that do not plan."""
 
     num_practised: int  # episodes
-    minutes: float  # that practice and training took, without measuring
+    minutes: float  # that practice and training took, without measuring, nor what an interruption cut off
     baselines: dict[str, SuccessSummary]
     episodes: list[EpisodeRecord]
 
@@ -100,17 +101,19 @@ def improve(config: ImproveConfig) -> Path:
     settings = {**to_json(config), "checkpoint": weights_digest(first)}
     free = ("output", "data", "rounds", "minutes", "protocol", "num_pairs", "publish")
     Dataset(data, task=config.task, in_memory="no")  # raises before anything is written
-    checkpoint, practised, begin = first, list[Path](), time.monotonic()
+    checkpoint, practised, minutes = first, list[Path](), 0.0
     with files.claimed(config.output, settings, free):
         for number in range(1, config.rounds + 1):
-            if config.minutes is not None and time.monotonic() - begin > 60 * config.minutes:
+            if config.minutes is not None and minutes > config.minutes:
                 log.info("%g minutes are over after %d rounds", config.minutes, number - 1)
                 break
-            folder = config.output / f"round-{number}"
+            folder, begin = config.output / f"round-{number}", time.monotonic()
             log.info("round %d of %d", number, config.rounds)
             practised.append(_practise(config, checkpoint, data, folder, number))
             checkpoint = _train(config, checkpoint, data, practised, folder)
-        minutes = (time.monotonic() - begin) / 60
+            if not (took := folder / _TOOK).exists():
+                files.write_json(took, (time.monotonic() - begin) / 60)
+            minutes += float(files.read_json(took, "delete it; the round then counts as done in no time"))
         rows, planning = {}, read_planning(load_info(first).planning, first)
         with contextlib.closing(envs.make(config.task)) as env:
             trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_pairs)

@@ -94,10 +94,18 @@ def test_rounds_practise_train_and_are_measured(improve, start, tmp_path, monkey
 def test_no_round_begins_after_the_minutes_are_over(improve, tmp_path, caplog):
     code, _, err = improve("--rounds", 3, "--minutes", 1e-6)
     assert code == 0, err
-    assert "minutes are over after 0 rounds" in caplog.text
-    assert not (tmp_path / "out/round-1").exists()
-    rows = [json.loads((tmp_path / f"out/{name}.json").read_text())["success_rate"] for name in ("before", "after")]
-    assert rows[0] == rows[1]
+    assert "minutes are over after 1 rounds" in caplog.text
+    folder = tmp_path / "out"
+    assert not (folder / "round-2").exists()
+    took = json.loads((folder / "round-1/minutes.json").read_text())
+    rows = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("before", "after")}
+    assert (rows["before"]["minutes"], rows["after"]["minutes"]) == (0, round(took, 1))
+    assert rows["after"]["num_practised"] == 3
+    (folder / "round-1/minutes.json").write_text("7.5")  # as of another day, which counts when it goes on
+    (folder / "after.json").unlink()
+    assert improve("--rounds", 3, "--minutes", 7)[0] == 0
+    assert not (folder / "round-2").exists()
+    assert json.loads((folder / "after.json").read_text())["minutes"] == 7.5
 
 
 def test_bad_input_is_one_line(run_command, tmp_path, start):
