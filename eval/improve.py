@@ -117,7 +117,7 @@ def improve(config: ImproveConfig) -> Path:
         rows, planning = {}, read_planning(load_info(first).planning, first)
         with contextlib.closing(envs.make(config.task)) as env:
             trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_pairs)
-            for name, (which, episodes, took) in {
+            for name, (which, episodes, spent) in {
                 BEFORE: (first, 0, 0.0),
                 AFTER: (checkpoint, len(practised) * config.num_episodes, minutes),
             }.items():
@@ -127,7 +127,7 @@ def improve(config: ImproveConfig) -> Path:
                     "protocol": config.protocol,
                 }
                 asked |= {"num_episodes": config.num_pairs, "seed": config.seed, "planner": planning}
-                rows[name] = book.once(name, asked, partial(_measure, trial, which, planning, episodes, took))
+                rows[name] = book.once(name, asked, partial(_measure, trial, which, planning, episodes, spent))
         files.write_whole(path := book.folder / "improve.md", table(rows, config))
     return path
 
