@@ -31,6 +31,23 @@ class PrivilegedAgent(Agent, Protocol):
 
 
 @runtime_checkable
+class ProprioceptiveAgent(Agent, Protocol):
+    """An agent that may take what a robot feels of itself beside its pictures; results say so."""
+
+    num_proprio: int  # numbers of it; 0: none
+
+    def act(self, pictures: NDArray[np.uint8], proprio: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Returns the next block (B, block, A) for pictures (B, H, W, 3) and what is felt (B, P)."""
+
+
+def acts(agent: Agent, pictures: NDArray[np.uint8], proprio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Returns an agent's next block (B, block, A), which is told what is felt (B, P) if it takes that."""
+    if isinstance(agent, ProprioceptiveAgent) and agent.num_proprio:
+        return agent.act(pictures, np.stack(proprio))
+    return agent.act(pictures)
+
+
+@runtime_checkable
 class SurprisedAgent(Agent, Protocol):
     """An agent that knows how unforeseen pictures are."""
 

@@ -106,16 +106,16 @@ def run_episode(
                 seen.append(_observe(env))
     except envs.Diverged as error:
         diverged = not isinstance(error, envs.Ended)
-    pixels, qpos, qvel = map(np.stack, zip(*seen, strict=True))
+    pixels, qpos, qvel, proprio = map(np.stack, zip(*seen, strict=True))
     action = np.stack(actions) if actions else np.zeros((0, 0), np.float32)
-    return Episode(pixels, action, qpos, qvel, any(looks), diverged)
+    return Episode(pixels, action, qpos, qvel, any(looks), diverged, proprio)
 
 
 def _observe(env: envs.PixelEnv) -> tuple[NDArray[Any], ...]:
-    """Returns copies of picture, qpos and qvel; raises `Diverged` where they are no numbers."""
-    seen = tuple(map(np.array, (env.render(), env.qpos, env.qvel)))
+    """Returns copies of picture, qpos, qvel and proprio; raises `Diverged` where they are no numbers."""
+    seen = tuple(map(np.array, (env.render(), env.qpos, env.qvel, env.proprio)))
     if not all(np.isfinite(values).all() for values in seen):
-        raise envs.Diverged("qpos or qvel is no longer finite")
+        raise envs.Diverged("qpos, qvel or proprio is no longer finite")
     return seen
 
 
@@ -207,6 +207,8 @@ def collect(config: CollectConfig, make_policy: MakePolicy | None = None) -> Pat
         planning=json.dumps(to_json(spec.planning)),
         randomise=kinds,
         names=env.names if len(env.names) == len(spec.angles) else (),
+        cameras=env.cameras if len(env.cameras) > 1 else (),
+        proprio_names=env.proprio_names,
     )
     env.close()
     settings = {**to_json(info), "episode_len": spec.episode_len, "image_size": spec.image_size}
@@ -219,7 +221,7 @@ def collect(config: CollectConfig, make_policy: MakePolicy | None = None) -> Pat
     spans = [range(start, min(start + EPISODES_PER_CHUNK, config.num_episodes)) for start in starts]
     # The span is in the name: a larger --num-episodes does not mistake a short last chunk for a full one.
     chunks = {parts / f"{span.start:08d}-{span.stop:08d}.chunk": span for span in spans}
-    with claimed_by_first(parts, settings, free=("names",)):
+    with claimed_by_first(parts, settings, free=("names", "proprio_names")):
         mine = dict(list(chunks.items())[rank() :: num_ranks()])
         were_cut = gather_lists(_fill(mine, spec, make_policy, config, kinds))
         done, cut = len(were_cut), sum(were_cut)

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from jepa_mpc.agent.controller import Memory
-from jepa_mpc.agent.exported import INFO, NEXT, NOISE, PICTURES, SEEN, ExportInfo
+from jepa_mpc.agent.exported import INFO, NEXT, NOISE, PICTURES, PROPRIO, SEEN, ExportInfo
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.planners import CostFn, Plan, Planner
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.model.surprise import Lag
+from jepa_mpc.world_model.observation import Observation
 
 _RUNS, _GOAL = "runs", "z_goal"  # of what is remembered, how often the graph was run, and what stays in an episode
 
@@ -56,10 +57,10 @@ class Part(nn.Module):
 
 
 class Encode(Part):
-    """Makes an embedding of a picture."""
+    """Makes an embedding of a picture, and of what is felt."""
 
     def answer(self, given):
-        return {"z": self.model.encode(given[PICTURES])}
+        return {"z": self.model.encode(Observation(given[PICTURES], given.get(PROPRIO)))}
 
 
 class Decide(Part):
@@ -144,8 +145,9 @@ def _parts(agent: PlanningAgent) -> tuple[Encode, list[Decide], Tensors]:
     which the last is that of a search when no more frames can be remembered, and what an episode's first run answers,
     which is shown the goal: nothing is done, and nothing remembered but the goal, which is not among these.
     """
-    config, side = agent.config, agent.model.config.encoder.image_size
-    encode = Encode(agent, {PICTURES: torch.zeros(1, side, side, 3, dtype=torch.uint8)})
+    config, size = agent.config, agent.model.config.encoder.picture_size
+    felt = {PROPRIO: torch.full((1, agent.num_proprio), math.nan)} if agent.num_proprio else {}
+    encode = Encode(agent, {PICTURES: torch.zeros(1, *size, 3, dtype=torch.uint8), **felt})
     z = encode(*encode.given.values())[0]
     given = {"z": z, _GOAL: z.clone(), SEEN: torch.ones(1, dtype=torch.bool)}
     if sizes := search_sizes(agent):

@@ -91,26 +91,32 @@ def noise_for(agent: PlanningAgent) -> NDArray[np.float32]:
     return torch.cat(white, dim=1).numpy() if white else np.zeros((len(generators), 0), np.float32)
 
 
-def difference(agent: PlanningAgent, exported: ExportedAgent, picture: NDArray[np.uint8] | None) -> float:
+def difference(
+    agent: PlanningAgent,
+    exported: ExportedAgent,
+    picture: NDArray[np.uint8] | None,
+    proprio: NDArray[np.float32] | None = None,
+) -> float:
     """Returns by how much the next blocks differ at most, in halves of an action's range, with the same noise."""
     half_range = np.maximum((exported.bounds.high - exported.bounds.low) / 2, LEAST_RANGE)
-    block = exported.act(picture, noise_for(agent))
-    return float(np.abs((block - agent.act(picture)) / half_range).max())
+    block = exported.act(picture, proprio, noise_for(agent))
+    return float(np.abs((block - agent.act(picture, proprio)) / half_range).max())
 
 
 def _require_same(agent: PlanningAgent, exported: ExportedAgent) -> None:
     """Raises `UserError` unless a file decides as its agent does. Where two candidates cost the same up to rounding, a
     decision may be another; if most are, the agent is no function of what it is given.
     """
-    side, config = exported.info.interface.image_size, agent.config
+    size, config, rng = exported.info.interface.picture_size, agent.config, np.random.default_rng(0)
     num_decisions = 2 * (config.history_len + config.receding_horizon)
-    goal, *pictures = np.random.default_rng(0).integers(0, 256, (1 + num_decisions, 1, side, side, 3), np.uint8)
+    goal, *pictures = rng.integers(0, 256, (1 + num_decisions, 1, *size, 3), np.uint8)
+    felt = rng.normal(size=(1, agent.num_proprio)).astype(np.float32) if agent.num_proprio else None
     for each in (agent, exported):
         each.reset(goal, [0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the safe action stands in for
         seen = [*pictures, None, pictures[0]]  # one does not come
-        found = float(np.median([difference(agent, exported, picture) for picture in seen]))
+        found = float(np.median([difference(agent, exported, picture, felt) for picture in seen]))
     if not found <= _TOLERANCE:
         raise UserError(
             f"the graph does not act as the agent does, but {found:.2g} of half the range beside it; a search or an "

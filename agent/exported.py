@@ -4,7 +4,8 @@
 beside, all zeros at first, and an episode's first run is shown the goal. Noise goes in too: standard normal numbers,
 which the graph colours as its search does. So the file says all that a runner in another language needs to know:
 
-    pictures (1, H, W, 3) uint8, seen (1,) bool, noise (1, S, H, A), and what is remembered, X
+    pictures (1, H, W, 3) uint8, seen (1,) bool, noise (1, S, H, A), and what is remembered, X; where the model knows
+    it, proprio (1, P) too, NaN where it is not known and of goals
     → block (1, block, A), lost (1,), surprise (1,), and what to give as X next, next_X
 
 Where a picture did not come, `seen` is false, and any other stands in its place.
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, warn_of_lost
+from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, checked_proprio, warn_of_lost
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.places import expanded
 from jepa_mpc.settings import read
@@ -27,7 +28,7 @@ from jepa_mpc.world_model.interface import Interface
 
 FORMAT_VERSION = 1
 INFO = "jepa_mpc"  # of the file's metadata, the entry that is ours
-PICTURES, SEEN, NOISE, NEXT = "pictures", "seen", "noise", "next_"
+PICTURES, PROPRIO, SEEN, NOISE, NEXT = "pictures", "proprio", "seen", "noise", "next_"
 _TOLD = ("block", "lost", "surprise")
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -94,29 +95,37 @@ class ExportedAgent:
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, and a seed for each episode's noise."""
-        goals, whole = checked_goals(goals, seeds, self.info.interface.image_size)
+        goals, whole = checked_goals(goals, seeds, self.info.interface.picture_size)
         if goals.shape[1] > 1:
             raise UserError(f"an exported agent goes to one goal picture an episode, not {goals.shape[1]}; choose one")
         blank = {name: np.zeros(shape, dtype) for name, (shape, dtype) in self._inputs.items()}
+        blank[PROPRIO] = np.full((1, self.num_proprio), np.nan, np.float32)
         states = [_remembered(self._run({**blank, PICTURES: goal})) for goal in goals]
         # Only now, so that an agent whose reset has failed is where it was.
         self._memory, self._surprise = states, None
         self._rngs = [np.random.default_rng(seed % 2**64) for seed in whole]
 
-    def act(self, pictures: NDArray[np.uint8] | None, noise: ArrayLike | None = None) -> NDArray[np.float32]:
+    def act(
+        self,
+        pictures: NDArray[np.uint8] | None,
+        proprio: ArrayLike | None = None,
+        noise: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
         """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now, as `PlanningAgent.act` does;
         None: no pictures came, and what the model had foreseen takes their place.
 
         Noise may be given, standard normal numbers of `noise_shape` for each episode, else it is drawn.
         """
-        side, B = self.info.interface.image_size, len(self._memory)
-        pictures = checked_now(pictures, B, self._surprise is not None, side)
+        size, B = self.info.interface.picture_size, len(self._memory)
+        pictures = checked_now(pictures, B, self._surprise is not None, size)
+        felt = checked_proprio(proprio, pictures, self.num_proprio)
         drawn = self._drawn() if noise is None else self._checked_noise(noise)
         is_seen = np.array([pictures is not None])
-        shown = np.zeros((B, side, side, 3), np.uint8) if pictures is None else pictures
+        shown = np.zeros((B, *size, 3), np.uint8) if pictures is None else pictures
+        felt = np.full((B, self.num_proprio), np.nan, np.float32) if felt is None else felt
         answers = [
-            self._run({**state, PICTURES: picture[None], SEEN: is_seen, NOISE: white[None]})
-            for state, picture, white in zip(self._memory, shown, drawn, strict=True)
+            self._run({**state, PICTURES: picture[None], PROPRIO: now[None], SEEN: is_seen, NOISE: white[None]})
+            for state, picture, now, white in zip(self._memory, shown, felt, drawn, strict=True)
         ]
         block, lost, surprise = (np.concatenate([each[name] for each in answers]) for name in _TOLD)
         warn_of_lost(lost)
@@ -129,6 +138,11 @@ class ExportedAgent:
         if self._surprise is None:
             raise UserError(NOT_SEEN)
         return self._surprise.copy()
+
+    @property
+    def num_proprio(self) -> int:
+        """Counts the numbers that a robot feels of itself, where the model knows of it."""
+        return len(self.info.interface.proprio_names)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -168,7 +182,7 @@ def _read_info(session: Any, path: Path) -> ExportInfo:
         raise UserError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; {_AGAIN}")
     info = read(ExportInfo, stored, f"{path} is damaged")
     inputs, outputs = ({each.name: each for each in ends} for ends in (session.get_inputs(), session.get_outputs()))
-    told, remembered = info.interface, inputs.keys() - {PICTURES, SEEN, NOISE}
+    told, remembered = info.interface, inputs.keys() - {PICTURES, PROPRIO, SEEN, NOISE}
     if not all(each.type in _DTYPES and all(isinstance(size, int) for size in each.shape) for each in inputs.values()):
         fault = "the graph's inputs are of other kinds than an agent's"
     elif not {PICTURES, SEEN} <= inputs.keys() or outputs.keys() != {*_TOLD, *(NEXT + name for name in remembered)}:
@@ -177,6 +191,9 @@ def _read_info(session: Any, path: Path) -> ExportInfo:
         fault = f"the graph's blocks are {outputs['block'].shape}"
     else:
         fault = told.fault("the graph's", inputs[PICTURES].shape[1])
+        num_proprio = inputs[PROPRIO].shape[1] if PROPRIO in inputs else 0
+        if (inputs[PICTURES].shape[2], num_proprio) != (told.picture_size[1], len(told.proprio_names)):
+            fault = fault or "the graph sees and feels other things than it says"
     if fault:
         raise UserError(f"{path} is damaged ({fault}); {_AGAIN}")
     return info

@@ -1,6 +1,7 @@
 """A picture of the user's own, such as a goal: what serves, and how the model sees it."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.errors import UserError, reason
-from jepa_mpc.pictures import FORMATS, MAX_PIXELS, require_size, square
+from jepa_mpc.pictures import FORMATS, MAX_PIXELS, require_size, side_by_side, square
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_SAME_SHAPE = 0.02  # share by which width over height may differ from what it should be
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -22,6 +24,38 @@ def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
     It is turned as its EXIF data say, and what is transparent becomes white, with a warning. Raises `UserError` on
     what cannot serve; other formats and sizes are refused before anything is decoded.
     """
+    return square(_read(path, size), size, str(path))
+
+
+def load_goal(path: Path, size: tuple[int, int], cameras: Sequence[str], camera: str | None) -> NDArray[np.uint8]:
+    """Returns a user's picture as an agent of several cameras takes it for a goal: (H, V·W, 3).
+
+    Args:
+        path: the picture, of one camera, or of all side by side.
+        size: height, and width of all together.
+        cameras: their names; none where there is one.
+        camera: which of them took it, so that the others show nothing.
+
+    Raises `UserError` on what cannot serve.
+    """
+    height, width = size
+    if camera is not None and camera not in cameras:
+        cure = f"must be one of {', '.join(cameras)}" if cameras else "is for models of several cameras; leave it out"
+        raise UserError(f"--goal-camera {camera} {cure}")
+    if width == height:
+        return load_picture(path, height)
+    if camera is not None:
+        shown = [_read(path, height) if each == camera else None for each in cameras]
+        return side_by_side(shown, size, str(path))
+    whole, num_views = _read(path, height), width // height
+    if abs(whole.shape[1] / whole.shape[0] - num_views) > _SAME_SHAPE * num_views:
+        found = f"{path} is {whole.shape[1]}×{whole.shape[0]}, not {num_views} squares side by side"
+        raise UserError(f"{found}; if one camera took it, say which: --goal-camera {' or '.join(cameras)}")
+    return side_by_side(np.array_split(whole, num_views, axis=1), size, str(path))
+
+
+def _read(path: Path, size: int) -> NDArray[np.uint8]:
+    """Returns the picture (H, W, 3), of which no side is smaller than that."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if path.exists() and not path.is_file():
@@ -47,7 +81,7 @@ def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # whatever the decoders raise on a damaged file
         raise UserError(f"{path} is damaged ({reason(error)}); save it again as PNG") from error
-    return square(np.asarray(_on_white(path, image).convert("RGB")), size, str(path))
+    return np.asarray(_on_white(path, image).convert("RGB"))
 
 
 def _on_white(path: Path, image: "Image") -> "Image":

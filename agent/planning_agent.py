@@ -17,7 +17,15 @@ from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.controller import Controller
 from jepa_mpc.agent.numbers import GoalState, Numbers
 from jepa_mpc.agent.objectives import OBJECTIVES, reachability
-from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, checked_pictures, checked_seeds, warn_of_lost
+from jepa_mpc.agent.surface import (
+    NOT_SEEN,
+    checked_goals,
+    checked_now,
+    checked_pictures,
+    checked_proprio,
+    checked_seeds,
+    warn_of_lost,
+)
 from jepa_mpc.devices import has_bfloat16
 from jepa_mpc.envs.blocks import Bounds, as_actions, block_bounds
 from jepa_mpc.errors import UserError
@@ -26,6 +34,7 @@ from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
 from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.observation import Observation
 
 BFLOAT16_PAYS = 192  # width of a predictor from which products outweigh conversions (docs/log/speed.md)
 _SEARCHES_KEPT = 10_000
@@ -96,7 +105,10 @@ class PlanningAgent:
             raise UserError(f"this probe reads embeddings of {numbers.probe.embed_dim} numbers, not this model's")
         self.numbers, self._has_proposer = numbers, proposer is not None
         self.controller = Controller(model, config, self._planner, proposer, numbers)
-        self.calibration, self._side = calibration, model.config.encoder.image_size
+        self.calibration, self._size = calibration, model.config.encoder.picture_size
+        if calibration is not None and model.config.encoder.num_views > 1:
+            raise UserError("a calibration is of one camera, and this model sees by several; leave it out")
+        self.num_proprio = model.config.proprio_dim
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
         self.generators: list[torch.Generator] = []  # of the episodes' searches
@@ -141,22 +153,26 @@ class PlanningAgent:
             none = torch.zeros(len(whole), 0, self.model.config.embed_dim, device=self._device)
             memory = self.controller.begin(none, self._state(goals, len(whole)))
         else:
-            pictures, whole = checked_goals(goals, seeds, self._side)
+            pictures, whole = checked_goals(goals, seeds, self._size)
             with torch.inference_mode(not self._planner.needs_gradient):
                 memory = self.controller.begin(self.model.encode(self._tensor(pictures)))
         # Only now, so that an agent whose reset has failed is where it was.
         self._memory, self._num_episodes = memory, len(whole)
         self.generators = [torch.Generator(self._device).manual_seed(seed) for seed in whole]
 
-    def act(self, pictures: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+    def act(
+        self, pictures: NDArray[np.uint8] | None, proprio: NDArray[np.floating] | None = None
+    ) -> NDArray[np.float32]:
         """Returns the next block (B, block, A) for the pictures (B, H, W, 3) uint8 of now; where blocks are on their
         way (`AgentConfig.blocks_ahead`), the one behind them.
 
-        None: no pictures came, and what the model had foreseen takes their place.
+        None: no pictures came, and what the model had foreseen takes their place. A model that was trained with it also
+        takes what the robots feel of themselves (B, P), `num_proprio` numbers, NaN where they are not known.
         """
         deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
         has_seen = self._num_episodes > 0 and bool(self._memory.z_history)
-        pictures = checked_now(pictures, self._num_episodes, has_seen, self._side)
+        pictures = checked_now(pictures, self._num_episodes, has_seen, self._size)
+        felt = checked_proprio(proprio, pictures, self.num_proprio)
         if pictures is not None and self.calibration is not None:
             pictures = self.calibration(pictures)
 
@@ -165,7 +181,7 @@ class PlanningAgent:
 
         with torch.inference_mode(not self._planner.needs_gradient):
             with torch.no_grad():
-                z = None if pictures is None else self.model.encode(self._tensor(pictures))
+                z = None if pictures is None else self._encode(pictures, felt)
                 memory = self.controller.see(self._memory, z)
             decision = self.controller.decide(memory, search)
         warn_of_lost(decision.lost.cpu().numpy())
@@ -189,7 +205,7 @@ class PlanningAgent:
         """Returns the Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3) uint8, which
         may broadcast. Neither is calibrated.
         """
-        seen = [self._tensor(checked_pictures(each, "pictures", self._side)) for each in (pictures, goals)]
+        seen = [self._tensor(checked_pictures(each, "pictures", self._size)) for each in (pictures, goals)]
         z, z_goal = map(self.model.encode, seen)
         return self.model.latent_distance(z, z_goal).cpu().numpy()
 
@@ -198,7 +214,7 @@ class PlanningAgent:
         """Returns the probe's numbers (...) by name, read off pictures (..., H, W, 3) uint8 as `act` sees them."""
         if self.numbers is None:
             raise UserError("to read numbers, an agent needs a probe: pass numbers=Numbers.load(…)")
-        pictures = checked_pictures(pictures, "pictures", self._side)
+        pictures = checked_pictures(pictures, "pictures", self._size)
         pictures = pictures if self.calibration is None else self.calibration(pictures)
         read = self.numbers.probe(self.model.encode(self._tensor(pictures))).cpu().numpy()
         return {each.name: read[..., i] for i, each in enumerate(self.numbers.probe.coordinates)}
@@ -210,6 +226,10 @@ class PlanningAgent:
         if self._has_proposer:
             raise UserError("a policy proposes toward goal pictures; for a goal by numbers use --warm-start none")
         return self.numbers.goal(wanted, num_episodes).to(self._device)
+
+    def _encode(self, pictures: NDArray[np.uint8], felt: NDArray[np.float32] | None) -> torch.Tensor:
+        seen = self._tensor(pictures)
+        return self.model.encode(seen if felt is None else Observation(seen, torch.from_numpy(felt).to(self._device)))
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(np.array(pictures, order="C")).to(self._device)

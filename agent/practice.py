@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from jepa_mpc.agent.agent_config import AgentConfig, read_planning
+from jepa_mpc.agent.base import acts
 from jepa_mpc.agent.data_policies import Policy
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.envs import PixelEnv
@@ -52,7 +53,7 @@ class Practice:
     def __call__(self, env: PixelEnv, block: int, rng: np.random.Generator) -> Policy:
         school = _school(self.checkpoint, self.goals, self.digest)
         agent = PlanningAgent(school.model, env.action_space, block, school.planning, school.proposer)
-        return _Pupil(agent, school, rng)
+        return _Pupil(env, agent, school, rng)
 
 
 class _School:
@@ -77,8 +78,8 @@ def _school(checkpoint: Path, goals: Path, digest: str) -> _School:
 class _Pupil:
     """Plans toward one goal after another."""
 
-    def __init__(self, agent: PlanningAgent, school: _School, rng: np.random.Generator):
-        self._agent, self._school, self._rng = agent, school, rng
+    def __init__(self, env: PixelEnv, agent: PlanningAgent, school: _School, rng: np.random.Generator):
+        self._env, self._agent, self._school, self._rng = env, agent, school, rng
         self._share, self._blocks_left = EASE, 0
         self._z_goal: torch.Tensor | None = None
 
@@ -95,7 +96,7 @@ class _Pupil:
             self._share /= STEP
             self._choose(z)
         self._blocks_left -= 1
-        return self._agent.act(picture[None])[0]
+        return acts(self._agent, picture[None], [self._env.proprio])[0]
 
     def _choose(self, z: torch.Tensor) -> None:
         """Draws goals, and takes the one that so large a share of them is nearer than."""

@@ -3,7 +3,8 @@
     class MyArm:
         period = 0.04                                   # seconds that an action lasts
         low, high = np.array([-1.0]), np.array([1.0])   # bounds of an action (A,)
-        def observe(self): ...                          # the newest picture, or (picture, when it was taken)
+        def observe(self): ...                          # the newest picture, or (picture, when it was taken),
+                                                        # or (picture, when, what the robot feels of itself)
         def act(self, action): ...                      # begins an action, at once
         def stop(self): ...                             # brings the robot to rest
 
@@ -15,7 +16,7 @@ together are shorter than a block.
 import contextlib
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -23,10 +24,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_mpc.agent.base import acts
 from jepa_mpc.agent.numbers import GoalState
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
-from jepa_mpc.pictures import square
+from jepa_mpc.pictures import side_by_side
 
 _POLL = 0.002  # seconds between looks for a picture
 _NEAR = 0.75  # of a period: how far from when it is wanted a picture may be taken
@@ -35,10 +37,13 @@ _FIRST_PICTURE = 10.0  # seconds until there must be one
 
 
 class Seen(NamedTuple):
-    """A picture (H, W, 3) uint8, and when it was taken: seconds of `time.monotonic`."""
+    """A picture (H, W, 3) uint8, when it was taken (seconds of `time.monotonic`), and what the robot felt then (P,),
+    where the model knows of that. Of several cameras it is a list of one each, None for one that shows nothing.
+    """
 
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | Sequence[NDArray[np.uint8] | None]
     taken: float
+    proprio: NDArray[np.floating] | None = None
 
 
 class Robot(Protocol):
@@ -48,7 +53,7 @@ class Robot(Protocol):
     low: NDArray[np.floating]  # (A,)
     high: NDArray[np.floating]
 
-    def observe(self) -> Seen | NDArray[np.uint8] | None:
+    def observe(self) -> Seen | NDArray[np.uint8] | Sequence[NDArray[np.uint8] | None] | None:
         """Returns the newest picture, with the time when it was taken if that is known; None if there is none yet."""
 
     def act(self, action: NDArray[np.float32]) -> None:
@@ -83,6 +88,7 @@ class Block:
     """One block as it came to be. Times are in seconds from the first action on."""
 
     picture: NDArray[np.uint8] | None  # its beginning, cut to the model's size, not calibrated; None if none came
+    proprio: NDArray[np.float32]  # what was felt then (P,), where the model knows of it; NaN where nothing was told
     age: float  # of the picture when it was seen; NaN if none came
     due: float  # when it begins
     actions: NDArray[np.float32]  # what was sent (block, A)
@@ -116,7 +122,7 @@ class Driver:
             raise UserError(
                 f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.config.blocks_ahead}"
             )
-        self._size, self._length = agent.model.config.encoder.image_size, agent.action_block
+        self._size, self._length = agent.model.config.encoder.picture_size, agent.action_block
         low, high = (np.asarray(bound, np.float32) for bound in (robot.low, robot.high))
         self._pool = pool or ThreadPoolExecutor(1)
         self._still = np.clip(np.zeros_like(low), low, high)
@@ -130,7 +136,8 @@ class Driver:
         The robot is stopped however this ends, also where the caller asks for no more. Raises `UserError` where it
         shows no picture.
         """
-        self._agent.reset(goal if isinstance(goal, Mapping) else square(goal, self._size, "the goal")[None], [seed])
+        goals = goal if isinstance(goal, Mapping) else side_by_side(goal, self._size, "the goal")[None]
+        self._agent.reset(goals, [seed])
         self._answers: dict[int, Future[_Answer]] = {}
         self._pictures: list[Seen] = []
         self._blind = 0
@@ -209,10 +216,16 @@ class Driver:
         self._answers[number + self._ahead] = self._pool.submit(self._decide, seen, now)
 
     def _decide(self, seen: Seen | None, now: float) -> "_Answer":
-        picture = None if seen is None else square(seen.picture, self._size, "the robot's picture")
-        (block,) = self._agent.act(None if picture is None else picture[None])
-        age = math.nan if seen is None else now - seen.taken
-        return _Answer(block, picture, age, float(self._agent.surprise()[0]), self._clock.monotonic())
+        felt = np.full(self._agent.num_proprio, np.nan, np.float32)
+        if seen is None:
+            picture, age = None, math.nan
+            (block,) = self._agent.act(None)
+        else:
+            picture, age = side_by_side(seen.picture, self._size, "the robot's picture"), now - seen.taken
+            if seen.proprio is not None and len(felt):
+                felt = np.asarray(seen.proprio)
+            (block,) = acts(self._agent, picture[None], [felt])
+        return _Answer(block, picture, felt, age, float(self._agent.surprise()[0]), self._clock.monotonic())
 
     def _done(self, number: int, actions: NDArray[np.float32], in_time: bool) -> Block:
         """Returns the block that has been carried out, with what was seen of its beginning."""
@@ -222,7 +235,7 @@ class Driver:
         if self._blind > self._pace.most_blind:
             raise UserError(f"no picture has come in time for {self._blind} blocks; the robot is stopped")
         due, answered = self._due(number) - self._begin, answer.at - self._begin
-        return Block(answer.picture, answer.age, due, actions, answer.surprise, answered, in_time)
+        return Block(answer.picture, answer.proprio, answer.age, due, actions, answer.surprise, answered, in_time)
 
 
 class _Answer(NamedTuple):
@@ -230,6 +243,7 @@ class _Answer(NamedTuple):
 
     block: NDArray[np.float32]
     picture: NDArray[np.uint8] | None
+    proprio: NDArray[np.float32]
     age: float
     surprise: float
     at: float

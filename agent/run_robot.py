@@ -24,7 +24,7 @@ from jepa_mpc.agent.agent_config import read_planning
 from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.numbers import NumberOptions, read_goal
-from jepa_mpc.agent.picture_file import load_picture
+from jepa_mpc.agent.picture_file import load_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.agent.robot import Block, Driver, Pace, Robot
 from jepa_mpc.cli import parse
@@ -47,6 +47,8 @@ class RunRobotConfig:
     """`module:function` without arguments that returns the robot (docs/your-robot.md)."""
     goal: Path | None = None
     """Picture of the goal: PNG, JPEG, WEBP or BMP; or say --goal-state."""
+    goal_camera: str | None = None
+    """Which of several cameras took --goal, where it is a picture of one."""
     checkpoint: str = "reacher"
     """Checkpoint folder, or the name of a bundled one."""
     seconds: Positive = 20.0
@@ -83,9 +85,9 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     info = load_info(config.checkpoint)
     if (told := info.interface) is None:
         raise UserError(f"checkpoint {config.checkpoint} does not say what actions it takes; train it again")
-    goal = _goal(config, told.image_size)
-    camera = Calibration.load(config.calibration) if config.calibration else Calibration()
-    if config.calibrate_goal and not isinstance(goal, dict):
+    goal = _goal(config, told)
+    camera = Calibration.load(config.calibration) if config.calibration else None
+    if camera is not None and config.calibrate_goal and not isinstance(goal, dict):
         goal = camera(goal)
     numbers = config.by_numbers.numbers(config.checkpoint)
     folder = config.output or places.runs(f"{datetime.now():%Y%m%d-%H%M%S}-robot")
@@ -123,7 +125,8 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     pictures = [block.picture for block in blocks if block.picture is not None]
     ended: dict[str, Any] = {}
     if not isinstance(goal, dict):
-        distances = agent.latent_distance(camera(np.stack(pictures)), goal).tolist()
+        seen = np.stack(pictures)
+        distances = agent.latent_distance(seen if camera is None else camera(seen), goal).tolist()
         ended["latent_distance"] = {"start": distances[0], "nearest": min(distances), "final": distances[-1]}
     if numbers is not None:
         read = agent.read(np.stack(pictures))
@@ -146,13 +149,13 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     return results | {"folder": str(folder)}
 
 
-def _goal(config: RunRobotConfig, image_size: int) -> NDArray[np.uint8] | dict[str, float]:
+def _goal(config: RunRobotConfig, told: Interface) -> NDArray[np.uint8] | dict[str, float]:
     """Returns the goal, a picture or numbers. Raises `UserError` unless there is one, and one only."""
     state = read_goal(config.by_numbers.goal_state)
     if (config.goal is None) == (not state):
         raise UserError("say what the goal is, by --goal PICTURE or by --goal-state NAME=NUMBER …")
     if config.goal is not None:
-        return load_picture(config.goal, image_size)
+        return load_goal(config.goal, told.picture_size, told.cameras, config.goal_camera)
     numbers = {name: value for name, value in state.items() if value is not None}
     if len(numbers) < len(state):
         raise UserError(f"--goal-state {next(iter(state))!r} is no number; write NAME=NUMBER")
@@ -197,7 +200,8 @@ def _episodes(blocks: Sequence[Block]) -> Iterator[Episode]:
         if len(stretch) > 1:
             pixels = np.stack([each.picture for each in stretch if each.picture is not None])
             action = np.stack([each.actions.ravel() for each in stretch[:-1]])
-            yield Episode(pixels, action, *(np.empty((len(pixels), 0)),) * 2)
+            felt = np.stack([each.proprio for each in stretch])
+            yield Episode(pixels, action, *(np.empty((len(pixels), 0)),) * 2, proprio=felt)
         stretch = []
 
 
@@ -214,6 +218,8 @@ def _origin(task: str, told: Interface, planning: Any) -> DatasetInfo:
         action_high=told.action_high,
         step_seconds=told.step_seconds,
         planning=json.dumps(to_json(planning)),
+        cameras=told.cameras,
+        proprio_names=told.proprio_names,
     )
 
 

@@ -87,7 +87,9 @@ class SimulatedRobot:
             return
         picture = self.env.render() + rng.normal(0, hardware.noise, self.env.observation_space.shape)
         there = now + hardware.delay + rng.uniform(-hardware.jitter, hardware.jitter)
-        self._on_their_way.append((there, Seen(np.clip(np.rint(picture), 0, 255).astype(np.uint8), now)))
+        seen = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        views = np.split(seen, len(self.env.cameras), axis=1)
+        self._on_their_way.append((there, Seen(views if len(views) > 1 else seen, now, self.env.proprio)))
 
 
 def reacher() -> SimulatedRobot:

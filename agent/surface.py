@@ -15,19 +15,42 @@ from jepa_mpc.pictures import require_pictures
 NOT_SEEN = "an agent is surprised by pictures: call act(pictures) before asking for surprise"
 
 
-def checked_pictures(pictures: ArrayLike, what: str, side: int, *num_dimensions: int) -> NDArray[np.uint8]:
+Size = tuple[int, int]  # height and width of a picture
+
+
+def checked_pictures(pictures: ArrayLike, what: str, size: Size, *num_dimensions: int) -> NDArray[np.uint8]:
     """Returns pictures (..., H, W, 3) as they must be; raises `UserError` on any others."""
-    array = require_pictures(pictures, what, side)
+    array = require_pictures(pictures, what, size)
     if num_dimensions and array.ndim not in num_dimensions:
-        raise UserError(f"{what} must be (B, {side}, {side}, 3), not {array.shape}")
+        raise UserError(f"{what} must be (B, {size[0]}, {size[1]}, 3), not {array.shape}")
     return array
 
 
-def checked_goals(goals: ArrayLike, seeds: Sequence[int], side: int) -> tuple[NDArray[np.uint8], list[int]]:
+def checked_proprio(
+    proprio: ArrayLike | None, pictures: NDArray[np.uint8] | None, num: int
+) -> NDArray[np.float32] | None:
+    """Returns what so many robots feel of themselves (B, P), where a model knows P numbers and pictures have come; NaN
+    where it is not given. Raises `UserError` on anything else.
+    """
+    if proprio is not None and not num:
+        raise UserError("this model knows pictures alone; leave proprio out, or train with --proprio")
+    if pictures is None or not num:
+        return None
+    if proprio is None:
+        return np.full((len(pictures), num), np.nan, np.float32)
+    array = np.asarray(proprio)
+    if array.dtype.kind not in "fiu" or array.shape != (len(pictures), num):
+        raise UserError(f"proprio must be numbers ({len(pictures)}, {num}), not {array.dtype} {array.shape}")
+    if np.isinf(array).any():
+        raise UserError("proprio must be finite, or NaN where it is not known")
+    return array.astype(np.float32)
+
+
+def checked_goals(goals: ArrayLike, seeds: Sequence[int], size: Size) -> tuple[NDArray[np.uint8], list[int]]:
     """Returns goals (B, G, H, W, 3), of which one an episode may lack the second dimension, and a seed for each
     episode; raises `UserError` on any others.
     """
-    array = checked_pictures(goals, "goals", side, 4, 5)
+    array = checked_pictures(goals, "goals", size, 4, 5)
     if array.ndim == 4:
         array = array[:, None]
     if not array.shape[1]:
@@ -49,7 +72,7 @@ def checked_seeds(seeds: Sequence[int], num_goals: int | None = None) -> list[in
     return whole
 
 
-def checked_now(pictures: ArrayLike | None, num_episodes: int, has_seen: bool, side: int) -> NDArray[np.uint8] | None:
+def checked_now(pictures: ArrayLike | None, num_episodes: int, has_seen: bool, size: Size) -> NDArray[np.uint8] | None:
     """Returns the pictures (B, H, W, 3) to act on in so many episodes, or None where some have been seen before; raises
     `UserError` on any others.
     """
@@ -59,7 +82,7 @@ def checked_now(pictures: ArrayLike | None, num_episodes: int, has_seen: bool, s
         if not has_seen:
             raise UserError("an agent needs a picture to begin with: act(None) may follow, but not come first")
         return None
-    array = checked_pictures(pictures, "pictures", side, 4)
+    array = checked_pictures(pictures, "pictures", size, 4)
     if len(array) != num_episodes:
         raise UserError(f"{num_episodes} goals were given and {len(array)} pictures; give one for each")
     return array

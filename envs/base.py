@@ -24,7 +24,8 @@ class Ended(Diverged):
 
 
 class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
-    """Observations are pictures (H, W, 3) uint8; actions are float32 within `action_space`.
+    """Observations are pictures (H, W, 3) uint8, or (H, V·W, 3) of V cameras; actions are float32 within
+    `action_space`.
 
     `step` renders; `advance` is the same physics without a picture, for the steps inside an action block.
     Agents here are given no reward: goals are pictures, and success is judged by `TaskSpec` from state. The simulator's
@@ -37,6 +38,8 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     time_limit = 10**9  # control steps after which its makers would end an episode
     has_reward = False  # whether `advance` returns one of the simulator's own
     names: tuple[str, ...] = ()  # of the coordinates of `qpos`, where the simulator has some
+    cameras: tuple[str, ...] = ("",)  # by name; where they are several, their pictures lie side by side in one
+    proprio_names: tuple[str, ...] = ()  # of what `proprio` returns
     changeable: tuple[Look, ...] = ()  # what `set_looks` can change
     action_space: gym.spaces.Box  # type: ignore[assignment]
 
@@ -80,6 +83,11 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     @abstractmethod
     def qvel(self) -> NDArray[np.float64]:
         """Returns a copy of the generalised velocities, per second."""
+
+    @property
+    def proprio(self) -> NDArray[np.float32]:
+        """Returns what the robot feels of itself (P,), as its encoders would tell: nothing unless it has some."""
+        return np.empty(0, np.float32)
 
     def position(self, geom: str) -> NDArray[np.float64]:
         """Returns where a named geom is, (3,) in metres."""

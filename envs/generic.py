@@ -5,10 +5,10 @@
     gym/<Id>, gym/<module>:<Id> an environment of Gymnasium, which a module may have to register
     <module>:<function>         a function without arguments that returns a Gymnasium environment
 
-Behind an @ may stand a camera of the model, or a free view as AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]]. What a specific
-task states by hand is read off the model here: success is every position coordinate within two hundredths of
-its range, which is a whole turn for a joint without limits and a metre for a slide without; or what an environment of
-goals says itself.
+Behind an @ may stand a camera of the model, or a free view as AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]]; several have a +
+between them. What a specific task states by hand is read off the model here: success is every position coordinate
+within two hundredths of its range, which is a whole turn for a joint without limits and a metre for a slide without; or
+what an environment of goals says itself.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What every MuJoCo simulator here shares: pictures through one kept camera, and exact state."""
+"""What every MuJoCo simulator here shares: pictures through kept cameras, exact state, and what its robot feels."""
 
 from abc import abstractmethod
 from typing import Any
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs import rendering  # before mujoco
 from jepa_mpc.envs.base import Diverged, EnvError, PixelEnv
+from jepa_mpc.envs.joints import driven_joints, felt, felt_names, joints, numbered
 from jepa_mpc.envs.looks import LOOKS, Looks
 from jepa_mpc.envs.rendering import View
 from jepa_mpc.envs.task import PoseTest
@@ -40,14 +41,14 @@ def refresh(model: mujoco.MjModel, data: mujoco.MjData) -> None:
 
 
 class MujocoEnv(PixelEnv):
-    """A simulation seen through one camera. A subclass makes `physics`, begins episodes and takes control steps.
+    """A simulation seen through cameras. A subclass makes `physics`, begins episodes and takes control steps.
 
     Args:
         physics: the simulation, on which dm_control renders: its contexts never disturb one another.
         action_space: bounds of one action.
         camera: id or name of one of the model's cameras, or a view of its own, also in the words
-            AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]].
-        image_size: side of the square picture, in pixels.
+            AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]]; several with a + between them.
+        image_size: side of each camera's square picture, in pixels.
         fast_rendering: nearly the same picture in a fraction of the time (`envs.rendering`).
         action_repeat: control steps that one action lasts.
         action_bound: largest size of an action, where the actuators' own range is wider or has no end.
@@ -75,8 +76,10 @@ class MujocoEnv(PixelEnv):
     ):
         self._physics, self._action_repeat = physics, action_repeat
         self.model, self.data = physics.model.ptr, physics.data.ptr
-        self._image_size, self._camera_place = image_size, _place(self.model, camera)
-        self._camera: engine.Camera | None = None  # made at the first frame
+        words = camera.split("+") if isinstance(camera, str) and "+" in camera else [camera]
+        self._image_size, self._places = image_size, [_place(self.model, word) for word in words]
+        self.cameras = tuple(word if isinstance(word, str) else "" for word in words)
+        self._cameras: list[engine.Camera] = []  # made at the first frame
         if fast_rendering:
             rendering.apply_fast_quality(physics.model, image_size)
         buffer = physics.model.vis.global_
@@ -90,8 +93,9 @@ class MujocoEnv(PixelEnv):
                 "give its actuators a ctrlrange, or make it in a TaskSpec of your own with an action_bound"
             )
         self.action_space = gym.spaces.Box(*bounds, dtype=np.float32)
-        self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.observation_space = gym.spaces.Box(0, 255, (image_size, len(words) * image_size, 3), np.uint8)
         self._placed_at_reset = self._find_placed_at_reset()
+        self._driven = driven_joints(self.model, self.data)
 
     @property
     def goal_test(self) -> PoseTest | None:
@@ -138,17 +142,17 @@ class MujocoEnv(PixelEnv):
             raise EnvError("this environment is closed; make another")
         if rendering.forked:
             raise EnvError(rendering.FORKED)
-        if self._camera is None:
+        if not self._cameras:
             try:
                 # physics.render() builds a camera for every frame; one that is kept saves 1.5 ms each.
-                self._camera = self._new_camera()
+                self._cameras = [self._new_camera(place) for place in self._places]
                 rendering.keep_from_forks(self._physics.contexts.gl)
             except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:
                 raise EnvError(rendering.why_no_pictures(error)) from error
-        return self._camera.render().copy()
+        return np.concatenate([camera.render() for camera in self._cameras], axis=1)
 
-    def _new_camera(self) -> engine.Camera:
-        side, place = self._image_size, self._camera_place
+    def _new_camera(self, place: int | str | View) -> engine.Camera:
+        side = self._image_size
         if not isinstance(place, View):
             return engine.Camera(self._physics, side, side, camera_id=place, scene_callback=self._put_on_looks)
         camera = engine.MovableCamera(self._physics, side, side, scene_callback=self._put_on_looks)
@@ -174,7 +178,7 @@ class MujocoEnv(PixelEnv):
             part = getattr(self.model, name)
             part.ravel()[:] = rest[: part.size]
             rest = rest[part.size :]
-        if "hfield_data" in self._placed_at_reset and self._camera is not None and not rendering.forked:
+        if "hfield_data" in self._placed_at_reset and self._cameras and not rendering.forked:
             with self._physics.contexts.gl.make_current() as context:  # terrain lives in the renderer too
                 context.call(mujoco.mjr_uploadHField, self.model, self._physics.contexts.mujoco.ptr, 0)
         mujoco.mj_setState(self.model, self.data, state[:size], _STATE)
@@ -196,10 +200,7 @@ class MujocoEnv(PixelEnv):
 
     @property
     def names(self):  # type: ignore[override]
-        ends = [*self.model.jnt_qposadr[1:], self.model.nq]
-        joints = [self.model.joint(index).name or f"joint {index}" for index in range(self.model.njnt)]
-        sizes = zip(joints, self.model.jnt_qposadr, ends, strict=True)
-        return tuple(f"{name} {i}" if n > 1 else name for name, a, b in sizes if (n := b - a) for i in range(n))
+        return tuple(name for joint in joints(self.model) for name in numbered(joint.name, joint.positions))
 
     @property
     def qpos(self):
@@ -209,13 +210,22 @@ class MujocoEnv(PixelEnv):
     def qvel(self):
         return self.data.qvel.copy()
 
+    @property
+    def proprio_names(self):  # type: ignore[override]
+        return felt_names(self._driven)
+
+    @property
+    def proprio(self):
+        """Returns positions and velocities of the joints that actuators move; endless turns by cosine and sine."""
+        return felt(self._driven, self.data)
+
     def position(self, geom):
         return self._physics.named.data.geom_xpos[geom].copy()
 
     def close(self):
         self._closed = True
-        if self._camera is not None:
-            self._camera = None
+        if self._cameras:
+            self._cameras = []
             self._physics.free()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,11 @@ _LINK = 0.12  # metres, each of reacher's two
 _THOROUGH = {"name": "icem", "num_samples": 256, "num_iterations": 6, "num_elites": 16}
 
 
-def _made(reference: str, options: dict, image_size: int, fast_rendering: bool) -> PixelEnv:
-    """Makes what goes by its suite's name, or a class in `module:class` of this folder's suites."""
+def _made(reference: str, options: dict, image_size: int, fast_rendering: bool, camera: str | None = None) -> PixelEnv:
+    """Makes what goes by its suite's name, or a class in `module:class` of this folder's suites; seen by another camera
+    if one is given.
+    """
+    options = options if camera is None else {**options, "camera": camera}
     if "/" not in reference:
         make: Any = load(f"jepa_mpc.envs.suites.{reference}")
     else:
@@ -43,6 +47,14 @@ def _task(name: str, reference: str, options: dict | None = None, *, action_repe
     options = {**(options or {}), **({"action_repeat": action_repeat} if action_repeat > 1 else {})}
     make = functools.partial(_made, reference, options)
     return TaskSpec(name=name, make=make, action_repeat=action_repeat, **settings)
+
+
+def seen_by(spec: TaskSpec, camera: str) -> TaskSpec | None:
+    """Returns a task of the table seen by another camera; None where its simulator has no cameras to choose from."""
+    make = spec.make
+    if isinstance(make, functools.partial) and make.func is _made and "/" in make.args[0]:
+        return replace(spec, name=f"{spec.name}@{camera}", make=functools.partial(make, camera=camera))
+    return None
 
 
 def pose_on_target(env: PixelEnv) -> NDArray[np.float64]:

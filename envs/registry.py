@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jepa_mpc.envs.own_tasks import OWN_TASKS
+from jepa_mpc.envs.own_tasks import OWN_TASKS, seen_by
 from jepa_mpc.envs.task import TaskSpec
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import Registry, is_model_file
@@ -63,9 +63,10 @@ def get_task(name: str) -> TaskSpec:
         return _from_suite(name)
     plain, _, camera = name.partition("@")
     if camera and plain in task_names():
-        raise UserError(
-            f"{plain} has a camera of its own; --camera is for robots without settings, such as {_EXAMPLES}"
-        )
+        own = TASKS[plain]
+        if isinstance(own, TaskSpec) and (seen := seen_by(own, camera)) is not None:
+            return seen
+        raise UserError(f"{plain} has no camera to choose; --camera is for what MuJoCo draws, such as {_EXAMPLES}")
     if name.startswith("gym/") and name not in TASKS:
         import gymnasium as gym
 

@@ -22,7 +22,7 @@ else:
     PixelEnv = Any  # as far as annotations are held against: to import it takes Gymnasium
 
 Side = Annotated[int, Range(16, 4096)]  # pixels; the encoder halves them four times
-_NAME = r"\w[\w.+ -]*([/:]\w[\w.+ -]*)*(@[\w., -]+)?"  # it becomes folders and files; behind @ a camera
+_NAME = r"\w[\w.+ -]*([/:]\w[\w.+ -]*)*(@[\w., +-]+)?"  # it becomes folders and files; behind @ cameras
 
 # Of tasks that go by their suite's name.
 SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT = "pink", 0.02, "of each range"
@@ -179,10 +179,12 @@ class TaskSpec(Valid):
 
     def _look(self, env: PixelEnv) -> None:
         """Raises `Refused` on a picture or numbers that nothing can be learned from."""
-        numbers, (Q, side) = "finite floats", (len(self.angles), self.image_size)
+        numbers, Q = "finite floats", len(self.angles)
+        height, width = self.image_size, self.image_size * len(env.cameras)
         state = env.get_state() if env.restorable else np.empty(0)
         for name, values, kind, shape, expected in (
-            ("render()", env.render(), np.uint8, (side, side, 3), "uint8, of image_size,"),
+            ("render()", env.render(), np.uint8, (height, width, 3), "uint8, of image_size for each camera,"),
+            ("proprio", env.proprio, np.float32, (len(env.proprio_names),), f"{numbers}, one a name,"),
             ("qpos", env.qpos, np.floating, (Q,), f"{numbers}, as many as angles,"),
             ("qvel", env.qvel, np.floating, (np.size(env.qvel),), numbers),
             ("get_state()", state, np.floating, (np.size(state),), numbers),

@@ -12,6 +12,7 @@ from jepa_mpc import files, places, settings
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Count, Seed
+from jepa_mpc.world_model.checkpoint import load_info
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -47,6 +48,12 @@ class CheckpointTableConfig(TableConfig):
     def folder(self) -> Path:
         """Returns the checkpoint's folder."""
         return places.checkpoint(str(self.checkpoint or self.task))
+
+    @property
+    def declared(self) -> str:
+        """Returns a sentence on what the model is told beside one camera's pictures; nothing where that is all."""
+        told = load_info(self.folder).declared
+        return f" The model {told}." if told else ""
 
     def name(self, kind: str, *parts: str) -> str:
         """Returns the name of a table of that kind: the task, what sets it apart, and a checkpoint of one's own."""

@@ -206,10 +206,12 @@ def table(rows: dict[str, ImproveRow], config: ImproveConfig) -> str:
         f" --{name.replace('_', '-')} {value}" for name, value in given.items() if value != getattr(ImproveConfig, name)
     )
     baselines = ", ".join(f"{name.replace('_', ' ')} {_success(row)} %" for name, row in before.baselines.items())
+    told = load_info(str(config.checkpoint or config.task)).declared
+    declared = f" The model {told}." if told else ""
     return report.page(
         f"Made by `jepa-mpc improve --task {config.task}{options}` and measured on {config.num_pairs} held-out "
         f"{config.protocol} pairs of seed {config.seed}; intervals are Wilson's at 95 %. On these pairs: {baselines}. "
-        f"Practice won {won} pairs and lost {lost} (p = {chance:.2g}, exact sign test).",
+        f"Practice won {won} pairs and lost {lost} (p = {chance:.2g}, exact sign test).{declared}",
         [
             {
                 "": name,

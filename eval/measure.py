@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
+from jepa_mpc.agent.base import acts
 from jepa_mpc.agent.numbers import GoalState, read_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.distributed import gather_lists, rank
@@ -145,7 +146,7 @@ def _episode(run: Run, goals: NDArray[np.uint8] | GoalState) -> tuple[EpisodeTra
     states = [np.array(env.get_state())] if env.restorable else []
     agent.reset(goals, [config.seed])
     while (left := budget - steps[-1]) > 0:
-        block = agent.act(pictures[-1][None])[0][:left]
+        block = acts(agent, pictures[-1][None], [env.proprio])[0][:left]
         try:
             for action in block:
                 env.advance(action)

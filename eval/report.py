@@ -55,6 +55,8 @@ def describe(results: Results, folder: Path | None) -> Rows:
         rows += [("nearest", f"{distance['nearest']:.2f} after {results.nearest_step} steps")]
         rows += [("final", f"{distance['final']:.2f}"), ("success", "not decided: the goal's state is unknown")]
         rows += _numbers(results.numbers, results.limits)
+    if results.checkpoint.declared:
+        rows += [("declared", results.checkpoint.declared)]
     rows += [("parameters", f"{results.parameters / 1e6:.2f} M"), ("planner", planner(results))]
     return rows + ([("run folder", str(folder))] if folder else [])
 

@@ -34,6 +34,7 @@ class CheckpointFacts:
     commit: str
     learning_seconds: float
     metrics: dict[str, Any]
+    declared: str = ""  # what the model is told beside one camera's pictures
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import PLANNING_CHOICES, AgentConfig, choose_planning, planning_of
 from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.numbers import NumberOptions, read_goal
-from jepa_mpc.agent.picture_file import load_picture
+from jepa_mpc.agent.picture_file import load_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import option_value, parse
 from jepa_mpc.devices import choose_device
@@ -42,7 +42,7 @@ from jepa_mpc.eval.trial import BATCH_SIZE
 from jepa_mpc.eval.video import GIF, MP4
 from jepa_mpc.provenance import provenance, simulator_version
 from jepa_mpc.settings import Count, Seed, checked, to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, load_info
 from jepa_mpc.world_model.fit_probe import of_poses
 
 RESULTS = "results.json"
@@ -78,6 +78,8 @@ class RunConfig:
     """Write videos of a few episodes."""
     goal_image: tuple[Path, ...] = ()
     """A picture of your own as the goal, 64×64 or larger, or several (--several-goals). Success is then not decided."""
+    goal_camera: str | None = None
+    """Which of several cameras took --goal-image, where it is a picture of one."""
     calibration: Path | None = None
     """Of the camera that took --goal-image, as `jepa-mpc calibrate` has written it."""
     by_numbers: tyro.conf.OmitArgPrefixes[NumberOptions] = NumberOptions()
@@ -103,7 +105,7 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
     with process_group(torch.device(device)), contextlib.ExitStack() as stack:
         spec, name = _spec(config), str(config.checkpoint or config.task)
         checkpoint = places.checkpoint(name)
-        goals = _goals(config, load_info(checkpoint).model.encoder.image_size)
+        goals = _goals(config, load_info(checkpoint))
         model, info = load_checkpoint(checkpoint, task=config.task, device=device)
         if info.simulator != simulator_version():
             warnings.warn(
@@ -132,7 +134,7 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
             seed=config.seed,
             parameters=sum(p.numel() for p in model.parameters()),
             planner=config.agent.settings() | ({"objective": "numbers"} if config.by_numbers.goal_state else {}),
-            checkpoint=CheckpointFacts(name, info.commit, info.learning_seconds, info.metrics),
+            checkpoint=CheckpointFacts(name, info.commit, info.learning_seconds, info.metrics, info.declared),
             wall_seconds=round(time.monotonic() - started, 1),
             **made_by,
         )
@@ -143,11 +145,12 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
         return results
 
 
-def _goals(config: RunConfig, image_size: int) -> NDArray[np.uint8] | None:
+def _goals(config: RunConfig, info: CheckpointInfo) -> NDArray[np.uint8] | None:
     """Returns the goals (G, H, W, 3) that are given as pictures; None if there are none."""
     if not config.goal_image:
         return None
-    goals = np.stack([load_picture(path, image_size) for path in config.goal_image])
+    size, cameras = info.model.encoder.picture_size, info.interface.cameras if info.interface else ()
+    goals = np.stack([load_goal(path, size, cameras, config.goal_camera) for path in config.goal_image])
     return goals if config.calibration is None else Calibration.load(config.calibration)(goals)
 
 
@@ -170,6 +173,8 @@ def _spec(config: RunConfig) -> envs.TaskSpec:
         raise UserError("--goal-state is for pairs, not for the suite's own goals; choose another --protocol")
     if config.calibration is not None and not config.goal_image:
         raise UserError("--calibration is of the camera that took --goal-image; give both, or neither")
+    if config.goal_camera is not None and not config.goal_image:
+        raise UserError("--goal-camera says which camera took --goal-image; give both, or neither")
     if config.protocol == "suite" and not spec.suite:
         raise UserError(f"task {spec.name!r} has no rewarded suite tasks; choose another --protocol")
     if config.goal_offset is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import places
-from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent, SurprisedAgent
+from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent, SurprisedAgent, acts
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
@@ -129,9 +129,11 @@ class Trial:
         states = [[state] for state in batch.start_state]
         num_blocks = _num_blocks(agent, self.budget)
         pictures: list[list[NDArray[np.uint8]]] = []
+        felt: list[NDArray[np.float32]] = []
         for pair, state in zip(numbers, batch.start_state, strict=True):
             self.env.set_state(state)
             pictures.append([self.camera.picture(self.env, pair, 0, num_blocks)])
+            felt.append(self.env.proprio)
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
@@ -141,7 +143,7 @@ class Trial:
         for index in range(num_blocks):
             if isinstance(agent, PrivilegedAgent):
                 agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
-            blocks = agent.act(np.stack([seen[-1] for seen in pictures]))
+            blocks = acts(agent, np.stack([seen[-1] for seen in pictures]), felt)
             surprises.append(agent.surprise() if isinstance(agent, SurprisedAgent) else np.full(len(blocks), np.nan))
             for i, block in enumerate(blocks):
                 self.env.set_state(states[i][-1])
@@ -153,6 +155,7 @@ class Trial:
                     lost.add(i)
                     self.env.set_state(states[i][-1])
                 pictures[i].append(self.camera.picture(self.env, numbers[i], index + 1, num_blocks))
+                felt[i] = self.env.proprio
             bar.update(len(blocks))
         if lost:
             log.warning("the simulation of %d of %d episodes diverged; they end there", len(lost), len(states))
@@ -179,17 +182,17 @@ class Trial:
         while True:
             i = next(numbers)
             agent.reset(self.camera.goals(self.env, self.pairs[i : i + 1], i), [search_seed(self.seed, i)])
-            picture = self.env.picture_of(self.pairs.start_state[i])
+            picture, felt = self.env.picture_of(self.pairs.start_state[i]), self.env.proprio
             for _ in range(num_blocks):
                 if isinstance(agent, PrivilegedAgent):
                     agent.look(self.env.get_state()[None], self.pairs.goal_state[i : i + 1])
                 begin = time.perf_counter()
-                (block,) = agent.act(picture[None])
+                (block,) = acts(agent, picture[None], [felt])
                 milliseconds.append(1e3 * (time.perf_counter() - begin))
                 if len(milliseconds) == num_decisions + 1:
                     return milliseconds[1:]  # the first one warms up
                 run_block(self.env, block)
-                picture = self.env.render()
+                picture, felt = self.env.render(), self.env.proprio
 
 
 class Judge:

@@ -94,6 +94,10 @@ class Variation(Valid):
     def changed(self, picture: Picture, strength: float, chance: Chance) -> Picture:
         """Returns what `change` makes of a picture (H, W, 3). Raises `UserError` where that is no such picture."""
         assert self.change is not None
+        height, width, _ = picture.shape
+        if width > height:  # each camera's picture changes for itself
+            views = np.split(picture, width // height, axis=1)
+            return np.concatenate([self.changed(view, strength, chance) for view in views], axis=1)
         made = np.asarray(self.change(Image.fromarray(picture), strength, chance))
         numbers = made.dtype.kind in "buif" and made.shape == picture.shape
         if not (numbers and np.isfinite(made).all()):

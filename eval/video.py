@@ -70,10 +70,12 @@ def write_gif(path: Path, frames: Sequence[Picture], milliseconds: Sequence[int]
 
 
 def _panel(picture: Picture, text: str, reached: bool = False) -> Picture:
-    side = PANEL + 2 * _MARGIN
-    canvas = Image.new("RGB", (side, side + _HEAD), "white")
+    num_views = picture.shape[1] // picture.shape[0]
+    width, height = num_views * PANEL + 2 * _MARGIN, PANEL + 2 * _MARGIN
+    canvas = Image.new("RGB", (width, height + _HEAD), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.rectangle((2, _HEAD + 2, side - 3, side + _HEAD - 3), fill=_REACHED if reached else _UNDER_WAY)
-    canvas.paste(Image.fromarray(picture).resize((PANEL, PANEL), Image.Resampling.NEAREST), (_MARGIN, _MARGIN + _HEAD))
+    draw.rectangle((2, _HEAD + 2, width - 3, height + _HEAD - 3), fill=_REACHED if reached else _UNDER_WAY)
+    shown = Image.fromarray(picture).resize((num_views * PANEL, PANEL), Image.Resampling.NEAREST)
+    canvas.paste(shown, (_MARGIN, _MARGIN + _HEAD))
     draw.text((_MARGIN, 4), text, fill=_REACHED if reached else _INK, font=ImageFont.load_default(13))
     return np.asarray(canvas)

@@ -1,5 +1,6 @@
-"""Pictures as a model sees them: square, small, three colours of eight bits."""
+"""Pictures as a model sees them: square, small, three colours of eight bits; those of several cameras side by side."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,24 +10,24 @@ from jepa_mpc.errors import UserError, reason
 
 
 class PictureStats(NamedTuple):
-    """Mean and std of training's pictures, (H, W, 3) uint8 each."""
+    """Mean and std of training's pictures, (H, W, 3) uint8 each, of V cameras (H, V·W, 3)."""
 
     mean: NDArray[np.uint8]
     std: NDArray[np.uint8]
 
 
-def require_pictures(values: ArrayLike, what: str, side: int | None = None) -> NDArray[np.uint8]:
-    """Returns pictures (..., H, W, 3) uint8, of that side if given. Raises `UserError`, which says what they are, on
-    anything else.
+def require_pictures(values: ArrayLike, what: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Returns pictures (..., H, W, 3) uint8, of that height and width if given. Raises `UserError`, which says what
+    they are, on anything else.
     """
-    height, width = (side, side) if side else ("H", "W")
+    height, width = size or ("H", "W")
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:  # of several shapes, or on another device
         raise UserError(f"{what} must be an array (..., {height}, {width}, 3): {reason(error)}") from error
     if array.dtype != np.uint8:
         raise UserError(f"{what} must be uint8, 0 to 255, not {array.dtype}; convert them, from 0…1 by × 255")
-    if array.ndim < 3 or array.shape[-1] != 3 or 0 in array.shape[-3:] or (side and array.shape[-3:-1] != (side, side)):
+    if array.ndim < 3 or array.shape[-1] != 3 or 0 in array.shape[-3:] or (size and array.shape[-3:-1] != size):
         raise UserError(f"{what} must be (..., {height}, {width}, 3), not {array.shape}")
     return array
 
@@ -56,3 +57,29 @@ def square(picture: NDArray[np.uint8], size: int, what: object) -> NDArray[np.ui
     top, left = (height - side) // 2, (width - side) // 2
     cut = Image.fromarray(found[top : top + side, left : left + side])
     return np.asarray(cut.resize((size, size), Image.Resampling.BOX))
+
+
+def side_by_side(
+    pictures: NDArray[np.uint8] | Sequence[NDArray[np.uint8] | None], size: tuple[int, int], what: object
+) -> NDArray[np.uint8]:
+    """Returns what one camera or several show as a model sees it: (H, V·W, 3), the centre square of each.
+
+    Args:
+        pictures: one (H, W, 3), or of several cameras a list of one each, None for those that show nothing; or all in
+            one array, side by side.
+        size: height, and width of all together.
+        what: what they are of, for errors.
+
+    Raises `UserError` on any others.
+    """
+    height, width = size
+    num_views = width // height
+    if num_views == 1 and isinstance(pictures, np.ndarray):
+        return square(pictures, height, what)
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 3 and pictures.shape[1] == num_views * pictures.shape[0]:
+        pictures = np.split(pictures, num_views, axis=1)
+    if isinstance(pictures, np.ndarray) or len(pictures) != num_views:
+        found = pictures.shape if isinstance(pictures, np.ndarray) else len(pictures)
+        raise UserError(f"{what} must be {num_views} pictures, one a camera, not {found}")
+    blank = np.zeros((height, height, 3), np.uint8)
+    return np.concatenate([blank if each is None else square(each, height, what) for each in pictures], axis=1)

@@ -52,6 +52,11 @@ class CheckpointInfo:
     format_version: int = FORMAT_VERSION
 
     @property
+    def declared(self) -> str:
+        """Returns in words what the model is told beside one camera's pictures, as every figure of it must say."""
+        return self.interface.declared if self.interface else ""
+
+    @property
     def simulator(self) -> str:
         return str(self.data.get("simulator", "unknown"))
 
@@ -71,13 +76,15 @@ def save_checkpoint(
 
 def load_picture_stats(checkpoint: Path | str) -> PictureStats:
     """Returns what training's pictures were like. Raises `UserError` if that is missing or damaged."""
-    folder, size = places.checkpoint(checkpoint), load_info(checkpoint).model.encoder.image_size
+    folder, size = places.checkpoint(checkpoint), load_info(checkpoint).model.encoder.picture_size
     if not (path := folder / _PICTURES).exists():
         raise CheckpointError(f"{folder} is of an older version, which kept no {_PICTURES}; train it again")
     tensors, _ = read_tensors(path)
-    wanted = dict.fromkeys(PictureStats._fields, (torch.uint8, (size, size, 3)))
+    wanted = dict.fromkeys(PictureStats._fields, (torch.uint8, (*size, 3)))
     if {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()} != wanted:
-        raise CheckpointError(f"{path} is damaged (it must hold mean and std, {size}×{size}×3 uint8); train it again")
+        raise CheckpointError(
+            f"{path} is damaged (it must hold mean and std, {'×'.join(map(str, size))}×3 uint8); train it again"
+        )
     return PictureStats(**{name: value.numpy() for name, value in tensors.items()})
 
 

@@ -26,7 +26,21 @@ class Interface:
     action_high: tuple[float, ...]
     action_block: Count  # actions in a block
     step_seconds: NonNegative  # that one action lasts; 0 if unknown
-    image_size: Count
+    image_size: Count  # of each camera
+    cameras: tuple[str, ...] = ()  # of several, whose pictures lie side by side in this order
+    proprio_names: tuple[str, ...] = ()  # of what the robot feels of itself, where the model is told of it
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Returns height and width of an observation's picture."""
+        return self.image_size, max(1, len(self.cameras)) * self.image_size
+
+    @property
+    def declared(self) -> str:
+        """Returns in words what a model is told beside one camera's pictures, as every figure of it must say."""
+        cameras = f"sees by cameras {' and '.join(self.cameras)}" if self.cameras else ""
+        feels = f"is told what the robot feels ({', '.join(self.proprio_names)})" if self.proprio_names else ""
+        return ", and ".join(filter(None, (cameras, feels)))
 
     def bounds(self) -> Bounds:
         return Bounds(np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))

@@ -84,24 +84,29 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             return config.output
         model, regularizer = build(config, data, device)
         guard = CollapseGuard()
-        frozen = functools.cache(lambda: phases.encode_all(model, data, config.applied_augmentation))
+        seen_as = config.applied_augmentation, config.hidden
+        frozen = functools.cache(lambda: phases.encode_all(model, data, *seen_as))
+        show_less = data.num_views > 1 or config.proprio
+        goals = functools.cache(lambda: phases.encode_goals(model, data, config.hidden)) if show_less else frozen
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
         todo = [joint, phases.predictor_phase(config, model, data, frozen)]
         if model.reachability is not None:
             weights["target"] = target = copy.deepcopy(model.reachability)
-            todo.append(phases.reachability_phase(config, model, target, data, frozen))
+            todo.append(phases.reachability_phase(config, model, target, data, frozen, goals))
         shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(LoopConfig)}
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
         if not (config.predictor_steps or config.reachability_steps):  # which have done so
-            phases.recalibrate_batchnorm(model, data, config.applied_augmentation)
+            phases.recalibrate_batchnorm(model, data, *seen_as)
         if rank() == 0:
             model.eval()
             told, size = data.info, model.config.encoder.image_size
             bounds = (told.action_low, told.action_high)
             num_frames = config.predictor_num_frames if config.predictor_steps else config.num_frames
+            felt = told.proprio_names if config.proprio else ()
+            interface = Interface(*bounds, told.action_block, told.step_seconds, size, told.cameras, felt)
             info = CheckpointInfo(
                 task=config.task,
                 model=model.config,
@@ -110,7 +115,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
                 commit=git_commit(),
                 learning_seconds=round(progress.seconds, 1),
                 metrics={"loss": progress.losses, "embedding": report_embedding(model, data, 5000)._asdict()},
-                interface=Interface(*bounds, told.action_block, told.step_seconds, size) if bounds[0] else None,
+                interface=interface if bounds[0] else None,
                 planning=json.loads(told.planning or "{}"),
                 collapsed=guard.verdict(),
                 usual_miss=usual_miss(model, data, num_frames),

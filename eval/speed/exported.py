@@ -69,7 +69,7 @@ def measure(config: ExportedSpeedConfig) -> Results:
             begin = time.perf_counter()
             block = agent.act(picture)
             between = time.perf_counter()
-            other = exported.act(picture, noise)
+            other = exported.act(picture, noise=noise)
             seconds["onnxruntime"].append(time.perf_counter() - between)
             seconds["torch"].append(between - begin)
             apart.append(float(np.abs(block - other).max()))

@@ -106,7 +106,7 @@ def table(rows: dict[str, PlannerRow], config: PlannersConfig) -> str:
     order = sorted(rows, key=lambda name: (-rows[name].held.rate, rows[name].decision_ms.median))
     return report.page(
         f"Made by `jepa-mpc benchmark planners --task {config.task}` on {config.num_episodes} far pairs of seed "
-        f"{config.seed}; intervals are Wilson's at 95 %.",
+        f"{config.seed}; intervals are Wilson's at 95 %.{config.declared}",
         [
             {
                 "planner, objective, size": f"[{name}]({name}.json)",

@@ -125,7 +125,7 @@ def table(rows: dict[str, RobotRow], config: RobotTableConfig) -> str:
         f"Made by `jepa-mpc benchmark robot --task {config.task}{options}` on {config.num_episodes} far pairs of seed "
         f"{config.seed}, in real time: pictures are there {config.delay_ms:g} ± {config.jitter_ms:g} ms after they are "
         f"taken, {100 * config.dropped:g} % of them are lost, and noise of std {config.noise:g} of 255 is on them. "
-        "Intervals are Wilson's at 95 %.",
+        f"Intervals are Wilson's at 95 %.{config.declared}",
         [
             {
                 "driven by": WORDS[name],

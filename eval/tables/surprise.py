@@ -195,7 +195,7 @@ def table(rows: dict[str, SurpriseRow], config: SurpriseConfig) -> str:
         f"Made by `jepa-mpc benchmark surprise --task {config.task}` on {well.num_episodes} far pairs of seed "
         f"{config.seed}. ROC-AUC is the chance that the highest surprise from the fault on is above that at the same "
         f"pictures of an episode without. An alarm is a surprise above {config.alarm:g}; where all is well it comes at "
-        f"{1000 * false:.2f} in 1,000 steps ([JSON]({NONE}.json)).",
+        f"{1000 * false:.2f} in 1,000 steps ([JSON]({NONE}.json)).{config.declared}",
         lines,
     )
 

@@ -135,7 +135,8 @@ def _strata(results: PairResults) -> dict[str, str]:
 def _goal(results: PairResults) -> str:
     rule = results.protocol
     goal = "another episode" if rule.goal_offset is None else f"{rule.goal_offset} ahead"
-    return f"`{results.task}`, {rule.name}: {goal}"
+    declared = f"; {results.checkpoint.declared}" if results.checkpoint.declared else ""
+    return f"`{results.task}`, {rule.name}: {goal}{declared}"
 
 
 def _held_and_strict(summary: SuccessSummary) -> str:

@@ -169,7 +169,7 @@ def table(clean: VariationRow, rows: dict[Asked, VariationRow], config: Variatio
         f"Made by `jepa-mpc evaluate --task {config.task}` of {name}{calibrated}, with the options that each row's "
         f"JSON says, on {clean.num_episodes} {config.protocol} pairs of seed {config.seed}; intervals are Wilson's at "
         "95 %. Noticed: episodes of which more than half of the pictures surprised the agent as one in twenty does in "
-        "training's held-out episodes.",
+        f"training's held-out episodes.{config.declared}",
         f"As in training: {_success(clean).percent()} % reached, {clean.held.percent()} % held, "
         f"{_noticed(clean)} % noticed ([JSON]({CLEAN}.json)).",
     ]

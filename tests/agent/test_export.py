@@ -123,7 +123,7 @@ def test_it_acts_as_the_agent_does_with_the_same_noise(exported, name):
             each.reset(goal, [episode])
         for picture in seen:
             noise = noise_for(agent)
-            block = mine.act(picture, noise)
+            block = mine.act(picture, noise=noise)
             assert block.shape == (1, BLOCK, 2)
             assert block.dtype == np.float32
             np.testing.assert_allclose(block, agent.act(picture), atol=1e-5, rtol=0)
@@ -251,7 +251,7 @@ HERE, THERE = pictures(2)[:1], pictures(2)[1:]
         (lambda agent: (agent.reset(THERE, [0]), agent.act(HERE.astype(np.float32))), "pictures must be uint8"),
         (lambda agent: (agent.reset(THERE, [0]), agent.act(HERE, np.zeros((1, 3)))), r"floats \(1, 12, 2, 4\), not"),
         (
-            lambda agent: (agent.reset(THERE, [0]), agent.act(HERE, np.full((1, *agent.noise_shape), np.nan))),
+            lambda agent: (agent.reset(THERE, [0]), agent.act(HERE, noise=np.full((1, *agent.noise_shape), np.nan))),
             r"noise must be finite floats \(1, 12, 2, 4\)",
         ),
         (lambda agent: agent.surprise(), r"call act\(pictures\) before asking for surprise"),

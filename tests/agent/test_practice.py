@@ -42,7 +42,7 @@ def pupil():
     school = SimpleNamespace(
         model=model, goals=goals, z_goals=torch.arange(50.0)[:, None], block_length=torch.tensor(1.5)
     )
-    return practice._Pupil(Walker(), school, np.random.default_rng(0))
+    return practice._Pupil(SimpleNamespace(proprio=np.empty(0, np.float32)), Walker(), school, np.random.default_rng(0))
 
 
 def test_goals_grow_harder_as_they_are_attained_and_easier_as_they_are_missed(pupil):

@@ -179,7 +179,7 @@ def test_pairs_of_a_file_that_has_changed_are_others(tmp_path):
         ("endless.xml", "the actions of MuJoCo's model 'MuJoCo Model' have no bounds"),
         ("arm.xml@nowhere", "has no camera 'nowhere'; its cameras: above, aside; a free view is AZIMUTH"),
         ("arm.xml@1,2,3,4", "has no camera '1,2,3,4'"),
-        ("reacher@aside", "reacher has a camera of its own; --camera is for robots without settings"),
+        ("two_room@aside", "two_room has no camera to choose; --camera is for what MuJoCo draws"),
         ("own_robots:blind", "own_robots:blind draws no pictures .its render_mode is None.; make it with"),
         ("own_robots:images", "own_robots:images has discrete actions"),
         ("own_robots:square@above", "own_robots:square is not simulated by MuJoCo, so it has no camera to choose"),

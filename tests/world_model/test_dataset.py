@@ -33,7 +33,7 @@ def test_pictures_alone_are_compressed_where_asked(dataset_path, tmp_path):
 def test_windows_are_consecutive_frames_of_one_training_episode(dataset_path):
     data = Dataset(dataset_path, held_out_fraction=0.25)
     assert (len(data.train_episodes), len(data.held_out_episodes)) == (15, 5)
-    pixels, actions = data.windows(data.sample_rows(200, 5, np.random.default_rng(0)))
+    (pixels, _), actions = data.windows(data.sample_rows(200, 5, np.random.default_rng(0)))
     assert pixels.shape == (200, 5, 32, 32, 3)
     assert actions.shape == (200, 4, 2)
     assert np.isfinite(actions.numpy()).all()
@@ -53,7 +53,7 @@ def test_every_window_is_equally_likely(tmp_path):
         episode.pixels[:, 0, 0, 0], episode.pixels[:, 0, 0, 1] = row, np.arange(len(episode.pixels))
     write_dataset(tmp_path / "d.h5", episodes, INFO)
     data = Dataset(tmp_path / "d.h5")  # the last episode is held out
-    pixels, _ = data.windows(data.sample_rows(31 * 400, 4, np.random.default_rng(0)))
+    (pixels, _), _ = data.windows(data.sample_rows(31 * 400, 4, np.random.default_rng(0)))
     starts = [tuple(start) for start in pixels[:, 0, 0, 0, :2].numpy()]
     counts = {start: starts.count(start) for start in set(starts)}
     assert set(counts) == {(0, 0), (1, 0), (3, 0)} | {(2, step) for step in range(28)}

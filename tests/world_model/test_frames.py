@@ -107,7 +107,7 @@ def test_several_files_are_one_data_set(paths):
     assert len(data.ep_len) == 7 + 8 + 9
     np.testing.assert_array_equal(data.action, np.concatenate([each.action for each in one]))
     np.testing.assert_array_equal(data.ep_offset, 10 * np.arange(24))
-    pixels, actions = data.windows(np.array([[68, 69], [70, 71], [150, 151]]))
+    (pixels, _), actions = data.windows(np.array([[68, 69], [70, 71], [150, 151]]))
     np.testing.assert_array_equal(pixels[1, 0], one[1].pixels[0])
     np.testing.assert_array_equal(actions[2, 0], one[2].action[0])
 

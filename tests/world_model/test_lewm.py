@@ -63,7 +63,7 @@ def test_windows_of_their_files_take_every_nth_picture_and_all_actions_between(t
     data, skip = Dataset(theirs, task="push_t", held_out_fraction=0.2, frameskip=frameskip), frameskip or 5
     assert (data.info.task, data.info.action_block, data.stride) == ("push_t", skip, skip)
     rows = data.sample_rows(500, 4, np.random.default_rng(1))
-    pixels, actions = data.windows(rows)
+    (pixels, _), actions = data.windows(rows)
     with h5py.File(theirs) as file:
         stored, action = file["pixels"][:], file["action"][:]
     ends, starts = np.cumsum(LENGTHS), set()
@@ -389,7 +389,7 @@ def test_the_papers_preset_takes_a_step(tmp_path, monkeypatch):
     phase = phases.joint_phase(config, model, regularizer, CollapseGuard(), data)
     assert phase.num_steps == 180_000
     step_loss, batch = phase.begin(), phase.load(np.random.default_rng(0))
-    assert batch[1].shape == (3, 4, 224, 224, 3)
+    assert batch[1].pixels.shape == (3, 4, 224, 224, 3)
     optimizer = torch.optim.AdamW(phase.trained.parameters(), config.learning_rate)
     before, terms = step_loss(0, batch)
     assert set(terms) == {"prediction", "rollout", "sigreg"}

@@ -183,7 +183,7 @@ def test_a_joint_steps_loss_and_gradients_are_its_terms_by_their_weights(data, n
     loss, terms = step_loss(1, batch)
     loss.backward()
 
-    pixels, actions = data.windows(data.rows)
+    (pixels, _), actions = data.windows(data.rows)
     assert pixels.shape == (5, 4, 8, 8, 3)
     z = target = by_hand.encode(pixels)
     if name in ("ema", "moco"):
@@ -225,7 +225,7 @@ def test_rollouts_start_from_one_frame_to_as_many_as_are_allowed(data, make):
     step_loss = phase.begin()
     for seed in range(8):
         _, terms = step_loss(1, phase.load(np.random.default_rng(seed)))
-        pixels, actions = data.windows(data.rows)
+        (pixels, _), actions = data.windows(data.rows)
         with torch.no_grad():
             z = model.encode(pixels)
             errors = [F.mse_loss(rolled_out(model, z, actions, k), z[:, k:]) for k in (1, 2, 3)]
@@ -382,7 +382,7 @@ def test_a_step_of_the_predictor_alone_is_on_the_final_encoders_embeddings(data)
     assert model.predictor.training
     assert {id(p) for p in phase.trained.parameters()} == {id(p) for p in model.predictor.parameters()}
     loss, terms = step_loss(1, batch)
-    pixels, actions = data.windows(data.rows)
+    (pixels, _), actions = data.windows(data.rows)
     assert pixels.shape[:2] == (6, 5)
     with torch.no_grad():
         z = model.encode(pixels)
@@ -473,8 +473,8 @@ def test_a_varied_joint_steps_loss_is_that_of_the_varied_pictures(data):
     phase, model, _, _ = joint(data, "none", augment=True, augmentation=VARIED, max_context=1, rollout_weight=0.7)
     by_hand, batch = copy.deepcopy(model.train()), phase.load(np.random.default_rng(3))
     loss, terms = phase.begin()(1, batch)
-    pixels, actions = data.windows(data.rows)
-    assert torch.equal(batch[1], pixels)  # threads draw windows ahead as they are stored
+    (pixels, _), actions = data.windows(data.rows)
+    assert torch.equal(batch[1].pixels, pixels)  # threads draw windows ahead as they are stored
     varied = augment(pixels, VARIED, torch.Generator().manual_seed(batch[0]))
     assert not torch.equal(varied, pixels.float())
     z = by_hand.encode(varied)
@@ -510,7 +510,7 @@ def test_batchnorm_is_calibrated_on_pictures_like_those_of_training(data, config
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     means, variances = [], []
     for _ in range(3):
-        pixels = data.windows(data.sample_rows(256, 1, rng))[0]
+        pixels = data.windows(data.sample_rows(256, 1, rng))[0].pixels
         with torch.no_grad():
             seen = convolution(model.normalise_pixels(augment(pixels, config, generator)))
         means.append(seen.mean((0, 2, 3)))

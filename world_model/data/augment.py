@@ -67,12 +67,15 @@ class Draws(NamedTuple):
 
 
 def augment(pixels: Tensor, config: AugmentConfig | None, generator: torch.Generator) -> Tensor:
-    """Varies this rank's windows (B, T, H, W, 3) uint8 of a batch; returns floats from 0 to 255 of the same shape, or
+    """Varies this rank's windows (B, T, H, V·W, 3) uint8 of a batch; returns floats from 0 to 255 of the same shape, or
     the same if nothing is to be varied.
     """
     if config is None:
         return pixels
     B, T, H, W, _ = pixels.shape
+    if (num_views := W // H) > 1:  # each camera's pictures are varied for themselves
+        views = pixels.unflatten(3, (num_views, H)).movedim(3, 1).flatten(0, 1)
+        return augment(views, config, generator).unflatten(0, (B, num_views)).movedim(1, 3).flatten(3, 4)
     first, total = rank() * B, num_ranks() * B
     draws = draw(config, total * T, H, generator)  # of the whole batch, whoever has which windows
     change = torch.rand(total, T, generator=generator, device=generator.device) < config.change

@@ -2,7 +2,9 @@
 
 One row per action block (columns as le-wm and stable-worldmodel name them); episodes lie one after another:
 
-    pixels       (N, H, W, 3) uint8    the picture at the start of the block
+    pixels       (N, H, W, 3) uint8    the picture at the start of the block; of several cameras `pixels/<camera>`, each
+                                       a column of its own
+    proprio      (N, P) float32        what the robot feels of itself then, if it tells; NaN where it does not
     action       (N, A) float32        the block's actions, one after another (A = action dim × block);
                                        NaN on an episode's last row, from which nothing was done
     observation  (N, Q + V) float32    qpos and qvel side by side
@@ -11,7 +13,7 @@ One row per action block (columns as le-wm and stable-worldmodel name them); epi
     ep_len, ep_offset (E,) int64       rows of each episode, and where they begin
     ep_randomised (E,) int64           1 if the scene's looks were drawn at random; only where some were
 
-State columns serve reports (linear probes), never learning. The attributes say where the data came from. Files of
+Other state columns serve reports (linear probes), never learning. The attributes say where the data came from. Files of
 le-wm and stable-worldmodel have no such attributes and a row for every step, of which a block takes `frameskip`.
 """
 
@@ -24,7 +26,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +40,7 @@ from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, Natural, NonNegative, read
 from jepa_mpc.world_model.data.frames import Frames
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
+from jepa_mpc.world_model.observation import Observation
 
 if TYPE_CHECKING:
     import h5py
@@ -48,8 +51,8 @@ FORMAT_VERSION = 1
 FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 _BOUNDS = ("action_low", "action_high")
-_COLUMNS = ("action", "qpos", "ep_len", "ep_randomised")
-_LATER = (*_BOUNDS, "step_seconds", "planning", "names")  # attributes that older files have not
+_COLUMNS = ("action", "qpos", "proprio", "ep_len", "ep_randomised")
+_LATER = (*_BOUNDS, "step_seconds", "planning", "names", "proprio_names")  # attributes that older files have not
 _OWN = ("seed", "data_policy")  # attributes of which each file of a data set may have its own
 RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
@@ -75,12 +78,19 @@ class DatasetInfo:
     randomise: tuple[str, ...] = ()  # what of the scene's looks was drawn at random: camera, light, colour
     planning: str = ""  # how the task is planned, as JSON, where it differs from the agent's defaults
     names: tuple[str, ...] = ()  # of the coordinates of qpos, where they have some
+    cameras: tuple[str, ...] = ()  # of several, whose pictures lie side by side in this order; of one there is no word
+    proprio_names: tuple[str, ...] = ()  # of the numbers of proprio
     format_version: int = FORMAT_VERSION
+
+    @property
+    def picture_columns(self) -> tuple[str, ...]:
+        """Returns the names of the columns of pictures."""
+        return tuple(f"pixels/{camera}" for camera in self.cameras) or ("pixels",)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One trajectory of T blocks: T + 1 pictures (T+1, H, W, 3), actions (T, A), qpos and qvel (T+1, ·).
+    """One trajectory of T blocks: T + 1 pictures (T+1, H, W, 3), actions (T, A), qpos, qvel and proprio (T+1, ·).
 
     Actions may be (T + 1, A), the last of which led to no picture.
     """
@@ -91,6 +101,7 @@ class Episode:
     qvel: NDArray[np.float64]
     randomised: bool = False  # the scene's looks were drawn at random
     diverged: bool = False  # it is cut short, for the simulation blew up
+    proprio: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 def write_dataset(
@@ -101,7 +112,7 @@ def write_dataset(
 
     with whole(path) as scratch, h5py.File(scratch, "w") as file:
         file.attrs.update(vars(info))
-        _append(file, episodes, info.action_block, compression)
+        _append(file, episodes, info, compression)
 
 
 def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) -> None:
@@ -114,38 +125,42 @@ def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) 
         write_dataset(path, episodes, info)
         return
     there = _read(path, info.task)[1]
-    for name in ("action_block", "action_low", "action_high", "angles"):
+    for name in ("action_block", "action_low", "action_high", "angles", "cameras", "proprio_names"):
         if (was := getattr(there, name)) != (now := getattr(info, name)):
             raise DatasetError(f"{path} has another {name} ({was}, and {now} now); record into a file of its own")
     with whole(path) as scratch:
         shutil.copyfile(path, scratch)
         with h5py.File(scratch, "r+") as file:
-            _append(file, episodes, info.action_block)
+            _append(file, episodes, info)
 
 
-def _append(file: "h5py.File", episodes: Iterable[Episode], block: int, compression: Compression = "none") -> None:
+def _append(
+    file: "h5py.File", episodes: Iterable[Episode], info: DatasetInfo, compression: Compression = "none"
+) -> None:
     """Writes episodes behind those that are in the file."""
     counts = {name: list(file[name]) if name in file else [] for name in ("ep_len", "ep_randomised")}
     lengths, randomised = counts["ep_len"], counts["ep_randomised"] or [0] * len(counts["ep_len"])
     for index, episode in enumerate(episodes, start=len(lengths)):
         rows = len(episode.pixels)
         last = np.full((rows - len(episode.action), episode.action.shape[1]), np.nan, np.float32)
+        pictures = info.picture_columns
         columns = {
-            "pixels": episode.pixels,
+            **dict(zip(pictures, np.split(episode.pixels, len(pictures), axis=2), strict=True)),
             "action": np.concatenate([episode.action, last]),
             "observation": np.concatenate([episode.qpos, episode.qvel], axis=1).astype(np.float32),
             "qpos": episode.qpos,
             "qvel": episode.qvel,
+            "proprio": episode.proprio,
             "ep_idx": np.full(rows, index),
-            "step_idx": np.arange(rows) * block,
+            "step_idx": np.arange(rows) * info.action_block,
         }
         for name, values in columns.items():
             if not all(values.shape[1:]):  # a robot that tells nothing of the kind
                 continue
             if name not in file:
-                pack = None if name != "pixels" or compression == "none" else compression
+                pack = None if name not in pictures or compression == "none" else compression
                 sizes = {"shape": (0, *values.shape[1:]), "maxshape": (None, *values.shape[1:])}
-                sizes["chunks"] = (1 if name == "pixels" else 4096, *values.shape[1:])
+                sizes["chunks"] = (1 if name in pictures else 4096, *values.shape[1:])
                 file.create_dataset(name, **sizes, dtype=values.dtype, compression=pack)
             stored = file[name]
             stored.resize(len(stored) + rows, axis=0)
@@ -174,7 +189,7 @@ class Dataset:
         shares: of the windows drawn, one a file; unless given, every window is as likely.
     """
 
-    pixels: NDArray[np.uint8] | Frames
+    pixels: NDArray[np.uint8] | Frames  # (N, H, W, 3), of V cameras (N, H, V·W, 3)
     stride: int  # rows from one frame of a window to the next
 
     def __init__(
@@ -193,15 +208,19 @@ class Dataset:
         self.info = _same_info([info for _, info in parts], paths)
         if len(widths := {part["action"].shape[1] for part, _ in parts}) > 1:
             raise DatasetError(f"{', '.join(map(str, paths))} have actions of {' and '.join(map(str, widths))} numbers")
+        for part, _ in parts:
+            if not part["proprio"].shape[1]:  # of a file without it
+                part["proprio"] = np.full((len(part["action"]), len(self.info.proprio_names)), np.nan, np.float32)
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in _COLUMNS}
         self.stride = frameskip or (1 if self.info.action_block else FRAMESKIP)
         self.info = replace(self.info, action_block=self.stride * (self.info.action_block or 1))
         self.action: NDArray[np.float32] = _blocks(columns["action"], columns["ep_len"], self.stride)
         self.qpos: NDArray[np.float64] = columns["qpos"]
+        self.proprio: NDArray[np.float32] = columns["proprio"]
         self.ep_len: NDArray[np.int64] = columns["ep_len"]
         self.ep_randomised: NDArray[np.int64] = columns["ep_randomised"]
         self.ep_offset: NDArray[np.int64] = np.cumsum(self.ep_len) - self.ep_len
-        frames = Frames([Path(each) for each in paths])
+        frames = Frames([Path(each) for each in paths], self.info.picture_columns)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         fits = in_memory == "yes" or (in_memory == "auto" and math.prod(frames.shape) < memory / 2)
         self.pixels = frames[:] if fits else frames
@@ -269,9 +288,25 @@ class Dataset:
         start = self.ep_offset[self.train_episodes][episode] + draw - (ends - num_starts)[episode]
         return start[:, None] + self.stride * np.arange(num_frames)
 
-    def windows(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns at rows (B, T) pixels (B, T, H, W, 3) uint8 and the actions between them (B, T-1, A) float32."""
-        return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.action[rows[:, :-1]])
+    def windows(self, rows: NDArray[np.int64]) -> tuple[Observation, torch.Tensor]:
+        """Returns what was seen and felt at rows (B, T), and the actions between them (B, T-1, A) float32."""
+        return self.observations(rows), torch.from_numpy(self.action[rows[:, :-1]])
+
+    def observations(self, rows: NDArray[np.int64]) -> Observation:
+        """Returns what was seen and felt at rows (...)."""
+        felt = torch.from_numpy(self.proprio[rows]) if self.proprio.shape[1] else None
+        return Observation(torch.from_numpy(self.pixels[rows]), felt)
+
+    @property
+    def num_views(self) -> int:
+        """Counts the cameras, whose pictures lie side by side."""
+        return max(1, len(self.info.cameras))
+
+    def proprio_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns mean and std (P,) of what was felt in the training episodes, where that is known."""
+        felt = np.ma.masked_invalid(self.proprio[self.rows_of(self.train_episodes)])
+        mean, std = (each.filled(0.0).astype(np.float32) for each in (felt.mean(0), felt.std(0)))
+        return mean, np.maximum(std, np.float32(1e-6))
 
     def sample_future(
         self, rows: NDArray[np.int64], rng: np.random.Generator, least: int = 0, most: int | None = None
@@ -345,7 +380,7 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
     fix = f"collect it again with `jepa-mpc collect --task {task or 'TASK'}`"
     with guarded(path, fix), open_file(path, fix.replace("it again", "one")) as file:
         info = read_info(file, fix)
-        columns = _columns(file, state_column(file) if info is None or info.angles else None)
+        columns = _columns(file, state_column(file) if info is None or info.angles else None, info)
     if info is None:
         return columns, recorded_info(columns["qpos"].shape[1], task=task or "unknown", action_block=0)
     if task is not None and not same(info.task, task):
@@ -356,6 +391,8 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         raise DatasetError(f"{path}: column 'action' must be {block} actions of {size} numbers, not {width} in all")
     if any(low > high for low, high in zip(info.action_low, info.action_high, strict=True)):
         raise DatasetError(f"{path}: attribute 'action_low' must not lie above 'action_high'; write it again")
+    if columns["proprio"].shape[1] not in (0, len(info.proprio_names)):
+        raise DatasetError(f"{path}: column 'proprio' must be {len(info.proprio_names)} numbers; write it again")
     if info.names and not len(set(info.names)) == len(info.names) == Q:
         raise DatasetError(f"{path}: attribute 'names' must be {Q} different ones, as `angles`; write it again")
     if len(info.angles) != Q:
@@ -391,16 +428,20 @@ def state_column(file: "h5py.File") -> str | None:
     return next((name for name in STATES if file.id.links.exists(name.encode())), None)
 
 
-def episode_lengths(file: "h5py.File") -> NDArray[np.int64]:
-    """Returns the rows (E,) of each episode. Raises `DatasetError` where they do not add up to the pictures."""
+def episode_lengths(file: "h5py.File", pictures: Sequence[str] = ("pixels",)) -> NDArray[np.int64]:
+    """Returns the rows (E,) of each episode. Raises `DatasetError` where they do not add up to the pictures, which
+    stand in columns of these names.
+    """
     ep_len = column(file, "ep_len", "E", "integer")[:].astype(np.int64)
     ep_offset = column(file, "ep_offset", "E", "integer", {"E": len(ep_len)})[:]
-    rows, ends = len(column(file, "pixels", "NHW3", "uint8")), np.cumsum(ep_len)
-    if not (ep_len.min() > 0 and ep_len.max() <= rows == ends[-1] and (ep_offset == ends - ep_len).all()):
-        raise DatasetError(
-            f"{file.filename} is truncated, or its episodes do not lie one after another: column 'ep_len' names "
-            f"{sum(map(int, ep_len))} rows, 'pixels' has {rows}; write it again"
-        )
+    ends = np.cumsum(ep_len)
+    for name in pictures:
+        rows = len(column(file, name, "NHW3", "uint8"))
+        if not (ep_len.min() > 0 and ep_len.max() <= rows == ends[-1] and (ep_offset == ends - ep_len).all()):
+            raise DatasetError(
+                f"{file.filename} is truncated, or its episodes do not lie one after another: column 'ep_len' names "
+                f"{sum(map(int, ep_len))} rows, {name!r} has {rows}; write it again"
+            )
     return ep_len
 
 
@@ -411,17 +452,26 @@ def randomised_episodes(file: "h5py.File", num_episodes: int) -> NDArray[np.int6
     return column(file, "ep_randomised", "E", "integer", {"E": num_episodes})[:].astype(np.int64)
 
 
-def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
-    """Returns actions, lengths and state (called qpos), where every row adds up and every number is one."""
-    path, ep_len = file.filename, episode_lengths(file)
+def _columns(file: "h5py.File", state: str | None, info: DatasetInfo | None) -> dict[str, NDArray]:
+    """Returns actions, lengths, state (called qpos) and, where the file says what it is, proprio; every row adds up and
+    every number is one.
+    """
+    path, ep_len = file.filename, episode_lengths(file, info.picture_columns if info else ("pixels",))
     rows, ends = int(ep_len.sum()), np.cumsum(ep_len)
     sizes = {"N": rows}
     with np.errstate(over="ignore", invalid="ignore"):
         action = column(file, "action", "NA", "float", sizes)[:].astype(np.float32)
         qpos = column(file, state, "NQ", "float", sizes)[:].astype(np.float64) if state else np.empty((rows, 0))
+        felt = info is not None and info.proprio_names
+        proprio = column(file, "proprio", "NP", "float", sizes)[:].astype(np.float32) if felt else np.empty((rows, 0))
         fits = np.abs(action) < MOST
     fits[ends - 1] |= np.isnan(action[ends - 1])  # nothing need be done there
-    for name, good, values in (("action", fits, action), (state, np.abs(qpos) < MOST, qpos)):
+    known = np.isnan(proprio) | (np.abs(proprio) < MOST)
+    for name, good, values in (
+        ("action", fits, action),
+        (state, np.abs(qpos) < MOST, qpos),
+        ("proprio", known, proprio),
+    ):
         if not good.all():
             row, number = np.argwhere(~good)[0]
             where = (
@@ -429,4 +479,5 @@ def _columns(file: "h5py.File", state: str | None) -> dict[str, NDArray]:
             )
             raise DatasetError(f"{path}: column {name!r} must be numbers; {where}; write it again without that")
     randomised = randomised_episodes(file, len(ep_len))
-    return {"action": action, "qpos": qpos, "ep_len": ep_len, "ep_randomised": randomised}
+    numbers = {"action": action, "qpos": qpos, "proprio": proprio.astype(np.float32)}
+    return {**numbers, "ep_len": ep_len, "ep_randomised": randomised}

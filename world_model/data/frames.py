@@ -19,7 +19,8 @@ _UNWRITTEN = -1  # instead of an offset: a picture of zeros that is not in the f
 
 
 class Frames:
-    """The `pixels` of several files, one after another: (N, H, W, 3) uint8, indexed by rows as an array is.
+    """The pictures of several files, one after another: (N, H, W, 3) uint8, indexed by rows as an array is. Those of
+    several columns, a camera each, lie side by side: (N, H, V·W, 3).
 
     Where pictures lie uncompressed in chunks of one, as `write_dataset` and stable-worldmodel put them, they are copied
     from the mapped file, without HDF5 on the way, so several threads read side by side.
@@ -27,15 +28,16 @@ class Frames:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[Path], names: Sequence[str] = ("pixels",)):
         """Raises `DatasetError` where a file is none, or ends before its last picture."""
-        self._files = [_open(path) for path in paths]
-        self._ends = np.cumsum([file.shape[0] for file in self._files])
-        shapes = {file.shape[1:] for file in self._files}
+        self._files = [[_open(path, name) for name in names] for path in paths]
+        self._ends = np.cumsum([columns[0].shape[0] for columns in self._files])
+        shapes = {column.shape[1:] for columns in self._files for column in columns}
         if len(shapes) > 1:
             sizes, names = ", ".join(map(str, sorted(shapes))), ", ".join(map(str, paths))
             raise DatasetError(f"{names}: pictures differ in size: {sizes}; train on each by itself")
-        self.shape: tuple[int, ...] = (int(self._ends[-1]), *shapes.pop())
+        height, width, colours = shapes.pop()
+        self.shape: tuple[int, ...] = (int(self._ends[-1]), height, len(names) * width, colours)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -53,15 +55,15 @@ class Frames:
             which = np.searchsorted(self._ends, flat, side="right")
             for index in np.unique(which):
                 file, here = self._files[index], which == index
-                pictures[here] = _read(file, flat[here] - (self._ends[index] - file.shape[0]))
+                pictures[here] = _read(file, flat[here] - (self._ends[index] - file[0].shape[0]))
         return pictures.reshape(*wanted.shape, *self.shape[1:])
 
 
-def _open(path: Path) -> "_Plain | h5py.Dataset":
+def _open(path: Path, name: str) -> "_Plain | h5py.Dataset":
     """Returns the file's column, through HDF5 only if it must be."""
     with guarded(path):
         file = open_file(path)
-        pixels = column(file, "pixels", "NHW3", "uint8")
+        pixels = column(file, name, "NHW3", "uint8")
         if pixels.id.get_create_plist().get_nfilters() or pixels.chunks != (1, *pixels.shape[1:]):
             return pixels
         plain = _Plain(path, pixels)
@@ -69,7 +71,12 @@ def _open(path: Path) -> "_Plain | h5py.Dataset":
         return plain
 
 
-def _read(file: "_Plain | h5py.Dataset", rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _read(columns: "Sequence[_Plain | h5py.Dataset]", rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    pictures = [_read_column(each, rows) for each in columns]
+    return pictures[0] if len(pictures) == 1 else np.concatenate(pictures, axis=2)
+
+
+def _read_column(file: "_Plain | h5py.Dataset", rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     if isinstance(file, _Plain):
         return file[rows]
     once, inverse = np.unique(rows, return_inverse=True)  # HDF5 wants rows in order and each once

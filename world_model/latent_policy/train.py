@@ -60,8 +60,11 @@ class LatentPolicyConfig:
     """Steps between states to resume from."""
 
 
-def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset, z: Tensor) -> Phase:
-    """Fits the blocks that were done, in the embeddings z (N, D) of all rows."""
+def policy_phase(
+    config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset, z: Tensor, z_goal: Tensor | None = None
+) -> Phase:
+    """Fits the blocks that were done, in the embeddings z (N, D) of all rows; as goals these may have others (N, D)."""
+    z_goal = z if z_goal is None else z_goal
     action = torch.from_numpy(data.action)
 
     def load(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -71,7 +74,7 @@ def policy_phase(config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset
     def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         before, now, goal = batch
         wanted = (action[now] - policy.action_mean) / policy.action_std
-        loss = F.mse_loss(policy.standardised(z[before], z[now], z[goal]), wanted)
+        loss = F.mse_loss(policy.standardised(z[before], z[now], z_goal[goal]), wanted)
         return loss, {"policy": loss}
 
     return Phase("policy", config.num_steps, config.learning_rate, policy, load, lambda: step_loss)
@@ -85,10 +88,10 @@ def train(config: LatentPolicyConfig) -> Path:
     model, _ = load_checkpoint(checkpoint, task=config.task)
     data = Dataset(config.data or [places.dataset(config.task)], task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
-    side, numbers = model.config.encoder.image_size, model.config.action_dim
-    if size != [side, side] or block != numbers:
+    wanted, numbers = model.config.encoder.picture_size, model.config.action_dim
+    if tuple(size) != wanted or block != numbers:
         raise TrainError(
-            f"{checkpoint} takes pictures of side {side} and blocks of {numbers} numbers, and the data have {size} and "
+            f"{checkpoint} takes pictures of {wanted} and blocks of {numbers} numbers, and the data have {size} and "
             f"{block}; name its own data"
         )
     data.sample_rows(1, 3, np.random.default_rng(0))  # raises where no episode is that long
@@ -101,7 +104,9 @@ def train(config: LatentPolicyConfig) -> Path:
         policy.action_mean.copy_(model.action_mean)
         # Of an action that never varied, all that need be said is its mean.
         policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
-        phase = policy_phase(config, policy, data, encode_rows(model, data, np.arange(len(data.pixels))))
+        z = encode_rows(model, data, np.arange(len(data.pixels)))
+        z_goal = None if model.proprio is None else encode_rows(model, data, np.arange(len(data.pixels)), hidden=0.0)
+        phase = policy_phase(config, policy, data, z, z_goal)
         pace = {"log_every": 20, "report_every": config.num_steps, "save_every": config.save_every}
         loop = LoopConfig(seed=config.seed, weight_decay=1e-3, warmup_steps=100, grad_clip=1.0, **pace)
         progress = run_phases([phase], policy, config.output, loop)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
@@ -19,12 +20,16 @@ from jepa_mpc.world_model.model.batchnorm import BatchNorm
 Size = Annotated[int, Range(1, 2**16)]
 Side = Annotated[int, Range(1, 4096)]
 Depth = Annotated[int, Range(1, 256)]
+Views = Annotated[int, Range(1, 16)]
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     kind: Literal["conv", "vit"] = "conv"
     image_size: Side = 64
+    """Side of each camera's picture."""
+    num_views: Views = 1
+    """Cameras, whose pictures lie side by side; the data set says."""
     channels: tuple[Size, ...] = (16, 32, 64, 128)
     """Conv: output channels of each layer; every layer halves the picture."""
     pooled: bool = False
@@ -38,6 +43,11 @@ class EncoderConfig:
     """ViT: transformer layers."""
     num_heads: Size = 3
     """ViT: attention heads."""
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Returns height and width of an observation's picture."""
+        return self.image_size, self.num_views * self.image_size
 
 
 class ConvEncoder(nn.Module):
@@ -112,8 +122,47 @@ class ViTEncoder(nn.Module):
         return self.norm(self.layers(tokens)[:, 0])
 
 
-def build_encoder(config: EncoderConfig) -> ConvEncoder | ViTEncoder:
-    return ConvEncoder(config) if config.kind == "conv" else ViTEncoder(config)
+class SeveralViews(nn.Module):
+    """Encodes each camera's picture by the same encoder; features are all of theirs, or learned ones of a camera that
+    shows nothing.
+    """
+
+    def __init__(self, each: ConvEncoder | ViTEncoder, num_views: int):
+        super().__init__()
+        self.each, self.absent = each, nn.Parameter(torch.zeros(num_views, each.num_features))
+        self.num_features = num_views * each.num_features
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps normalised pictures (N, 3, H, V·W) to features (N, V·F)."""
+        views = pixels.unflatten(3, (len(self.absent), -1)).movedim(3, 1)  # (N, V, 3, H, W)
+        features = self.each(views.flatten(0, 1)).view(*views.shape[:2], -1)
+        shows = (views > -1).flatten(2).any(2, keepdim=True)
+        return torch.where(shows, features, self.absent).flatten(1)
+
+
+class ProprioEncoder(nn.Module):
+    """From what a robot feels of itself to features, by one layer; what is not known (NaN) is told apart from 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, num_features: int = 64):
+        super().__init__()
+        self.num_features = num_features
+        self.layer = nn.Linear(2 * size, num_features)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def forward(self, proprio: Tensor) -> Tensor:
+        """Maps numbers (N, P) to features (N, F)."""
+        unknown = proprio.isnan()
+        values = ((proprio - self.mean) / self.std).masked_fill(unknown, 0.0)
+        return F.relu(self.layer(torch.cat([values, unknown.to(values.dtype)], dim=1)))
+
+
+def build_encoder(config: EncoderConfig) -> ConvEncoder | ViTEncoder | SeveralViews:
+    one = ConvEncoder(config) if config.kind == "conv" else ViTEncoder(config)
+    return one if config.num_views == 1 else SeveralViews(one, config.num_views)
 
 
 def build_projector(num_features: int, hidden: int, embed_dim: int, activation: str = "relu") -> nn.Sequential:

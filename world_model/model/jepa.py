@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
-from jepa_mpc.world_model.model.encoder import EncoderConfig, Size, build_encoder, build_projector
+from jepa_mpc.settings import Natural
+from jepa_mpc.world_model.model.encoder import EncoderConfig, ProprioEncoder, Size, build_encoder, build_projector
 from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
 from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
 from jepa_mpc.world_model.model.surprise import UsualMiss
+from jepa_mpc.world_model.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class JEPAConfig:
     spherical: bool = False
     """Embeddings are scaled to length √D, as losses on cosines see them."""
     projector_activation: Literal["relu", "gelu"] = "relu"
+    proprio_dim: Natural = 0
+    """P: numbers that the robot feels of itself; 0: it is known by its pictures alone."""
 
 
 class Predictions(NamedTuple):
@@ -57,8 +61,10 @@ class JEPA(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.encoder)
+        self.proprio = ProprioEncoder(config.proprio_dim) if config.proprio_dim else None
+        num_features = self.encoder.num_features + (self.proprio.num_features if self.proprio else 0)
         self.projector = build_projector(
-            self.encoder.num_features, config.projector_hidden, config.embed_dim, config.projector_activation
+            num_features, config.projector_hidden, config.embed_dim, config.projector_activation
         )
         predictor = Predictor if config.predictor.kind == "residual" else LeWMPredictor
         self.predictor = predictor(config.predictor, config.embed_dim, config.action_dim)
@@ -66,20 +72,29 @@ class JEPA(nn.Module):
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))
 
-    def encode(self, pixels: Tensor, encoder: nn.Module | None = None, projector: nn.Module | None = None) -> Tensor:
-        """Maps pictures (..., H, W, 3) uint8 to embeddings (..., D); by another encoder and projector if given."""
+    def encode(
+        self, seen: Tensor | Observation, encoder: nn.Module | None = None, projector: nn.Module | None = None
+    ) -> Tensor:
+        """Maps pictures (..., H, V·W, 3) uint8, or observations, to embeddings (..., D); by another encoder and
+        projector if given. Proprioception that is missing is unknown, and of no meaning to a model without.
+        """
+        pixels, proprio = Observation.of(seen)
         features = (encoder or self.encoder)(self.normalise_pixels(pixels))
+        if self.proprio is not None:
+            size = self.config.proprio_dim
+            felt = features.new_full((len(features), size), math.nan) if proprio is None else proprio.reshape(-1, size)
+            features = torch.cat([features, self.proprio(felt)], dim=1)
         z = (projector or self.projector)(features).float()
         if self.config.spherical:
             z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
         return z.view(*pixels.shape[:-3], -1)
 
     def normalise_pixels(self, pixels: Tensor) -> Tensor:
-        """Returns pictures (..., H, W, 3) as the encoder takes them (N, 3, H, W). Raises `UserError` on other sizes."""
-        size = self.config.encoder.image_size
-        if pixels.shape[-3:] != (size, size, 3):
-            raise UserError(f"pictures must be (..., {size}, {size}, 3), not {tuple(pixels.shape)}")
-        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
+        """Returns pictures (..., H, V·W, 3) as the encoder takes them (N, 3, H, V·W); raises `UserError` on others."""
+        height, width = self.config.encoder.picture_size
+        if pixels.shape[-3:] != (height, width, 3):
+            raise UserError(f"pictures must be (..., {height}, {width}, 3), not {tuple(pixels.shape)}")
+        images = pixels.reshape(-1, height, width, 3).permute(0, 3, 1, 2)  # a view, channels last in memory
         return images.float() / 127.5 - 1
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:

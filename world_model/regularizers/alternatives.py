@@ -33,10 +33,10 @@ class EMA(Regularizer):
         self.encoder = copy.deepcopy(model.encoder).requires_grad_(False)
         self.projector = copy.deepcopy(model.projector).requires_grad_(False)
 
-    def embed(self, model, pixels, generator):
-        z = model.encode(pixels)
+    def embed(self, model, seen, generator):
+        z = model.encode(seen)
         with torch.no_grad():
-            target = model.encode(pixels, self.encoder, self.projector)
+            target = model.encode(seen, self.encoder, self.projector)
         return Latents(z, z, target)
 
     @torch.no_grad()
@@ -164,8 +164,8 @@ class KL(Regularizer):
         super().__init__(config, model)
         self.log_var = nn.Linear(model.config.embed_dim, model.config.embed_dim)
 
-    def embed(self, model, pixels, generator):
-        mean = model.encode(pixels)
+    def embed(self, model, seen, generator):
+        mean = model.encode(seen)
         everyones = torch.randn(num_ranks(), *mean.shape, generator=generator, device=mean.device)
         z = mean + (0.5 * self.log_var(mean).float()).exp() * everyones[rank()]
         return Latents(mean, z, z)

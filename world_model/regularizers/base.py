@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import Choice
 from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.observation import Observation
 
 REGULARIZERS: Registry[type["RegularizerConfig"]] = Registry("regularizer")
 
@@ -55,9 +56,9 @@ class Regularizer(nn.Module):
         settings = vars(self.config)
         return settings.get(f"{penalty}_weight", settings.get("weight", 1.0))
 
-    def embed(self, model: JEPA, pixels: Tensor, generator: torch.Generator) -> Latents:
-        """Returns embeddings of pictures (B, T, H, W, 3)."""
-        z = model.encode(pixels)
+    def embed(self, model: JEPA, seen: Observation, generator: torch.Generator) -> Latents:
+        """Returns embeddings of what was seen and felt (B, T, ...)."""
+        z = model.encode(seen)
         return Latents(z, z, z)
 
     def forward(

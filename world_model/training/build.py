@@ -24,13 +24,17 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
         mean, std = data.action_stats()
         model.action_mean.copy_(torch.from_numpy(mean))
         model.action_std.copy_(torch.from_numpy(std))
+        if model.proprio is not None:
+            mean, std = data.proprio_stats()
+            model.proprio.mean.copy_(torch.from_numpy(mean))
+            model.proprio.std.copy_(torch.from_numpy(std))
     else:  # its actions stay in the units that it has learned
         model = load_checkpoint(config.init, task=config.task)[0].requires_grad_(True)
         if config.reachability_steps:
             model.reachability = JEPA(model.config).reachability
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # So that the report before the first step is true.
-    recalibrate_batchnorm(model, data, config.applied_augmentation, num_batches=4)
+    recalibrate_batchnorm(model, data, config.applied_augmentation, config.hidden, num_batches=4)
     if config.compile:
         model.encoder.compile()
     return model, config.regularizer.make(model).to(device)
@@ -39,7 +43,7 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
 def settings_of(model: JEPAConfig) -> dict[str, Any]:
     """Returns the training settings that make a model of these sizes."""
     same = ("embed_dim", "projector_hidden", "projector_activation", "encoder", "predictor")
-    settings = {name: getattr(model, name) for name in same}
+    settings = {name: getattr(model, name) for name in same} | {"proprio": model.proprio_dim > 0}
     return settings | ({"reachability": model.reachability} if model.reachability else {})
 
 
@@ -56,8 +60,11 @@ def require_shares(config: TrainConfig) -> None:
 
 def require_fit(config: TrainConfig, data: Dataset) -> None:
     """Raises `UserError` if model, windows and data do not fit each other."""
-    if data.pixels.shape[1] != data.pixels.shape[2]:
-        raise TrainError(f"pictures must be square, not {data.pixels.shape[1:]}; write the data set again")
+    height, width = data.pixels.shape[1:3]
+    if width != data.num_views * height:
+        raise TrainError(f"pictures must be square, not {(height, width, 3)}; write the data set again")
+    if config.proprio and not data.info.proprio_names:
+        raise TrainError("--proprio is of data that tell what a robot feels, and these do not; leave it out")
     with torch.device("meta"):
         JEPA(wanted := _model_config(config, data))
     if config.init is None and not config.num_steps:
@@ -82,9 +89,10 @@ def _model_config(config: TrainConfig, data: Dataset) -> JEPAConfig:
         data.action.shape[1],
         config.embed_dim,
         config.projector_hidden,
-        dataclasses.replace(config.encoder, image_size=data.pixels.shape[1]),
+        dataclasses.replace(config.encoder, image_size=data.pixels.shape[1], num_views=data.num_views),
         config.predictor,
         config.reachability if config.reachability_steps else None,
         config.regularizer.spherical,
         config.projector_activation,
+        len(data.info.proprio_names) if config.proprio else 0,
     )

@@ -22,6 +22,7 @@ def card(info: CheckpointInfo) -> str:
     phases = ", ".join(f"{training[f'{phase}steps']} {what}" for phase, what in _PHASES.items())
     probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
     facts = {
+        **({"declared": info.declared} if info.declared else {}),
         "data": f"{data['num_episodes']} episodes under the policy {data['data_policy']!r}, seed {data['seed']}, "
         f"{info.simulator}; blocks of {data['action_block']} steps",
         "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {info.commit}",

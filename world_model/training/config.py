@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from jepa_mpc.registry import Registry
-from jepa_mpc.settings import Count, Fraction, Natural, NonNegative, Positive, Range, Seed
+from jepa_mpc.settings import Count, Fraction, Natural, NonNegative, Positive, Range, Seed, Share
 from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import InMemory
 from jepa_mpc.world_model.model.encoder import EncoderConfig, Size
@@ -74,6 +74,10 @@ class TrainConfig:
     augment: bool = True
     """Vary the pictures, so that one that is a little different still shows the same scene."""
     augmentation: AugmentConfig = AugmentConfig()
+    proprio: bool = False
+    """See what the robot feels of itself beside its pictures, where the data tell it. Figures then say so."""
+    hidden: Share = 0.2
+    """Share of the moments at which proprioception, or one of several cameras, is hidden, so that goals may lack it."""
     regularizer: RegularizerConfig = SIGRegConfig()
     """What keeps the embeddings from collapsing: --regularizer NAME, and the options of that one."""
     reachability_batch_size: Several = 512

@@ -10,6 +10,7 @@ from torch import Tensor
 from jepa_mpc.world_model.data.dataset import Dataset, spread
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.surprise import Lag, Miss, UsualMiss
+from jepa_mpc.world_model.observation import Observation, hide
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 USUAL = 0.95  # of the predictions in held-out episodes
@@ -47,14 +48,24 @@ def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Te
 
 
 @torch.no_grad()
-def encode_rows(model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512) -> Tensor:
-    """Encodes rows of the data set (N, D), onto the CPU; the model is left in the mode it was in."""
+def encode_rows(
+    model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512, hidden: float | None = None
+) -> Tensor:
+    """Encodes rows of the data set (N, D), onto the CPU; the model is left in the mode it was in. As goals, if so large
+    a share of the cameras is to be hidden: these are pictures, so nothing is felt in them.
+    """
     was_training, device = model.training, model.action_mean.device
+    generator = torch.Generator().manual_seed(0)
     model.eval()
-    batches = np.array_split(rows, max(1, -(-len(rows) // batch_size)))
-    z = torch.cat([model.encode(torch.from_numpy(data.pixels[b]).to(device)).cpu() for b in batches])
+    encoded = []
+    for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
+        seen = data.observations(batch)
+        if hidden is not None:
+            shown = Observation(seen.pixels[:, None])
+            seen = Observation(hide(shown, hidden, 0.0, generator).pixels[:, 0])
+        encoded.append(model.encode(seen.to(device)).cpu())
     model.train(was_training)
-    return z
+    return torch.cat(encoded)
 
 
 def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingReport:

@@ -16,6 +16,7 @@ from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.reachability import Reachability, Whitening, reachability_loss
+from jepa_mpc.world_model.observation import Observation, hide
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
@@ -28,26 +29,47 @@ CALIBRATION_BATCH = (
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
+class _Encoding(nn.Module):
+    """The parts of a model that encode."""
+
+    def __init__(self, model: JEPA):
+        super().__init__()
+        self.encoder, self.projector, self.forward = model.encoder, model.projector, model.encode
+
+
 def recalibrate_batchnorm(
-    model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None, num_batches: int = 50
+    model: JEPA,
+    data: Dataset,
+    augmentation: AugmentConfig | None = None,
+    hidden: float = 0.0,
+    num_batches: int = 50,
 ) -> None:
     """Replaces the encoder's running statistics with plain averages over training pictures under the final weights.
 
-    Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145). The pictures are varied if
+    Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145). The pictures are varied as
     those of training are, so that the weights meet what they were trained with.
     """
     rng, device = np.random.default_rng(0), model.action_mean.device
     generator = torch.Generator(device).manual_seed(0)
 
-    def pictures() -> Iterator[Tensor]:
+    def observations() -> Iterator[tuple[Observation]]:
         for _ in range(num_batches):
             rows = data.sample_rows(CALIBRATION_BATCH, 1, rng)
             rows = np.resize(rows, (-(-len(rows) // num_ranks()) * num_ranks(), 1))
-            pixels = data.windows(share(rows))[0].to(device)
-            yield model.normalise_pixels(augment(pixels, augmentation, generator))
+            seen = data.observations(share(rows)).to(device)
+            yield (_varied(model, seen, augmentation, hidden, generator),)
 
-    update_bn(pictures(), nn.Sequential(model.encoder, model.projector))
+    update_bn(observations(), _Encoding(model))
     model.eval()
+
+
+def _varied(
+    model: JEPA, seen: Observation, augmentation: AugmentConfig | None, hidden: float, generator: torch.Generator
+) -> Observation:
+    """Returns windows (B, T, ...) as the encoder is to meet them in training."""
+    pixels = augment(seen.pixels, augmentation, generator)
+    felt = None if model.proprio is None else seen.proprio
+    return hide(Observation(pixels, felt), hidden, (augmentation or AugmentConfig()).change, generator)
 
 
 def _num_context(config: TrainConfig, num_frames: int, rng: np.random.Generator) -> int:
@@ -68,23 +90,23 @@ def joint_phase(
     half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
 
-    def load(rng: np.random.Generator) -> tuple[int, Tensor, Tensor, int]:
+    def load(rng: np.random.Generator) -> tuple[int, Observation, Tensor, int]:
         noise_seed = int(rng.integers(2**62))
         rows = share(data.sample_rows(config.batch_size, config.num_frames, rng))
         return noise_seed, *data.windows(rows), _num_context(config, config.num_frames, rng)
 
-    def step_loss(step: int, batch: tuple[int, Tensor, Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
-        noise_seed, pixels, actions, num_context = batch
-        pixels, actions = pixels.to(device), actions.to(device)
+    def step_loss(step: int, batch: tuple[int, Observation, Tensor, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        noise_seed, seen, actions, num_context = batch
+        seen, actions = seen.to(device), actions.to(device)
         generator = torch.Generator(device).manual_seed(noise_seed)
-        pixels = augment(pixels, config.applied_augmentation, generator)
+        seen = _varied(model, seen, config.applied_augmentation, config.hidden, generator)
         with autocast:
-            latents = regularizer.embed(model, pixels, generator)
+            latents = regularizer.embed(model, seen, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
-        seen = latents, scores.predicted, model.normalise_actions(actions)
+        compared = latents, scores.predicted, model.normalise_actions(actions)
         if regularizer.compares_samples:
-            seen = Latents(*map(gather, latents)), gather(seen[1]), gather(seen[2])
-        penalties = regularizer(*seen, generator)
+            compared = Latents(*map(gather, latents)), gather(compared[1]), gather(compared[2])
+        penalties = regularizer(*compared, generator)
         if step % config.log_every == 0:
             guard.see(step, gather(latents.mean.detach()).flatten(0, 1))
         loss = scores.one_step
@@ -106,17 +128,29 @@ def joint_phase(
         scalars = {f"embedding/{name}": getattr(measured, name) for name in ("std", "effective_rank", "sigreg")}
         return scalars | {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
 
-    trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
+    felt = [model.proprio] if model.proprio else []
+    trained = nn.ModuleList([model.encoder, *felt, model.projector, model.predictor, regularizer])
     follow = partial(regularizer.follow, model)
     return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow)
 
 
-def encode_all(model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None) -> Tensor:
-    """Encodes all pictures (N, D) by the final encoder, on its device; the model is left in evaluation mode."""
-    recalibrate_batchnorm(model, data, augmentation)
+def encode_all(model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None, hidden: float = 0.0) -> Tensor:
+    """Encodes all observations (N, D) by the final encoder, on its device; the model is left in evaluation mode."""
+    recalibrate_batchnorm(model, data, augmentation, hidden)
+    return _encoded(model, data)
+
+
+def encode_goals(model: JEPA, data: Dataset, hidden: float) -> Tensor:
+    """Encodes them (N, D) as goals by the final encoder: pictures, in which a camera may be missing and nothing is
+    felt.
+    """
+    return _encoded(model, data, hidden)
+
+
+def _encoded(model: JEPA, data: Dataset, hidden: float | None = None) -> Tensor:
     z = model.action_mean.new_zeros(len(data.action), model.config.embed_dim)
     mine = np.arange(rank(), len(z), num_ranks())
-    z[mine] = encode_rows(model, data, mine).to(z.device)
+    z[mine] = encode_rows(model, data, mine, hidden=hidden).to(z.device)
     return sum_over_ranks(z)
 
 
@@ -146,9 +180,16 @@ def predictor_phase(config: TrainConfig, model: JEPA, data: Dataset, frozen: Cal
 
 
 def reachability_phase(
-    config: TrainConfig, model: JEPA, target: Reachability, data: Dataset, frozen: Callable[[], Tensor]
+    config: TrainConfig,
+    model: JEPA,
+    target: Reachability,
+    data: Dataset,
+    frozen: Callable[[], Tensor],
+    frozen_goals: Callable[[], Tensor] | None = None,
 ) -> Phase:
-    """Trains the reachability metric on frozen embeddings, whitened; `target` is its slow copy."""
+    """Trains the reachability metric on frozen embeddings, whitened; `target` is its slow copy. Goals may have
+    embeddings of their own.
+    """
     metric = model.reachability
     assert metric is not None
 
@@ -162,11 +203,12 @@ def reachability_phase(
 
     def begin() -> StepLoss:
         z = whitening()(frozen())
+        z_goal = z if frozen_goals is None else whitening()(frozen_goals())
 
         def step_loss(step: int, batch: tuple[np.ndarray, ...]) -> tuple[Tensor, dict[str, Tensor]]:
             before, now, after, goal = batch
             is_goal = torch.from_numpy(now[:, None] == goal).to(z.device)
-            embedded = (z[before], z[now], z[after], z[goal])
+            embedded = (z[before], z[now], z[after], z_goal[goal])
             loss = reachability_loss(metric, target, *embedded, is_goal, config.discount, config.expectile)
             return loss, {"reachability": loss}
 
