@@ -223,7 +223,7 @@ class Driver:
         else:
             picture, age = side_by_side(seen.picture, self._size, "the robot's picture"), now - seen.taken
             if seen.proprio is not None and len(felt):
-                felt = np.asarray(seen.proprio)
+                felt = np.asarray(seen.proprio, np.float32)
             (block,) = acts(self._agent, picture[None], [felt])
         return _Answer(block, picture, felt, age, float(self._agent.surprise()[0]), self._clock.monotonic())
 

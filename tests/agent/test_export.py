@@ -45,12 +45,13 @@ def blind_at_the_goal(model, future, z_now, z_goal):
     return torch.where(there, torch.nan, model.latent_distance(future, z_goal))
 
 
-def small_model():
+def small_model(num_views, num_felt):
     """Random weights, all of them: as a model begins, its predictor says that nothing moves."""
     torch.manual_seed(0)
     sizes = {
-        "encoder": EncoderConfig(image_size=SIDE, channels=(4, 8)),
+        "encoder": EncoderConfig(image_size=SIDE, num_views=num_views, channels=(4, 8)),
         "predictor": PredictorConfig(width=16, depth=1),
+        "proprio_dim": num_felt,
     }
     metric = ReachabilityConfig(hidden=16, metric_dim=4, velocity=True)
     model = JEPA(JEPAConfig(2 * BLOCK, embed_dim=8, projector_hidden=16, reachability=metric, **sizes)).eval()
@@ -60,26 +61,33 @@ def small_model():
     return model.requires_grad_(False)
 
 
-def small_agent(**settings):
-    settings, model = {"planner": SEARCH, "history_len": 2, "offset_rate": 0.2, **settings}, small_model()
+def small_agent(num_views=1, num_felt=0, **settings):
+    settings, model = (
+        {"planner": SEARCH, "history_len": 2, "offset_rate": 0.2, **settings},
+        small_model(num_views, num_felt),
+    )
     proposer = LatentPolicy(8, 2 * BLOCK, 16).eval().requires_grad_(False) if "warm_start" in settings else None
     return PlanningAgent(model, BOUNDS, BLOCK, AgentConfig(**settings), proposer)
 
 
 def info_of(agent):
     low, high = (tuple(end.tolist()) for end in BOUNDS)
-    interface = Interface(low, high, BLOCK, 0.1, SIDE)
+    seen = [f"camera {index}" for index in range(agent.model.config.encoder.num_views)]
+    felt = tuple(f"joint {index}" for index in range(agent.num_proprio))
+    interface = Interface(low, high, BLOCK, 0.1, SIDE, tuple(seen if len(seen) > 1 else ()), felt)
     return ExportInfo("square", interface, to_json(agent.config), "abc", "def")
 
 
-def pictures(count, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+def pictures(count, seed=0, num_views=1):
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, num_views * SIDE, 3), np.uint8)
 
 
 ONE_ROUND = {"num_samples": 12, "num_iterations": 1}
 WAYS = {
     "icem": {"planner": ICEMConfig(**ONE_ROUND, num_elites=4), "objective": "test_export:blind_at_the_goal"},
-    "mppi, proposed, a block ahead": {
+    "mppi, proposed, a block ahead, by two cameras and what is felt": {
+        "num_views": 2,
+        "num_felt": 3,
         "planner": MPPIConfig(**ONE_ROUND, temperature=2.0),
         "history_len": 1,
         "receding_horizon": 2,
@@ -117,16 +125,18 @@ def test_it_acts_as_the_agent_does_with_the_same_noise(exported, name):
     agent, path = exported(name)
     mine, blocks = ExportedAgent.load(path), []
     for episode in range(6):
-        goal, *seen = pictures(10, seed=episode)[:, None]
+        goal, *seen = pictures(10, episode, agent.model.config.encoder.num_views)[:, None]
+        felt = np.random.default_rng(episode).normal(size=(9, 1, agent.num_proprio))
+        felt[episode] = np.nan
         seen[1 + episode] = None
         for each in (agent, mine):
             each.reset(goal, [episode])
-        for picture in seen:
-            noise = noise_for(agent)
-            block = mine.act(picture, noise=noise)
+        for picture, now in zip(seen, felt, strict=True):
+            noise, told = noise_for(agent), (picture, now if agent.num_proprio else None)
+            block = mine.act(*told, noise=noise)
             assert block.shape == (1, BLOCK, 2)
             assert block.dtype == np.float32
-            np.testing.assert_allclose(block, agent.act(picture), atol=1e-5, rtol=0)
+            np.testing.assert_allclose(block, agent.act(*told), atol=1e-5, rtol=0)
             np.testing.assert_allclose(mine.surprise(), agent.surprise(), rtol=1e-4)
             blocks.append(block)
     assert np.std(blocks, axis=0).min() > 0.05  # it does this and that
@@ -161,14 +171,16 @@ def test_the_parts_of_a_graph_decide_as_the_agent_does(name):
     """What is traced is tried before it is traced, for each way to plan; to trace all of them would take minutes."""
     agent = small_agent(**EVERY_WAY[name])
     encode, ways, begun = decision_graph._parts(agent)
-    by_way, seen = {decide.way: decide for decide in ways}, pictures(9)
+    by_way = {decide.way: decide for decide in ways}
+    seen = pictures(9, num_views=agent.model.config.encoder.num_views)
+    nothing = [torch.full((1, agent.num_proprio), torch.nan)] * bool(agent.num_proprio)
     is_seen = [number != 5 for number in range(8)]
     agent.reset(seen[:1], [0])
-    (z_goal,) = encode(torch.from_numpy(seen[:1]))
+    (z_goal,) = encode(torch.from_numpy(seen[:1]), *nothing)
     answers = begun
     for num_done, picture in enumerate(seen[1:, None]):
         state = {key.removeprefix(NEXT): value for key, value in answers.items() if key.startswith(NEXT)}
-        state |= {"z_goal": z_goal, "z": encode(torch.from_numpy(picture))[0]}
+        state |= {"z_goal": z_goal, "z": encode(torch.from_numpy(picture), *nothing)[0]}
         state["seen"] = torch.tensor([is_seen[num_done]])
         if agent.config.planner.num_iterations:
             state["noise"] = torch.from_numpy(noise_for(agent))

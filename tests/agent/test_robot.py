@@ -3,19 +3,23 @@
 import itertools
 import json
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 from conftest import CHECKPOINT
 from PIL import Image
-from test_agent import BLOCK, SPACE, agent_with, picture_of
+from test_agent import BLOCK, SEARCH, SPACE, PointModel, agent_with, picture_of
 
 from jepa_mpc import envs
+from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.agent.robot import Driver, Pace, Seen
 from jepa_mpc.agent.simulated_robot import Hardware, SimulatedRobot
 from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.observation import Observation
 
 PERIOD = 0.02
 GOAL = [14.0, 6.0]
@@ -328,3 +332,50 @@ def test_a_robot_that_cannot_be_driven_is_one_line(run_command, place):
         assert code == 1, err
         assert message in err
         assert "Traceback" not in err
+
+
+class FeelingRobot(PointRobot):
+    """Sees by two cameras, of which the second has nothing to show at first, and feels where it is."""
+
+    def observe(self):
+        seen = super().observe()
+        if seen is None:
+            return None
+        second = None if len(self.actions) < 4 else seen.picture
+        return [seen.picture, second], seen.taken, self.place if len(self.actions) < 20 else None
+
+
+class FeelingModel(PointModel):
+    """Knows the plane by the first of two cameras, and notes what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        encoder = replace(self.config.encoder, num_views=2)
+        self.config, self.told = replace(self.config, encoder=encoder, proprio_dim=2), []
+
+    def encode(self, seen):
+        seen = Observation.of(seen)
+        if seen.proprio is not None:  # it is no goal
+            self.told.append((seen.pixels[0].numpy(), seen.proprio[0].numpy()))
+        return super().encode(seen.pixels)
+
+
+def test_a_robot_may_have_several_cameras_and_feel_itself():
+    time, model = Time(), FeelingModel().eval().requires_grad_(False)
+    settings = AgentConfig(SEARCH, "latent", horizon=3, effort_weight=0.0, blocks_ahead=1)
+    agent = PlanningAgent(model, SPACE, BLOCK, settings)
+    robot = FeelingRobot(time)
+    driver = Driver(robot, agent, Pace(reserve=0.01), time, Thinking(time))
+    goal = np.concatenate([picture_of(GOAL), picture_of((0, 0))], axis=1)
+    blocks = list(driver.drive(goal, 10))
+    np.testing.assert_allclose(robot.place, GOAL, atol=1)
+    pictures, felt = (np.stack(each) for each in zip(*model.told, strict=True))
+    assert not pictures[0][:, 16:].any()
+    np.testing.assert_array_equal(pictures[-1][:, :16], pictures[-1][:, 16:])
+    assert np.isnan(felt[-1]).all()
+    np.testing.assert_allclose(felt[0], [10, 10])
+    for block, picture, now in zip(blocks, pictures, felt, strict=True):
+        np.testing.assert_array_equal(block.picture, picture)
+        np.testing.assert_array_equal(block.proprio, now)
+    with pytest.raises(UserError, match="the robot's picture must be 2 pictures, one a camera, not"):
+        list(Driver(PointRobot(time), agent, Pace(reserve=0.01), time, Thinking(time)).drive(goal, 3))
