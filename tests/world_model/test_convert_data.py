@@ -58,6 +58,26 @@ def test_lerobots_data_are_ours_number_for_number(converted):
     assert data.info.action_block == 1
 
 
+def test_several_cameras_lie_side_by_side_and_the_state_may_be_what_is_felt(converted):
+    both = converted(V3, "--camera", "front+wrist", "--image-size", "8", "--proprio")
+    assert (both.info.cameras, both.info.proprio_names) == (("front", "wrist"), open_source(V3).state_names)
+    np.testing.assert_array_equal(both.proprio, both.qpos.astype(np.float32))
+    for index, camera in enumerate(both.info.cameras):
+        alone = converted(V3, "--camera", camera, "--image-size", "8", name=f"{camera}.h5")
+        assert (alone.info.cameras, alone.info.proprio_names, alone.num_views) == ((), (), 1)
+        np.testing.assert_array_equal(both.pixels[:, :, 8 * index :][:, :, :8], alone.pixels)
+
+
+def test_our_own_data_of_several_cameras_are_read_too(converted, tmp_path):
+    converted(V3, "--camera", "front+wrist", "--image-size", "8", name="both.h5")
+    source = open_source(tmp_path / "both.h5")
+    assert source.cameras == ("pixels/front", "pixels/wrist")
+    again = converted(tmp_path / "both.h5", "--camera", "pixels/wrist+pixels/front", "--image-size", "8")
+    both = Dataset(tmp_path / "both.h5")
+    assert again.info.cameras == ("wrist", "front")
+    np.testing.assert_array_equal(again.pixels, np.roll(both.pixels, 8, axis=2))
+
+
 def test_what_was_converted_trains(converted, run_command, tmp_path):
     """And the checkpoint knows bounds, block and time, without any simulator's task."""
     converted(V3, "--camera", "front", "--task", "my_arm")
@@ -152,8 +172,11 @@ def test_data_without_a_state_are_converted_and_train(converted, run_command, tm
 def test_what_cannot_be_converted_is_one_line(converted, tmp_path):
     camera = ["--camera", "front"]
     for options, line in (
-        ([], f"{V3} has several cameras; choose one by --camera: front, wrist"),
-        (["--camera", "left"], f"{V3} has no camera 'left'; choose one by --camera: front, wrist"),
+        ([], f"{V3} has several cameras; choose by --camera one, or several with a + between them: front, wrist"),
+        (
+            ["--camera", "left"],
+            f"{V3} has no camera 'left'; choose by --camera one, or several with a + between them: front, wrist",
+        ),
         (
             [*camera, "--image-size", "65"],
             f"--image-size 65: camera 'front' of {V3} is 64×64; at least 65×65 pixels are needed",

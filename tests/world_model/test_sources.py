@@ -265,12 +265,20 @@ def test_what_is_of_no_format_is_told_what_can_be_read(tmp_path):
     refused(tmp_path / "none", f"there is no {tmp_path / 'none'}; name a data set")
 
 
-def test_one_of_several_cameras_must_be_named():
+def test_which_of_several_cameras_must_be_said():
     source = open_source(FIXTURES / "lerobot-v3")
-    assert source.camera("wrist") == "wrist"
-    for name, wrong in ((None, "has several cameras"), ("left", "has no camera 'left'")):
-        with pytest.raises(DatasetError, match=f"{wrong}; choose one by --camera: front, wrist"):
-            source.camera(name)
+    assert source.chosen("wrist") == ["wrist"]
+    assert source.chosen("wrist+front") == ["wrist", "front"]
+    for names, wrong in (
+        (None, "has several cameras"),
+        ("left", "has no camera 'left'"),
+        ("front+left", "has no camera 'left'"),
+        ("front+front", r"has each camera once, not as in 'front\+front'"),
+    ):
+        with pytest.raises(
+            DatasetError, match=rf"{wrong}; choose by --camera one, or several with a \+ .*: front, wrist"
+        ):
+            source.chosen(names)
 
 
 def change_info(path, **changed):

@@ -46,9 +46,11 @@ class DataConfig:
     format: str | None = None
     """Format of the source by name (a wrong one lists them), or `module:class`; the one it looks like unless given."""
     camera: str | None = None
-    """Camera whose pictures to take; needed if there are several."""
+    """Camera whose pictures to take, or several with a + between them; needed if there are several."""
     image_size: Side = 64
     """Side of the square pictures that are written."""
+    proprio: bool = False
+    """Write the recorded state as what the robot feels of itself, too, which `jepa-mpc train --proprio` reads."""
     task: str | None = None
     """What to call the task; the source's own name unless given."""
     action_low: tuple[float, ...] = ()
@@ -72,7 +74,7 @@ def convert(config: DataConfig) -> Path:
     config = checked(config)
     require_new(config.output)
     source = open_source(config.source, config.format)
-    camera = source.camera(config.camera)
+    cameras = source.chosen(config.camera)
     kept = source.without(config.drop_episodes)
     short = [index for index in kept if source.lengths[index] - abs(config.lag) < config.min_length]
     kept = [index for index in kept if index not in short]
@@ -80,8 +82,8 @@ def convert(config: DataConfig) -> Path:
         log.warning("%d episodes of fewer than %d rows are left out", len(short), config.min_length)
     if not kept:
         raise DatasetError(f"{source.path} has no episode of {config.min_length} rows; lower --min-length")
-    info = _info(config, source, *_ranges(source, kept, config.lag))
-    write_dataset(config.output, _episodes(config, source, camera, kept), info, config.compression)
+    info = _info(config, source, cameras, *_ranges(source, kept, config.lag))
+    write_dataset(config.output, _episodes(config, source, cameras, kept), info, config.compression)
     return config.output
 
 
@@ -92,21 +94,28 @@ def shifted(numbers: Numbers, lag: int) -> tuple[NDArray[np.float64], slice]:
     return numbers.action[max(0, -lag) : rows - max(0, lag)], taken
 
 
-def _episodes(config: DataConfig, source: Source, camera: str, kept: Sequence[int]) -> Iterator[Episode]:
+def _episodes(config: DataConfig, source: Source, cameras: Sequence[str], kept: Sequence[int]) -> Iterator[Episode]:
     from tqdm import tqdm
 
+    side = config.image_size
     for index in tqdm(kept, desc="converting", unit="episode"):
         numbers = source.numbers(index)
         action, rows = shifted(numbers, config.lag)
-        pixels = np.empty((len(action), config.image_size, config.image_size, 3), np.uint8)
-        for row, picture in enumerate(source.pictures(index, camera)):
-            if rows.start <= row < rows.stop:
-                what = f"--image-size {config.image_size}: camera {camera!r} of {source.path}"
-                pixels[row - rows.start] = square(picture, config.image_size, what)
+        pixels = np.empty((len(action), len(cameras), side, side, 3), np.uint8)
+        for view, camera in enumerate(cameras):
+            for row, picture in enumerate(source.pictures(index, camera)):
+                if rows.start <= row < rows.stop:
+                    what = f"--image-size {side}: camera {camera!r} of {source.path}"
+                    pixels[row - rows.start, view] = square(picture, side, what)
         state = numbers.state[rows]
         last = None if np.isfinite(action[-1]).all() else -1
         yield Episode(
-            pixels, action[:last].astype(np.float32), state, np.empty((len(state), 0)), index in source.randomised
+            np.concatenate([*pixels.swapaxes(0, 1)], axis=2),
+            action[:last].astype(np.float32),
+            state,
+            np.empty((len(state), 0)),
+            index in source.randomised,
+            proprio=state.astype(np.float32) if config.proprio else np.empty((len(state), 0), np.float32),
         )
 
 
@@ -130,7 +139,13 @@ def _ranges(source: Source, kept: Sequence[int], lag: int) -> tuple[NDArray[np.f
     return low, high
 
 
-def _info(config: DataConfig, source: Source, low: NDArray[np.float64], high: NDArray[np.float64]) -> DatasetInfo:
+def _info(
+    config: DataConfig,
+    source: Source,
+    cameras: Sequence[str],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+) -> DatasetInfo:
     """Returns what is known of the data, with bounds of one action."""
     told, named = source.info, {"--action-low": config.action_low, "--action-high": config.action_high}
     block = told.action_block or 1
@@ -152,6 +167,11 @@ def _info(config: DataConfig, source: Source, low: NDArray[np.float64], high: ND
     if not step_seconds:
         log.warning("%s does not say how long a row lasts; say --fps if an agent is to act by it", source.path)
     is_foreign, names = told.simulator == "unknown", source.state_names
+    names = told.names or (names if len(set(names)) == len(names) == len(told.angles) else ())
+    felt = (names or tuple(f"state {index}" for index in range(len(told.angles)))) if config.proprio else ()
+    if config.proprio and not felt:
+        raise DatasetError(f"{source.path} has no state, which --proprio would write; leave it out")
+    views = tuple(camera.removeprefix("pixels/").replace("/", ".") for camera in cameras)
     return dataclasses.replace(
         told,
         task=config.task or (places.slug(source.path.resolve().stem) if is_foreign else told.task),
@@ -161,7 +181,9 @@ def _info(config: DataConfig, source: Source, low: NDArray[np.float64], high: ND
         action_low=tuple(low.tolist()),
         action_high=tuple(high.tolist()),
         step_seconds=step_seconds,
-        names=told.names or (names if len(set(names)) == len(names) == len(told.angles) else ()),
+        names=names,
+        cameras=views if len(views) > 1 else (),
+        proprio_names=felt,
     )
 
 

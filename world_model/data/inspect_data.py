@@ -49,7 +49,7 @@ def look(config: InspectConfig) -> Report:
     """Looks at the data, and writes contact sheets and JSON if asked to."""
     config = checked(config)
     source = open_source(config.data, config.format)
-    cameras = None if config.camera is None else [source.camera(config.camera)]
+    cameras = None if config.camera is None else source.chosen(config.camera)
     written = []
     if config.output is not None:
         require_folder(config.output, f"--output {config.output}")

@@ -91,14 +91,21 @@ class Source(ABC):
                 f"{camera!r}; leave it out by --drop-episodes {episode}"
             )
 
-    def camera(self, name: str | None) -> str:
-        """Returns the camera of that name, or the only one. Raises `DatasetError`, which lists them, otherwise."""
-        if name is None and len(self.cameras) == 1:
-            return self.cameras[0]
-        if name in self.cameras:
-            return name
-        wrong = f"has no camera {name!r}" if name else "has several cameras"
-        raise DatasetError(f"{self.path} {wrong}; choose one by --camera: {', '.join(self.cameras)}")
+    def chosen(self, names: str | None) -> list[str]:
+        """Returns the cameras of these names, with a + between them, or the only one. Raises `DatasetError`, which
+        lists them, otherwise.
+        """
+        if names is None and len(self.cameras) == 1:
+            return [*self.cameras]
+        chosen = [names] if names in self.cameras else (names or "").split("+")
+        unknown = next((name for name in chosen if name not in self.cameras), None)
+        if unknown is None and len(set(chosen)) == len(chosen):
+            return chosen
+        wrong = f"has no camera {unknown!r}" if unknown else f"has each camera once, not as in {names!r}"
+        wrong = wrong if names else "has several cameras"
+        raise DatasetError(
+            f"{self.path} {wrong}; choose by --camera one, or several with a + between them: {', '.join(self.cameras)}"
+        )
 
     def without(self, dropped: Sequence[int]) -> list[int]:
         """Returns the episodes that are not dropped. Raises `DatasetError` if there is no such one, or none is left."""

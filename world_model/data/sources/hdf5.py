@@ -31,7 +31,8 @@ class HDF5(Source):
         super().__init__(path)
         with guarded(path):
             file = open_file(path)
-            self.lengths = episode_lengths(file)
+            info = read_info(file, "write it again")
+            self.lengths = episode_lengths(file, info.picture_columns if info else ("pixels",))
             self._begin, rows = np.cumsum(self.lengths) - self.lengths, {"N": int(self.lengths.sum())}
             self._action, state = column(file, "action", "NA", "float", rows), state_column(file)
             self._state = column(file, state, "NQ", "float", rows) if state else None
@@ -42,7 +43,7 @@ class HDF5(Source):
             }
             self.randomised = frozenset(np.flatnonzero(randomised_episodes(file, len(self.lengths))).tolist())
             num_states = 0 if self._state is None else self._state.shape[1]
-            self.info = read_info(file, "write it again") or recorded_info(num_states, action_block=0)
+            self.info = info or recorded_info(num_states, action_block=0)
         self.cameras = tuple(self._pictures)
 
     @classmethod
