@@ -1,8 +1,8 @@
 """From a data set to a checkpoint: `jepa-mpc train --task reacher --output FOLDER`.
 
-`torchrun --nproc-per-node N -m jepa_mpc train …` trains the same model, to rounding, by N processes. Three phases:
-encoder and predictor together, then on frozen embeddings the predictor alone, then the reachability metric. A training
-that was killed goes on exactly where its last saved state left it, with the same command.
+`torchrun --nproc-per-node N -m jepa_mpc train …` trains the same model, to rounding, by N processes, in the phases of
+`training/phases.py`. A training that was killed goes on exactly where its last saved state left it, with the same
+command.
 """
 
 if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answered too
@@ -66,8 +66,9 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     """
     config = checked(config)
     require_shares(config)
-    if not config.augment and config.augmentation != AugmentConfig():
-        raise TrainError("--augmentation.* is how pictures are varied, and --no-augment that they are not; choose one")
+    if not config.augment and (config.augmentation != AugmentConfig() or config.distil_steps):
+        which = "--distil-steps learn to look through" if config.distil_steps else "--augmentation.* is"
+        raise TrainError(f"{which} how pictures are varied, and --no-augment says that they are not; choose one")
     device, paths, finished = choose_device(config.device), dataset_paths(config), config.output / "config.json"
     settings = {name: value for name, value in to_json(config).items() if name not in _NOT_STORED}
     if data is None and not (finished.exists() and not all(path.exists() for path in paths)):
@@ -89,8 +90,12 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         show_less = data.num_views > 1 or config.proprio
         goals = functools.cache(lambda: phases.encode_goals(model, data, config.hidden)) if show_less else frozen
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
-        joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
-        todo = [joint, phases.predictor_phase(config, model, data, frozen)]
+        todo = [phases.joint_phase(config, model, regularizer, guard, data, watch)]
+        if config.distil_steps:
+            weights["teacher"] = teacher = copy.deepcopy(model)
+            todo = [todo[0]._replace(finish=functools.partial(phases.become_teacher, model, teacher, data))]
+            todo.append(phases.distil_phase(config, model, teacher, data))
+        todo.append(phases.predictor_phase(config, model, data, frozen))
         if model.reachability is not None:
             weights["target"] = target = copy.deepcopy(model.reachability)
             todo.append(phases.reachability_phase(config, model, target, data, frozen, goals))
@@ -98,7 +103,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
-        if not (config.predictor_steps or config.reachability_steps):  # which have done so
+        if config.num_steps + config.distil_steps and not (config.predictor_steps or config.reachability_steps):
             phases.recalibrate_batchnorm(model, data, *seen_as)
         if rank() == 0:
             model.eval()

@@ -31,6 +31,8 @@ from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding, usual_miss
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import (
+    become_teacher,
+    distil_phase,
     encode_all,
     joint_phase,
     predictor_phase,
@@ -482,6 +484,51 @@ def test_a_varied_joint_steps_loss_is_that_of_the_varied_pictures(data):
     rollout = F.mse_loss(rolled_out(by_hand, z, actions, 1), z[:, 1:])
     torch.testing.assert_close(terms["prediction"], one_step, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(loss, one_step + 0.7 * rollout, rtol=1e-4, atol=1e-6)
+
+
+def test_a_distilling_steps_loss_is_how_far_varied_pictures_are_from_the_teachers_plain_ones(data):
+    config = settings(augment=True, augmentation=VARIED, distil_steps=5)
+    model, teacher = model_for(config), model_for(config).eval()
+    for parameter in teacher.parameters():
+        parameter.data += 0.1
+    by_hand, phase = copy.deepcopy(model.train()), distil_phase(config, model.eval(), teacher, data)
+    step_loss, batch = phase.begin(), phase.load(np.random.default_rng(3))
+    loss, _ = step_loss(0, batch)
+    assert data.rows.shape == (20, 1)  # as many pictures as a joint step's
+    pixels = torch.from_numpy(data.pixels[data.rows])
+    varied = augment(pixels, VARIED, torch.Generator().manual_seed(batch[0]))
+    with torch.no_grad():
+        wanted = teacher.encode(pixels)
+    expected = F.mse_loss(by_hand.encode(varied), wanted)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+    assert model.training
+    learns = {
+        name
+        for name, parameter in model.named_parameters()
+        for other in phase.trained.parameters()
+        if other is parameter
+    }
+    assert learns == {name for name, _ in model.named_parameters() if name.startswith(("encoder.", "projector."))}
+
+
+def test_the_joint_phase_before_it_sees_pictures_as_they_are(data):
+    losses = []
+    for changes in ({}, {"augment": True, "augmentation": VARIED, "distil_steps": 5}):
+        phase, _, _, _ = joint(data, "sigreg", **changes)
+        losses.append(phase.begin()(1, phase.load(np.random.default_rng(3)))[0])
+    assert torch.equal(*losses)
+
+
+def test_the_teacher_is_the_model_when_the_joint_phase_ends(data):
+    model, teacher = model_for(settings()), model_for(settings())
+    torch.nn.init.normal_(model.projector[0].weight)
+    become_teacher(model.train(), teacher, data)
+    assert not teacher.training
+    pixels = torch.from_numpy(data.pixels[:7])
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.encode(pixels), model.eval().encode(pixels))
+        torch.nn.init.normal_(model.projector[0].weight)
+        assert not torch.allclose(teacher.encode(pixels), model.encode(pixels))
 
 
 def test_without_its_switch_how_pictures_would_be_varied_is_nothing(data):

@@ -24,8 +24,8 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.files import claimed
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_picture_stats
-from jepa_mpc.world_model.data.augment import AugmentConfig
-from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.data.augment import AugmentConfig, augment
+from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, spread, write_dataset
 from jepa_mpc.world_model.interface import Interface
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
@@ -111,6 +111,34 @@ def test_a_training_is_its_phases_one_after_another(trained, dataset_path):
             torch.testing.assert_close(state[prefix + name], value, rtol=1e-5, atol=1e-7, msg=prefix + name)
 
 
+def test_a_distilled_encoder_sees_varied_pictures_as_the_plain_ones_learner_did(tmp_path):
+    path = tmp_path / "square.h5"
+    write_dataset(path, synthetic_episodes(num_episodes=60, num_blocks=12), INFO)
+    learned = {"num_steps": 150, "predictor_steps": 0, "reachability_steps": 0, "learning_rate": 3e-3}
+    plain = train(debug_config(tmp_path / "plain", path, **learned))
+    varied = {"augment": True, "augmentation": AugmentConfig(shift=0, angle=0, zoom=0), "num_steps": 0}
+    distilled = train(
+        debug_config(tmp_path / "varied", path, **{**learned, **varied, "init": str(plain), "distil_steps": 200})
+    )
+    data = Dataset(path)
+    pixels = torch.from_numpy(data.pixels[spread(data.rows_of(data.held_out_episodes), 200)])[:, None]
+    dark = augment(pixels, AugmentConfig(clean=0, shift=0, angle=0, zoom=0), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        z, z_dark = (load_checkpoint(plain)[0].encode(each) for each in (pixels, dark))
+        now, now_dark = (load_checkpoint(distilled)[0].encode(each) for each in (pixels, dark))
+    before, after = ((each - z).square().mean() for each in (z_dark, now_dark))
+    assert after < 0.3 * before
+    assert (now - z).square().mean() < 0.1 * z.var(0).mean()
+
+
+def test_without_steps_an_encoder_is_as_it_was(dataset_path, trained, tmp_path):
+    steps = {"num_steps": 0, "predictor_steps": 0, "reachability_steps": 0}
+    same = weights(train(debug_config(tmp_path / "same", dataset_path, init=str(trained), **steps)))
+    for name, value in weights(trained).items():
+        if name.startswith(("encoder", "projector")):
+            assert torch.equal(same[name], value), name
+
+
 class Killed(BaseException):
     """Ends a training as a kill would: nothing gets to clean up."""
 
@@ -140,6 +168,18 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, dataset_path, tm
     assert not (config.output / "config.json").exists()
     resumed, whole = weights(train(config)), weights(trained)
     assert load_checkpoint(config.output)[1].metrics == load_checkpoint(trained)[1].metrics
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("killed_at", [70, 95, 105], ids=["the joint phase's end", "distilling", "later"])
+def test_a_killed_training_keeps_its_teacher(dataset_path, tmp_path, monkeypatch, killed_at):
+    distils = {"augment": True, "distil_steps": 20, "predictor_steps": 0, "reachability_steps": 0}
+    config = debug_config(tmp_path / "killed", dataset_path, **distils)
+    killed_at_draw(config, killed_at, monkeypatch)
+    assert not (config.output / "config.json").exists()
+    whole = weights(train(debug_config(tmp_path / "whole", dataset_path, **distils)))
+    resumed = weights(train(config))
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, atol=0, rtol=0, msg=name)
 

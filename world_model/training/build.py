@@ -33,8 +33,8 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
         if config.reachability_steps:
             model.reachability = JEPA(model.config).reachability
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # So that the report before the first step is true.
-    recalibrate_batchnorm(model, data, config.applied_augmentation, config.hidden, num_batches=4)
+    if config.num_steps:  # so that the report before the first step is true
+        recalibrate_batchnorm(model, data, config.joint_augmentation, config.hidden, num_batches=4)
     if config.compile:
         model.encoder.compile()
     return model, config.regularizer.make(model).to(device)
@@ -49,7 +49,11 @@ def settings_of(model: JEPAConfig) -> dict[str, Any]:
 
 def require_shares(config: TrainConfig) -> None:
     """Raises `TrainError`, which names the counts that do, if the processes cannot share every batch evenly."""
-    steps = {"": config.num_steps, "predictor_": config.predictor_steps, "reachability_": config.reachability_steps}
+    steps = {
+        "": config.num_steps + config.distil_steps,
+        "predictor_": config.predictor_steps,
+        "reachability_": config.reachability_steps,
+    }
     sizes = {f"{phase}batch_size": getattr(config, f"{phase}batch_size") for phase, num in steps.items() if num}
     if odd := [f"--{name.replace('_', '-')} {size}" for name, size in sizes.items() if size % num_ranks()]:
         counts = " or ".join(str(n) for n in range(1, 65) if not any(size % n for size in sizes.values()))

@@ -11,6 +11,7 @@ from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 
 _PHASES = {
     "num_": "of encoder and predictor",
+    "distil_": "of the encoder alone",
     "predictor_": "of the predictor alone",
     "reachability_": "of the reachability metric",
 }
@@ -19,7 +20,8 @@ _PHASES = {
 def card(info: CheckpointInfo) -> str:
     """Returns the card of a trained checkpoint, as Markdown."""
     data, training, embedding = info.data, info.training, info.metrics["embedding"]
-    phases = ", ".join(f"{training[f'{phase}steps']} {what}" for phase, what in _PHASES.items())
+    steps = {what: training.get(f"{phase}steps", 0) for phase, what in _PHASES.items()}
+    phases = ", ".join(f"{num} {what}" for what, num in steps.items() if num)
     probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
     facts = {
         **({"declared": info.declared} if info.declared else {}),

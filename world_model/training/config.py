@@ -49,6 +49,9 @@ class TrainConfig:
     """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/log/speed.md)."""
     num_steps: Natural = 2600
     """Steps of encoder and predictor together; 0, after --init, leaves the encoder as it is."""
+    distil_steps: Natural = 0
+    """Further steps of the encoder alone, which learns to embed varied pictures as it has learned to embed plain ones;
+    pictures are then varied in these steps only."""
     predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
     reachability_steps: Natural = 8000
@@ -108,6 +111,11 @@ class TrainConfig:
     def applied_augmentation(self) -> AugmentConfig | None:
         """Returns how pictures are varied; None if they are not."""
         return self.augmentation if self.augment else None
+
+    @property
+    def joint_augmentation(self) -> AugmentConfig | None:
+        """Returns how they are varied while the predictor is trained too."""
+        return None if self.distil_steps else self.applied_augmentation
 
 
 TRAIN_PRESETS: Registry[dict[str, Any]] = Registry("training preset")

@@ -1,5 +1,5 @@
-"""The phases of a training: encoder and predictor together, then on frozen embeddings the predictor alone, then the
-reachability metric.
+"""The phases of a training: encoder and predictor together, the encoder alone if it is to look through how pictures are
+varied, then on frozen embeddings the predictor alone, then the reachability metric.
 """
 
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -72,6 +73,12 @@ def _varied(
     return hide(Observation(pixels, felt), hidden, (augmentation or AugmentConfig()).change, generator)
 
 
+def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Returns what encodes in half precision where it is asked for, or pays."""
+    half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
 def _num_context(config: TrainConfig, num_frames: int, rng: np.random.Generator) -> int:
     """Draws how many real frames of a window an open-loop rollout starts from."""
     return int(rng.integers(1, min(config.max_context, num_frames - 1) + 1))
@@ -87,8 +94,7 @@ def joint_phase(
 ) -> Phase:
     """Trains encoder and predictor together, held from collapse by the regulariser; `watch` sees every report."""
     device = model.action_mean.device
-    half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+    autocast = _autocast(config, device)
 
     def load(rng: np.random.Generator) -> tuple[int, Observation, Tensor, int]:
         noise_seed = int(rng.integers(2**62))
@@ -99,7 +105,7 @@ def joint_phase(
         noise_seed, seen, actions, num_context = batch
         seen, actions = seen.to(device), actions.to(device)
         generator = torch.Generator(device).manual_seed(noise_seed)
-        seen = _varied(model, seen, config.applied_augmentation, config.hidden, generator)
+        seen = _varied(model, seen, config.joint_augmentation, config.hidden, generator)
         with autocast:
             latents = regularizer.embed(model, seen, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
@@ -132,6 +138,47 @@ def joint_phase(
     trained = nn.ModuleList([model.encoder, *felt, model.projector, model.predictor, regularizer])
     follow = partial(regularizer.follow, model)
     return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow)
+
+
+def become_teacher(model: JEPA, teacher: JEPA, data: Dataset) -> None:
+    """Makes the teacher what the model is now, in evaluation mode."""
+    recalibrate_batchnorm(model, data)
+    teacher.load_state_dict(model.state_dict())
+    teacher.eval()
+
+
+def distil_phase(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset) -> Phase:
+    """Teaches the encoder to embed varied observations as the teacher embeds plain ones: it as it was before.
+
+    Notable: varied from the first step on, pictures leave less room for what is hard to see, and Push-T's plans suffer
+    (docs/log/robustness.md). Once it is seen, to see it through other light and place too is a regression (distillation
+    of its own self, as of Hinton et al., arXiv 1503.02531, on embeddings).
+    """
+    device, num_rows = model.action_mean.device, config.batch_size * config.num_frames
+    autocast = _autocast(config, device)
+
+    def load(rng: np.random.Generator) -> tuple[int, Observation, Tensor]:
+        noise_seed = int(rng.integers(2**62))
+        rows = share(data.sample_rows(num_rows, 1, rng))
+        return noise_seed, data.observations(rows), torch.from_numpy(rows)
+
+    def begin() -> StepLoss:
+        every_z = _encoded(teacher, data)
+        model.train()
+
+        def step_loss(step: int, batch: tuple[int, Observation, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            noise_seed, seen, rows = batch
+            generator = torch.Generator(device).manual_seed(noise_seed)
+            seen = _varied(model, seen.to(device), config.applied_augmentation, config.hidden, generator)
+            with autocast:
+                loss = F.mse_loss(model.encode(seen), every_z[rows])
+            return loss, {"distillation": loss}
+
+        return step_loss
+
+    felt = [model.proprio] if model.proprio else []
+    trained = nn.ModuleList([model.encoder, *felt, model.projector])
+    return Phase("distil", config.distil_steps, config.learning_rate, trained, load, begin)
 
 
 def encode_all(model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None, hidden: float = 0.0) -> Tensor:
