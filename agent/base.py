@@ -32,7 +32,7 @@ class PrivilegedAgent(Agent, Protocol):
 
 @runtime_checkable
 class ProprioceptiveAgent(Agent, Protocol):
-    """An agent that may take what a robot feels of itself beside its pictures; results say so."""
+    """An agent that may take what a robot feels of itself beside its pictures, which its checkpoint declares."""
 
     num_proprio: int  # numbers of it; 0: none
 
@@ -40,7 +40,9 @@ class ProprioceptiveAgent(Agent, Protocol):
         """Returns the next block (B, block, A) for pictures (B, H, W, 3) and what is felt (B, P)."""
 
 
-def acts(agent: Agent, pictures: NDArray[np.uint8], proprio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def next_blocks(
+    agent: Agent, pictures: NDArray[np.uint8], proprio: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
     """Returns an agent's next block (B, block, A), which is told what is felt (B, P) if it takes that."""
     if isinstance(agent, ProprioceptiveAgent) and agent.num_proprio:
         return agent.act(pictures, np.stack(proprio))

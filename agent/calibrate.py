@@ -18,7 +18,7 @@ from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import require_new, write_json
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import load_info, load_picture_stats
+from jepa_mpc.world_model.checkpoint import load_picture_stats
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,6 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     config = checked(config)
     require_new(config.output)
     usual = load_picture_stats(config.checkpoint)
-    if load_info(config.checkpoint).model.encoder.num_views > 1:
-        raise UserError(f"checkpoint {config.checkpoint} sees by several cameras, and a calibration is of one")
     if not config.pictures.is_dir():
         raise UserError(f"--pictures {config.pictures} is no folder")
     paths = sorted(path for path in config.pictures.iterdir() if not path.name.startswith("."))

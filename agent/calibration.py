@@ -55,7 +55,7 @@ class Calibration(Valid):
         """Returns pictures (..., H, W, 3) uint8 as training's camera would have taken them. Raises `UserError` on any
         other array.
         """
-        pictures = require_pictures(pictures, "pictures")
+        pictures = _of_one_camera(require_pictures(pictures, "pictures"))
         flat = torch.from_numpy(np.array(pictures, order="C")).view(-1, *pictures.shape[-3:])
         done = _apply(flat.permute(0, 3, 1, 2).float(), _parameters(self).float())
         return done.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(pictures.shape).numpy()
@@ -87,7 +87,7 @@ class Calibration(Valid):
         """
         from scipy.optimize import least_squares
 
-        pictures, mean, std = (require_pictures(each, "pictures") for each in (pictures, *usual))
+        pictures, mean, std = (_of_one_camera(require_pictures(each, "pictures")) for each in (pictures, *usual))
         if pictures.ndim != 4 or not len(pictures) or not pictures.shape[1:] == mean.shape == std.shape:
             raise UserError(f"to calibrate by, pictures must be (N, {str(mean.shape)[1:]}, not {pictures.shape}")
         # In doubles: slopes are found by steps that single precision does not see.
@@ -108,6 +108,12 @@ class Calibration(Valid):
                 "light about as in training"
             )
         return cls(tuple(gain), tuple(offset), tuple(place))
+
+
+def _of_one_camera(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pictures.shape[-3] != pictures.shape[-2]:
+        raise UserError(f"a calibration is of one camera's square pictures, not of {pictures.shape}")
+    return pictures
 
 
 def _fixed(number: float, digits: int) -> str:

@@ -190,10 +190,8 @@ def _read_info(session: Any, path: Path) -> ExportInfo:
     elif outputs["block"].shape != [1, told.action_block, len(told.action_low)]:
         fault = f"the graph's blocks are {outputs['block'].shape}"
     else:
-        fault = told.fault("the graph's", inputs[PICTURES].shape[1])
-        num_proprio = inputs[PROPRIO].shape[1] if PROPRIO in inputs else 0
-        if (inputs[PICTURES].shape[2], num_proprio) != (told.picture_size[1], len(told.proprio_names)):
-            fault = fault or "the graph sees and feels other things than it says"
+        size, num_proprio = inputs[PICTURES].shape[1:3], inputs[PROPRIO].shape[1] if PROPRIO in inputs else 0
+        fault = told.fault("the graph", tuple(size), num_proprio)
     if fault:
         raise UserError(f"{path} is damaged ({fault}); {_AGAIN}")
     return info

@@ -28,7 +28,7 @@ def load_picture(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def load_goal(path: Path, size: tuple[int, int], cameras: Sequence[str], camera: str | None) -> NDArray[np.uint8]:
-    """Returns a user's picture as an agent of several cameras takes it for a goal: (H, V·W, 3).
+    """Returns a user's picture as an agent of V cameras takes it for a goal: (H, V·W, 3).
 
     Args:
         path: the picture, of one camera, or of all side by side.

@@ -106,8 +106,6 @@ class PlanningAgent:
         self.numbers, self._has_proposer = numbers, proposer is not None
         self.controller = Controller(model, config, self._planner, proposer, numbers)
         self.calibration, self._size = calibration, model.config.encoder.picture_size
-        if calibration is not None and model.config.encoder.num_views > 1:
-            raise UserError("a calibration is of one camera, and this model sees by several; leave it out")
         self.num_proprio = model.config.proprio_dim
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
@@ -210,13 +208,18 @@ class PlanningAgent:
         return self.model.latent_distance(z, z_goal).cpu().numpy()
 
     @torch.inference_mode()
-    def read(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Returns the probe's numbers (...) by name, read off pictures (..., H, W, 3) uint8 as `act` sees them."""
+    def read(
+        self, pictures: NDArray[np.uint8], proprio: NDArray[np.floating] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Returns the probe's numbers (B,) by name, read off pictures (B, H, W, 3) uint8 and what is felt (B, P), as
+        `act` takes them.
+        """
         if self.numbers is None:
             raise UserError("to read numbers, an agent needs a probe: pass numbers=Numbers.load(…)")
-        pictures = checked_pictures(pictures, "pictures", self._size)
+        pictures = checked_pictures(pictures, "pictures", self._size, 4)
+        felt = checked_proprio(proprio, pictures, self.num_proprio)
         pictures = pictures if self.calibration is None else self.calibration(pictures)
-        read = self.numbers.probe(self.model.encode(self._tensor(pictures))).cpu().numpy()
+        read = self.numbers.probe(self._encode(pictures, felt)).cpu().numpy()
         return {each.name: read[..., i] for i, each in enumerate(self.numbers.probe.coordinates)}
 
     def _state(self, wanted: GoalState, num_episodes: int) -> torch.Tensor:

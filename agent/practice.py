@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from jepa_mpc.agent.agent_config import AgentConfig, read_planning
-from jepa_mpc.agent.base import acts
+from jepa_mpc.agent.base import next_blocks
 from jepa_mpc.agent.data_policies import Policy
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.envs import PixelEnv
@@ -96,7 +96,7 @@ class _Pupil:
             self._share /= STEP
             self._choose(z)
         self._blocks_left -= 1
-        return acts(self._agent, picture[None], [self._env.proprio])[0]
+        return next_blocks(self._agent, picture[None], [self._env.proprio])[0]
 
     def _choose(self, z: torch.Tensor) -> None:
         """Draws goals, and takes the one that so large a share of them is nearer than."""

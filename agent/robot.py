@@ -24,7 +24,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.agent.base import acts
 from jepa_mpc.agent.numbers import GoalState
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
@@ -186,6 +185,13 @@ class Driver:
             return
         if not isinstance(seen, tuple):
             seen = Seen(seen, self._clock.monotonic() - self._pace.camera_delay)
+        if not (2 <= len(seen) <= 3 and isinstance(seen[1], int | float | np.number)):
+            raise UserError(
+                "observe() must return the picture (of several cameras a list), or a tuple of it, the time when it was "
+                f"taken and, maybe, what was felt, not a tuple of {', '.join(type(each).__name__ for each in seen)}"
+            )
+        if isinstance(seen[0], list) and all(each is None for each in seen[0]):
+            return
         if not self._pictures or seen[1] > self._pictures[-1].taken:
             self._pictures = [*self._pictures, Seen(*seen)][-_KEPT:]
 
@@ -222,9 +228,9 @@ class Driver:
             (block,) = self._agent.act(None)
         else:
             picture, age = side_by_side(seen.picture, self._size, "the robot's picture"), now - seen.taken
-            if seen.proprio is not None and len(felt):
-                felt = np.asarray(seen.proprio, np.float32)
-            (block,) = acts(self._agent, picture[None], [felt])
+            told = None if seen.proprio is None or not len(felt) else np.asarray(seen.proprio)[None]
+            (block,) = self._agent.act(picture[None], told)
+            felt = felt if told is None else told[0].astype(np.float32)
         return _Answer(block, picture, felt, age, float(self._agent.surprise()[0]), self._clock.monotonic())
 
     def _done(self, number: int, actions: NDArray[np.float32], in_time: bool) -> Block:

@@ -129,7 +129,8 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
         distances = agent.latent_distance(seen if camera is None else camera(seen), goal).tolist()
         ended["latent_distance"] = {"start": distances[0], "nearest": min(distances), "final": distances[-1]}
     if numbers is not None:
-        read = agent.read(np.stack(pictures))
+        felt = np.stack([block.proprio for block in blocks if block.picture is not None])
+        read = agent.read(np.stack(pictures), felt if agent.num_proprio else None)
         ended["read_at_the_end"] = {name: round(float(values[-1]), 4) for name, values in read.items()}
         ended["error_of_reading"] = {each.name: each.p90 for each in numbers.probe.coordinates}
     results = {

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc import envs
 from jepa_mpc.agent.robot import Clock, Seen
+from jepa_mpc.pictures import views
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class SimulatedRobot:
         picture = self.env.render() + rng.normal(0, hardware.noise, self.env.observation_space.shape)
         there = now + hardware.delay + rng.uniform(-hardware.jitter, hardware.jitter)
         seen = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
-        views = np.split(seen, len(self.env.cameras), axis=1)
-        self._on_their_way.append((there, Seen(views if len(views) > 1 else seen, now, self.env.proprio)))
+        shown = views(seen) if len(self.env.cameras) > 1 else seen
+        self._on_their_way.append((there, Seen(shown, now, self.env.proprio)))
 
 
 def reacher() -> SimulatedRobot:

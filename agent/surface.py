@@ -29,15 +29,13 @@ def checked_pictures(pictures: ArrayLike, what: str, size: Size, *num_dimensions
 def checked_proprio(
     proprio: ArrayLike | None, pictures: NDArray[np.uint8] | None, num: int
 ) -> NDArray[np.float32] | None:
-    """Returns what so many robots feel of themselves (B, P), where a model knows P numbers and pictures have come; NaN
-    where it is not given. Raises `UserError` on anything else.
+    """Returns what so many robots feel of themselves (B, P), of which a model knows P numbers; None where it is not
+    given, or no pictures have come. Raises `UserError` on anything else.
     """
-    if proprio is not None and not num:
-        raise UserError("this model knows pictures alone; leave proprio out, or train with --proprio")
-    if pictures is None or not num:
+    if proprio is None or pictures is None:
         return None
-    if proprio is None:
-        return np.full((len(pictures), num), np.nan, np.float32)
+    if not num:
+        raise UserError("this model knows pictures alone; leave proprio out, or train with --proprio")
     array = np.asarray(proprio)
     if array.dtype.kind not in "fiu" or array.shape != (len(pictures), num):
         raise UserError(f"proprio must be numbers ({len(pictures)}, {num}), not {array.dtype} {array.shape}")

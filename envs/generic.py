@@ -28,6 +28,7 @@ from jepa_mpc.errors import reason
 from jepa_mpc.registry import import_module, is_model_file, load
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
+_HORIZON = 4  # blocks that plans look ahead: with fewer, what is slow to speed up is driven too carefully
 _HINGE, _SLIDE, _BALL, _FREE = (
     int(getattr(mujoco.mjtJoint, f"mjJNT_{kind}")) for kind in ("HINGE", "SLIDE", "BALL", "FREE")
 )
@@ -56,6 +57,7 @@ def spec(name: str) -> TaskSpec:
         budget=min(TaskSpec.budget, longest),
         far_budget=min(TaskSpec.far_budget, longest),
         model=model,
+        planning={"horizon": _HORIZON},
     )
 
 

@@ -38,10 +38,12 @@ def joints(model: Any) -> list[Joint]:
 
 
 def driven_joints(model: Any, data: Any) -> list[Joint]:
-    """Returns the joints that actuators move, directly or by a tendon, given an `mjData` that was computed once."""
+    """Returns the joints that actuators move, directly or by a tendon, in the pose of an `mjData`; none that is free,
+    whose place no encoder knows.
+    """
     dofs = np.flatnonzero(np.bincount(data.moment_colind[data.actuator_moment != 0], minlength=model.nv))
     every = joints(model)
-    return [every[index] for index in sorted(set(model.dof_jntid[dofs].tolist()))]
+    return [every[index] for index in sorted(set(model.dof_jntid[dofs].tolist())) if model.jnt_type[index] != _FREE]
 
 
 def felt(driven: Sequence[Joint], data: Any) -> NDArray[np.float32]:

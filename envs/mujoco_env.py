@@ -77,6 +77,8 @@ class MujocoEnv(PixelEnv):
         self._physics, self._action_repeat = physics, action_repeat
         self.model, self.data = physics.model.ptr, physics.data.ptr
         words = camera.split("+") if isinstance(camera, str) and "+" in camera else [camera]
+        if len(words) > 1 and ("" in words or len(set(words)) < len(words)):
+            raise EnvError(f"of several cameras each has its name, once, and a + between, not {camera!r}")
         self._image_size, self._places = image_size, [_place(self.model, word) for word in words]
         self.cameras = tuple(word if isinstance(word, str) else "" for word in words)
         self._cameras: list[engine.Camera] = []  # made at the first frame

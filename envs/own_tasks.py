@@ -52,9 +52,14 @@ def _task(name: str, reference: str, options: dict | None = None, *, action_repe
 def seen_by(spec: TaskSpec, camera: str) -> TaskSpec | None:
     """Returns a task of the table seen by another camera; None where its simulator has no cameras to choose from."""
     make = spec.make
-    if isinstance(make, functools.partial) and make.func is _made and "/" in make.args[0]:
-        return replace(spec, name=f"{spec.name}@{camera}", make=functools.partial(make, camera=camera))
-    return None
+    if not (isinstance(make, functools.partial) and make.func is _made and make.args[0] not in _DRAWN_BY_HAND):
+        return None
+
+    def moved(make: Any) -> Any:
+        return functools.partial(make, camera=camera)
+
+    suite = tuple(replace(task, make=moved(task.make)) for task in spec.suite)
+    return replace(spec, name=f"{spec.name}@{camera}", make=moved(make), suite=suite)
 
 
 def pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
@@ -70,6 +75,7 @@ def pose_on_target(env: PixelEnv) -> NDArray[np.float64]:
     return min(poses, key=turn)
 
 
+_DRAWN_BY_HAND = ("two_room:TwoRoomEnv", "push_t:PushTEnv")  # without cameras
 _ARM = {"action_repeat": 2, "hidden_geoms": ("target",)}
 
 OWN_TASKS = [

@@ -12,7 +12,7 @@ from jepa_mpc import files, places, settings
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Count, Seed
-from jepa_mpc.world_model.checkpoint import load_info
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -52,13 +52,17 @@ class CheckpointTableConfig(TableConfig):
     @property
     def declared(self) -> str:
         """Returns a sentence on what the model is told beside one camera's pictures; nothing where that is all."""
-        told = load_info(self.folder).declared
-        return f" The model {told}." if told else ""
+        return declaration(load_info(self.folder))
 
     def name(self, kind: str, *parts: str) -> str:
         """Returns the name of a table of that kind: the task, what sets it apart, and a checkpoint of one's own."""
         own = [] if self.checkpoint is None else [places.slug(self.folder.resolve().name)]
         return f"{kind}/{'-'.join([places.slug(self.task), *parts, *own])}"
+
+
+def declaration(info: CheckpointInfo) -> str:
+    """Returns the sentence that a page says of a model which is told more than one camera's pictures; else nothing."""
+    return f" The model is told more than one camera's pictures: {info.declared}." if info.declared else ""
 
 
 @dataclass(frozen=True)

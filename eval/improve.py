@@ -26,7 +26,7 @@ from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.practice import NAME, Practice
 from jepa_mpc.cli import parse
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, published
+from jepa_mpc.eval.book import Book, declaration, published
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, summarise
 from jepa_mpc.eval.protocols import GoalProtocol
 from jepa_mpc.eval.results import Made
@@ -158,7 +158,7 @@ def _train(
     was = load_info(checkpoint).training
     given = {"augment": False, **was}  # older ones, which do not say it, saw plain pictures
     given |= {"output": str(folder / "checkpoint"), "task": config.task, "init": str(checkpoint), "seed": config.seed}
-    given |= {"num_steps": config.num_steps, "data": [*map(str, [*data, *practised])]}
+    given |= {"num_steps": config.num_steps, "distil_steps": 0, "data": [*map(str, [*data, *practised])]}
     given["shares"] = [*_of(1 - config.share, data), *_of(config.share, practised)]
     if config.predictor_steps is not None:
         given["predictor_steps"] = config.predictor_steps
@@ -206,8 +206,7 @@ def table(rows: dict[str, ImproveRow], config: ImproveConfig) -> str:
         f" --{name.replace('_', '-')} {value}" for name, value in given.items() if value != getattr(ImproveConfig, name)
     )
     baselines = ", ".join(f"{name.replace('_', ' ')} {_success(row)} %" for name, row in before.baselines.items())
-    told = load_info(str(config.checkpoint or config.task)).declared
-    declared = f" The model {told}." if told else ""
+    declared = declaration(load_info(str(config.checkpoint or config.task)))
     return report.page(
         f"Made by `jepa-mpc improve --task {config.task}{options}` and measured on {config.num_pairs} held-out "
         f"{config.protocol} pairs of seed {config.seed}; intervals are Wilson's at 95 %. On these pairs: {baselines}. "

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
-from jepa_mpc.agent.base import acts
+from jepa_mpc.agent.base import next_blocks
 from jepa_mpc.agent.numbers import GoalState, read_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.distributed import gather_lists, rank
@@ -143,10 +143,10 @@ def _episode(run: Run, goals: NDArray[np.uint8] | GoalState) -> tuple[EpisodeTra
     run.spec.check(env)
     budget = config.budget or run.spec.far_budget
     pictures, steps = [env.reset(seed=config.seed)[0]], [0]
-    states = [np.array(env.get_state())] if env.restorable else []
+    states, felt = [np.array(env.get_state())] if env.restorable else [], [env.proprio]
     agent.reset(goals, [config.seed])
     while (left := budget - steps[-1]) > 0:
-        block = acts(agent, pictures[-1][None], [env.proprio])[0][:left]
+        block = next_blocks(agent, pictures[-1][None], felt[-1:])[0][:left]
         try:
             for action in block:
                 env.advance(action)
@@ -155,8 +155,9 @@ def _episode(run: Run, goals: NDArray[np.uint8] | GoalState) -> tuple[EpisodeTra
             log.warning("%s after %d steps", error, steps[-1])
             break
         pictures.append(env.render())
+        felt.append(env.proprio)
         steps.append(steps[-1] + len(block))
-    return EpisodeTrace(np.array(states), np.stack(pictures)), steps
+    return EpisodeTrace(np.array(states), np.stack(pictures), np.stack(felt)), steps
 
 
 def to_numbers(run: Run, goal: dict[str, float]) -> Callable[..., NumberResults]:

@@ -78,7 +78,8 @@ def number_facts(
     agent: PlanningAgent, truth: Truth, goal: NDArray[np.float64], traces: Sequence[EpisodeTrace]
 ) -> list[NumberFacts]:
     """Returns how each number ended (E,) beside the goals (E, P), NaN where free."""
-    read = agent.read(np.stack([trace.pictures[-1] for trace in traces]))
+    felt = np.stack([trace.proprio[-1] for trace in traces]) if agent.num_proprio else None
+    read = agent.read(np.stack([trace.pictures[-1] for trace in traces]), felt)
     true = truth.of_states(np.stack([trace.states[-1] for trace in traces]))
     return [
         NumberFacts(

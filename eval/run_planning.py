@@ -115,6 +115,10 @@ def evaluate(config: RunConfig, write: bool = True, show: bool = False) -> Resul
             )
         spec = replace(spec, image_size=model.config.encoder.image_size)
         env = stack.enter_context(contextlib.closing(envs.make(config.task, image_size=spec.image_size)))
+        felt = env.proprio_names if model.config.proprio_dim else ()
+        seen = env.cameras if len(env.cameras) > 1 else ()
+        if info.interface is not None and (fault := info.interface.misfit(seen, felt)):
+            raise UserError(f"checkpoint {name} {fault}; train on data of this simulator")
         proposer = load_proposer(checkpoint, config.agent, device)
         numbers = config.by_numbers.numbers(checkpoint)
         agent = PlanningAgent(model, env.action_space, spec.action_block, config.agent, proposer, numbers=numbers)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jepa_mpc import places
-from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent, SurprisedAgent, acts
+from jepa_mpc.agent.base import Agent, DoNothingAgent, PrivilegedAgent, RandomAgent, SurprisedAgent, next_blocks
 from jepa_mpc.distributed import gather_lists, num_ranks, rank
 from jepa_mpc.envs import Diverged, PixelEnv, SuiteTask, TaskSpec
 from jepa_mpc.envs.blocks import run_block
@@ -50,10 +50,13 @@ class EpisodeRecord:
 
 @dataclass(frozen=True)
 class EpisodeTrace:
-    """One episode to draw: states (T+1, S) at every step, and the pictures (K+1, H, W, 3) seen at block ends."""
+    """One episode to draw: states (T+1, S) at every step, and the pictures (K+1, H, W, 3) seen at block ends, with what
+    was felt then (K+1, P).
+    """
 
     states: NDArray[np.float64]
     pictures: NDArray[np.uint8]
+    proprio: NDArray[np.float32]
 
 
 class Camera:
@@ -129,11 +132,11 @@ class Trial:
         states = [[state] for state in batch.start_state]
         num_blocks = _num_blocks(agent, self.budget)
         pictures: list[list[NDArray[np.uint8]]] = []
-        felt: list[NDArray[np.float32]] = []
+        felt: list[list[NDArray[np.float32]]] = []
         for pair, state in zip(numbers, batch.start_state, strict=True):
             self.env.set_state(state)
             pictures.append([self.camera.picture(self.env, pair, 0, num_blocks)])
-            felt.append(self.env.proprio)
+            felt.append([self.env.proprio])
         pairs = zip(batch.start_state, batch.goal_state, batch.goal_qpos, strict=True)
         judges = [Judge(self.env, self.spec, *pair) for pair in pairs]
         lost: set[int] = set()  # episodes whose simulation has diverged
@@ -143,7 +146,7 @@ class Trial:
         for index in range(num_blocks):
             if isinstance(agent, PrivilegedAgent):
                 agent.look(np.stack([history[-1] for history in states]), batch.goal_state)
-            blocks = acts(agent, np.stack([seen[-1] for seen in pictures]), felt)
+            blocks = next_blocks(agent, np.stack([seen[-1] for seen in pictures]), [each[-1] for each in felt])
             surprises.append(agent.surprise() if isinstance(agent, SurprisedAgent) else np.full(len(blocks), np.nan))
             for i, block in enumerate(blocks):
                 self.env.set_state(states[i][-1])
@@ -155,7 +158,7 @@ class Trial:
                     lost.add(i)
                     self.env.set_state(states[i][-1])
                 pictures[i].append(self.camera.picture(self.env, numbers[i], index + 1, num_blocks))
-                felt[i] = self.env.proprio
+                felt[i].append(self.env.proprio)
             bar.update(len(blocks))
         if lost:
             log.warning("the simulation of %d of %d episodes diverged; they end there", len(lost), len(states))
@@ -165,7 +168,7 @@ class Trial:
             replace(judge.record(pair, self.protocol), surprise=None if math.isnan(median) else median)
             for pair, judge, median in ended
         ]
-        traces = [EpisodeTrace(np.stack(s), np.stack(p)) for s, p in zip(states, pictures, strict=True)]
+        traces = [EpisodeTrace(*map(np.stack, each)) for each in zip(states, pictures, felt, strict=True)]
         return list(zip(records, traces, strict=True))
 
     def baselines(self, summarise: Callable[[list[EpisodeRecord]], S]) -> dict[str, S]:
@@ -187,7 +190,7 @@ class Trial:
                 if isinstance(agent, PrivilegedAgent):
                     agent.look(self.env.get_state()[None], self.pairs.goal_state[i : i + 1])
                 begin = time.perf_counter()
-                (block,) = acts(agent, picture[None], [felt])
+                (block,) = next_blocks(agent, picture[None], [felt])
                 milliseconds.append(1e3 * (time.perf_counter() - begin))
                 if len(milliseconds) == num_decisions + 1:
                     return milliseconds[1:]  # the first one warms up

@@ -23,7 +23,7 @@ from jepa_mpc.envs.looks import Look, Looks
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import Camera
-from jepa_mpc.pictures import PictureStats
+from jepa_mpc.pictures import PictureStats, views
 from jepa_mpc.registry import Registry
 from jepa_mpc.seeds import episode_rng
 from jepa_mpc.settings import Range, Valid
@@ -94,10 +94,8 @@ class Variation(Valid):
     def changed(self, picture: Picture, strength: float, chance: Chance) -> Picture:
         """Returns what `change` makes of a picture (H, W, 3). Raises `UserError` where that is no such picture."""
         assert self.change is not None
-        height, width, _ = picture.shape
-        if width > height:  # each camera's picture changes for itself
-            views = np.split(picture, width // height, axis=1)
-            return np.concatenate([self.changed(view, strength, chance) for view in views], axis=1)
+        if len(each := views(picture)) > 1:  # a camera's picture changes for itself
+            return np.concatenate([self.changed(view, strength, chance) for view in each], axis=1)
         made = np.asarray(self.change(Image.fromarray(picture), strength, chance))
         numbers = made.dtype.kind in "buif" and made.shape == picture.shape
         if not (numbers and np.isfinite(made).all()):

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jepa_mpc import envs
 from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.trial import EpisodeRecord, EpisodeTrace
+from jepa_mpc.pictures import views
 
 GIF, MP4 = "episodes.gif", "episodes.mp4"
 PANEL = 192  # pixels; people see more than the agent's 64
@@ -70,7 +71,7 @@ def write_gif(path: Path, frames: Sequence[Picture], milliseconds: Sequence[int]
 
 
 def _panel(picture: Picture, text: str, reached: bool = False) -> Picture:
-    num_views = picture.shape[1] // picture.shape[0]
+    num_views = len(views(picture))
     width, height = num_views * PANEL + 2 * _MARGIN, PANEL + 2 * _MARGIN
     canvas = Image.new("RGB", (width, height + _HEAD), "white")
     draw = ImageDraw.Draw(canvas)

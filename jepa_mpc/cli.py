@@ -115,8 +115,9 @@ def overview(names: Sequence[str] = ()) -> str:
     lines += [
         "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
         f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
-        "Commands with --task take --camera CAMERA for a robot of your own: a camera of its model, or a free view,",
-        "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres; --task robot.xml@CAMERA says the same.",
+        "Commands with --task take --camera CAMERA: a camera of the robot's model, or a free view,",
+        "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres, or several with a + between them;",
+        "--task robot.xml@CAMERA says the same.",
     ]
     return "\n".join(lines)
 

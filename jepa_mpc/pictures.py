@@ -59,6 +59,12 @@ def square(picture: NDArray[np.uint8], size: int, what: object) -> NDArray[np.ui
     return np.asarray(cut.resize((size, size), Image.Resampling.BOX))
 
 
+def views(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Returns what each camera shows (H, W, 3) of pictures that lie side by side (..., H, V·W, 3)."""
+    height, width = picture.shape[-3:-1]
+    return np.split(picture, width // height, axis=-2)
+
+
 def side_by_side(
     pictures: NDArray[np.uint8] | Sequence[NDArray[np.uint8] | None], size: tuple[int, int], what: object
 ) -> NDArray[np.uint8]:
@@ -74,12 +80,13 @@ def side_by_side(
     """
     height, width = size
     num_views = width // height
-    if num_views == 1 and isinstance(pictures, np.ndarray):
-        return square(pictures, height, what)
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 3 and pictures.shape[1] == num_views * pictures.shape[0]:
-        pictures = np.split(pictures, num_views, axis=1)
-    if isinstance(pictures, np.ndarray) or len(pictures) != num_views:
-        found = pictures.shape if isinstance(pictures, np.ndarray) else len(pictures)
-        raise UserError(f"{what} must be {num_views} pictures, one a camera, not {found}")
+    if num_views == 1:
+        (picture,) = pictures if isinstance(pictures, list | tuple) and len(pictures) == 1 else (pictures,)
+        return square(np.asarray(picture), height, what)
+    if not isinstance(pictures, list | tuple):
+        whole = np.asarray(pictures)
+        pictures = np.split(whole, num_views, axis=1) if whole.shape[1:2] == (num_views * len(whole),) else [whole]
+    if len(pictures) != num_views:
+        raise UserError(f"{what} must be {num_views} pictures, one a camera, not {len(pictures)}")
     blank = np.zeros((height, height, 3), np.uint8)
     return np.concatenate([blank if each is None else square(each, height, what) for each in pictures], axis=1)

@@ -154,7 +154,9 @@ def test_a_strangers_robot_works_by_every_command(installed, project):
         if by_numbers:
             assert "wanted 0.300, in truth" in said[line]
         elif name == "plan":
-            assert ("sees by cameras above and 90,-30, and" if is_one else "n = 2") in " ".join(said[line].split())
+            assert ("cameras above and 90,-30, proprioception (5 numbers)" if is_one else "n = 2") in " ".join(
+                said[line].split()
+            )
         if name == "run":
             assert re.search(r"^blocks +10$", said[line], re.M)
     actions = run(project, installed / "python", "on_the_robot.py").splitlines()

@@ -54,7 +54,9 @@ class CheckpointInfo:
     @property
     def declared(self) -> str:
         """Returns in words what the model is told beside one camera's pictures, as every figure of it must say."""
-        return self.interface.declared if self.interface else ""
+        if self.interface is not None:
+            return self.interface.declared
+        return "cameras or proprioception that are not said" if self.model.is_multimodal else ""
 
     @property
     def simulator(self) -> str:
@@ -104,8 +106,8 @@ def load_info(checkpoint: Path | str) -> CheckpointInfo:
     if (version := stored.get("format_version")) not in (1, FORMAT_VERSION):
         raise CheckpointError(f"{path} has format {version}, this version reads 1 and {FORMAT_VERSION}; train it again")
     info = read(CheckpointInfo, stored, f"{path} is damaged")
-    side = info.model.encoder.image_size
-    if fault := info.interface and info.interface.fault("model.encoder.image_size", side):
+    size, num_felt = info.model.encoder.picture_size, info.model.proprio_dim
+    if fault := info.interface and info.interface.fault("the model", size, num_felt):
         raise CheckpointError(f"{path} is damaged: interface.{fault}; restore it or train it again")
     if info.usual_miss is not None and not info.usual_miss.share:
         raise CheckpointError(f"{path} is damaged: usual_miss.share is empty; restore it or train it again")

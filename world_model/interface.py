@@ -38,17 +38,30 @@ class Interface:
     @property
     def declared(self) -> str:
         """Returns in words what a model is told beside one camera's pictures, as every figure of it must say."""
-        cameras = f"sees by cameras {' and '.join(self.cameras)}" if self.cameras else ""
-        feels = f"is told what the robot feels ({', '.join(self.proprio_names)})" if self.proprio_names else ""
-        return ", and ".join(filter(None, (cameras, feels)))
+        cameras = f"cameras {' and '.join(self.cameras)}" if self.cameras else ""
+        felt = f"proprioception ({len(self.proprio_names)} numbers)" if self.proprio_names else ""
+        return ", ".join(filter(None, (cameras, felt)))
+
+    def misfit(self, cameras: tuple[str, ...], proprio_names: tuple[str, ...]) -> str:
+        """Returns what others see or feel, where a model that was trained so would mistake it; nothing if it fits."""
+        if self.cameras != cameras:
+            said = [" and ".join(each) or "one camera" for each in (self.cameras, cameras)]
+            return f"sees by {said[0]}, not by {said[1]}"
+        if self.proprio_names and self.proprio_names != proprio_names:
+            return f"feels {', '.join(self.proprio_names)}, not {', '.join(proprio_names) or 'nothing'}"
+        return ""
 
     def bounds(self) -> Bounds:
         return Bounds(np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))
 
-    def fault(self, seen: str, side: int) -> str:
-        """Returns what this says that cannot be, or nothing; what is named so says the side of pictures too."""
-        if self.image_size != side:
-            return f"image_size is {self.image_size}, and {seen} {side}"
+    def fault(self, what: str, picture_size: tuple[int, int], num_proprio: int) -> str:
+        """Returns what this says that cannot be, or nothing, where pictures are of that height and width, and so many
+        numbers are felt.
+        """
+        if self.picture_size != picture_size:
+            return f"picture_size is {self.picture_size}, and that of {what} {picture_size}"
+        if len(self.proprio_names) != num_proprio:
+            return f"proprio_names are {len(self.proprio_names)}, and {what} takes {num_proprio} numbers"
         low, high = self.action_low, self.action_high
         fits = len(low) == len(high) and all(least <= most for least, most in zip(low, high, strict=True))
         return "" if fits else f"action_low {low} and action_high {high} are no bounds"

@@ -28,26 +28,52 @@ class Observation(NamedTuple):
         return Observation(self.pixels.to(device), None if self.proprio is None else self.proprio.to(device))
 
 
-def hide(seen: Observation, share: float, change: float, generator: torch.Generator) -> Observation:
-    """Hides so large a share of each camera and of proprioception in this rank's windows (B, T, ...) of a batch, so
-    that a goal may lack them.
-
-    Which are hidden changes within a window with this chance a frame: to predict across that, embeddings must look
-    through it, as through what pictures are varied by. One camera is left.
+class ModalityDropout(NamedTuple):
+    """How often each camera, and proprioception, is hidden from an encoder that learns, since goals may lack them; and
+    the chance, from each frame of a window to the next, of another draw.
     """
-    B, T, H, width, _ = seen.pixels.shape
-    num_views, first, total = width // H, rank() * B, num_ranks() * B
+
+    chance: float = 0.0
+    change: float = 0.25
+
+
+NO_DROPOUT = ModalityDropout()
+
+
+def drop_modalities(
+    seen: Observation, num_views: int, dropout: ModalityDropout, generator: torch.Generator
+) -> Observation:
+    """Hides cameras and proprioception at times in this rank's windows (B, T, ...) of a batch. One camera is left.
+
+    Which are hidden changes within a window: to predict across that, embeddings must look through it, as through what
+    pictures are varied by.
+    """
     if num_views == 1 and seen.proprio is None:
         return seen
-    drawn = torch.rand(total, T, num_views + 1, generator=generator, device=generator.device) < share
-    drawn[..., :-1] &= ~drawn[..., :-1].all(-1, keepdim=True)
+    chance, change = dropout
+    B, T = seen.pixels.shape[:2]
+    first, total = rank() * B, num_ranks() * B
+    hidden = draw_hidden(total * T, num_views + 1, chance, generator).view(total, T, -1)
     nth = (torch.rand(total, T, generator=generator, device=generator.device) < change).cumsum(1) % T
-    hidden = drawn.gather(1, nth[..., None].expand_as(drawn))[first : first + B].to(seen.pixels.device)
-    pixels = seen.pixels
-    if num_views > 1:
-        views = pixels.unflatten(3, (num_views, H))
-        pixels = views.masked_fill(hidden[:, :, None, :-1, None, None], 0).flatten(3, 4)
-    proprio = seen.proprio
-    if proprio is not None:
-        proprio = proprio.masked_fill(hidden[:, :, -1:], torch.nan)
-    return Observation(pixels, proprio)
+    hidden = hidden.gather(1, nth[..., None].expand_as(hidden))[first : first + B].to(seen.pixels.device)
+    pixels = hide_views(seen.pixels, hidden[..., :-1])
+    return Observation(pixels, None if seen.proprio is None else seen.proprio.masked_fill(hidden[..., -1:], torch.nan))
+
+
+def draw_hidden(num: int, num_modalities: int, chance: float, generator: torch.Generator) -> Tensor:
+    """Draws which modalities are hidden (N, V + 1), each with this chance: the last is proprioception, and of the
+    others, which are cameras, one is left.
+    """
+    drawn = torch.rand(num, num_modalities, generator=generator, device=generator.device) < chance
+    views = drawn[:, :-1]
+    left = torch.randint(views.shape[1], (num,), generator=generator, device=generator.device)
+    views[views.all(1), left[views.all(1)]] = False
+    return drawn
+
+
+def hide_views(pixels: Tensor, hidden: Tensor) -> Tensor:
+    """Returns pictures (..., H, V·W, 3) that show nothing of the hidden (..., V) cameras."""
+    if hidden.shape[-1] == 1:
+        return pixels
+    views = pixels.unflatten(-2, (hidden.shape[-1], -1))
+    return views.masked_fill(hidden[..., None, :, None, None], 0).flatten(-3, -2)

@@ -85,15 +85,15 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             return config.output
         model, regularizer = build(config, data, device)
         guard = CollapseGuard()
-        seen_as = config.applied_augmentation, config.hidden
+        seen_as = config.applied_augmentation, config.dropout
         frozen = functools.cache(lambda: phases.encode_all(model, data, *seen_as))
-        show_less = data.num_views > 1 or config.proprio
-        goals = functools.cache(lambda: phases.encode_goals(model, data, config.hidden)) if show_less else frozen
+        goals = functools.cache(lambda: phases.encode_goals(model, data, config.dropout))
+        goals = goals if model.config.is_multimodal else frozen
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         todo = [phases.joint_phase(config, model, regularizer, guard, data, watch)]
         if config.distil_steps:
             weights["teacher"] = teacher = copy.deepcopy(model)
-            todo = [todo[0]._replace(finish=functools.partial(phases.become_teacher, model, teacher, data))]
+            todo = [todo[0]._replace(finish=functools.partial(phases.become_teacher, config, model, teacher, data))]
             todo.append(phases.distil_phase(config, model, teacher, data))
         todo.append(phases.predictor_phase(config, model, data, frozen))
         if model.reachability is not None:

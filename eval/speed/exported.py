@@ -66,10 +66,11 @@ def measure(config: ExportedSpeedConfig) -> Results:
                 for each in (agent, exported):
                     each.reset(goal, [number])
             picture, noise = np.array(env.render())[None], noise_for(agent)
+            felt = env.proprio[None] if agent.num_proprio else None
             begin = time.perf_counter()
-            block = agent.act(picture)
+            block = agent.act(picture, felt)
             between = time.perf_counter()
-            other = exported.act(picture, noise=noise)
+            other = exported.act(picture, felt, noise)
             seconds["onnxruntime"].append(time.perf_counter() - between)
             seconds["torch"].append(between - begin)
             apart.append(float(np.abs(block - other).max()))

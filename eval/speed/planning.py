@@ -103,10 +103,8 @@ class Subject:
 
     def __init__(self, model: JEPA, config: AgentConfig, batch_size: int, history: int):
         self.agent = PlanningAgent(model, ACTIONS, BLOCK, config)
-        size = model.config.encoder.image_size
-        self._goals, self._pictures = np.random.default_rng(0).integers(
-            0, 256, (2, batch_size, size, size, 3), dtype=np.uint8
-        )
+        size = model.config.encoder.picture_size
+        self._goals, self._pictures = np.random.default_rng(0).integers(0, 256, (2, batch_size, *size, 3), np.uint8)
         self._history = history
         self.prepare()
         self.multiply_adds = count_multiply_adds(self.decide)  # which also warms up

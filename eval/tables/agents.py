@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jepa_mpc import envs, files, places
-from jepa_mpc.agent.base import Agent, PrivilegedAgent
+from jepa_mpc.agent.base import Agent, PrivilegedAgent, next_blocks
 from jepa_mpc.agent.rivals import RIVALS, Facts
 from jepa_mpc.cli import parse
 from jepa_mpc.envs.blocks import run_block
@@ -99,7 +99,7 @@ def multiply_adds(agent: Agent, trial: Trial) -> float:
         for _ in range(5):
             if isinstance(agent, PrivilegedAgent):
                 agent.look(env.get_state()[None], pair.goal_state)
-            (block,) = agent.act(env.render()[None])
+            (block,) = next_blocks(agent, env.render()[None], [env.proprio])
             run_block(env, block)
     return counter.get_total_flops() / 2 / 5
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from jepa_mpc import envs, files
 from jepa_mpc.agent.agent_config import planning_of
+from jepa_mpc.agent.base import next_blocks
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import parse
 from jepa_mpc.envs.blocks import run_block
@@ -119,7 +120,7 @@ def _watch(
     pictures: list[NDArray[np.uint8]] = []
     surprise: list[NDArray[np.float32]] = []
     for block in range(num_blocks):
-        before, pictures = pictures, []
+        before, pictures, felt = pictures, [], []
         for i, pair in enumerate(numbers):
             begins, is_there = block == onset[pair], block >= onset[pair]
             if fault == "teleport" and begins:
@@ -130,7 +131,8 @@ def _watch(
             if fault == "covered" and is_there:
                 picture = np.full_like(picture, 40)
             pictures.append(picture)
-        blocks = agent.act(np.stack(pictures))
+            felt.append(env.proprio)
+        blocks = next_blocks(agent, np.stack(pictures), felt)
         surprise.append(agent.surprise())
         for i, actions in enumerate(blocks):
             env.set_state(states[i])

@@ -261,7 +261,10 @@ HERE, THERE = pictures(2)[:1], pictures(2)[1:]
         (lambda agent: agent.reset(THERE, [2**70]), "seeds must be numbers of 64 bits"),
         (lambda agent: (agent.reset(THERE, [0]), agent.act(pictures(3))), "1 goals were given and 3 pictures"),
         (lambda agent: (agent.reset(THERE, [0]), agent.act(HERE.astype(np.float32))), "pictures must be uint8"),
-        (lambda agent: (agent.reset(THERE, [0]), agent.act(HERE, np.zeros((1, 3)))), r"floats \(1, 12, 2, 4\), not"),
+        (
+            lambda agent: (agent.reset(THERE, [0]), agent.act(HERE, noise=np.zeros((1, 3)))),
+            r"floats \(1, 12, 2, 4\), not",
+        ),
         (
             lambda agent: (agent.reset(THERE, [0]), agent.act(HERE, noise=np.full((1, *agent.noise_shape), np.nan))),
             r"noise must be finite floats \(1, 12, 2, 4\)",
@@ -360,7 +363,10 @@ def retold(path, change):
         ("[]", "is no exported agent"),
         (lambda told: json.dumps({**told, "format_version": 9}), "has format 9, this version reads 1"),
         (lambda told: json.dumps({**told, "more": 1}), "is damaged: more is unknown"),
-        (lambda told: json.dumps({**told, "interface": {**told["interface"], "image_size": 32}}), "image_size is 32"),
+        (
+            lambda told: json.dumps({**told, "interface": {**told["interface"], "image_size": 32}}),
+            r"picture_size is \(32, 32\)",
+        ),
         (lambda told: json.dumps({**told, "interface": {**told["interface"], "action_block": 4}}), "blocks are"),
         (lambda told: json.dumps({**told, "interface": {**told["interface"], "action_low": [3, 3]}}), "no bounds"),
     ],

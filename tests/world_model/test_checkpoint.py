@@ -117,7 +117,7 @@ def test_format_one_is_still_read(copy):
         ({"model__predictor__kind": "lewm"}, "as wide as its embeddings"),
         ({"model__surprise": 1}, r"model\.surprise is unknown"),
         ({"interface": {"action_low": [0]}}, "interface.* is missing"),
-        ({"interface__image_size": 96}, r"interface\.image_size is 96, and model\.encoder\.image_size 64"),
+        ({"interface__image_size": 96}, r"interface\.picture_size is \(96, 96\), and that of the model \(64, 64\)"),
         ({"interface__action_low": [1, 2]}, r"interface\.action_low \(1.0, 2.0\) and action_high .* are no bounds"),
         ({"interface__action_low": [-1]}, r"interface\.action_low \(-1.0,\) and action_high .* are no bounds"),
         ({"interface__action_low": [float("nan"), -1]}, r"interface\.action_low must be a finite number"),

@@ -522,7 +522,7 @@ def test_the_joint_phase_before_it_sees_pictures_as_they_are(data):
 def test_the_teacher_is_the_model_when_the_joint_phase_ends(data):
     model, teacher = model_for(settings()), model_for(settings())
     torch.nn.init.normal_(model.projector[0].weight)
-    become_teacher(model.train(), teacher, data)
+    become_teacher(settings(), model.train(), teacher, data)
     assert not teacher.training
     pixels = torch.from_numpy(data.pixels[:7])
     with torch.no_grad():

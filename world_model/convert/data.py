@@ -49,8 +49,6 @@ class DataConfig:
     """Camera whose pictures to take, or several with a + between them; needed if there are several."""
     image_size: Side = 64
     """Side of the square pictures that are written."""
-    proprio: bool = False
-    """Write the recorded state as what the robot feels of itself, too, which `jepa-mpc train --proprio` reads."""
     task: str | None = None
     """What to call the task; the source's own name unless given."""
     action_low: tuple[float, ...] = ()
@@ -107,7 +105,7 @@ def _episodes(config: DataConfig, source: Source, cameras: Sequence[str], kept: 
                 if rows.start <= row < rows.stop:
                     what = f"--image-size {side}: camera {camera!r} of {source.path}"
                     pixels[row - rows.start, view] = square(picture, side, what)
-        state = numbers.state[rows]
+        state, felt = numbers.state[rows], numbers.proprio
         last = None if np.isfinite(action[-1]).all() else -1
         yield Episode(
             np.concatenate([*pixels.swapaxes(0, 1)], axis=2),
@@ -115,7 +113,7 @@ def _episodes(config: DataConfig, source: Source, cameras: Sequence[str], kept: 
             state,
             np.empty((len(state), 0)),
             index in source.randomised,
-            proprio=state.astype(np.float32) if config.proprio else np.empty((len(state), 0), np.float32),
+            proprio=(np.empty((len(state), 0)) if felt is None else felt[rows]).astype(np.float32),
         )
 
 
@@ -127,7 +125,8 @@ def _ranges(source: Source, kept: Sequence[int], lag: int) -> tuple[NDArray[np.f
         action, rows = shifted(numbers, lag)
         action = action.astype(np.float32).astype(float)  # as they are written
         last = len(action) - (not np.isfinite(action[-1]).all())  # nothing need be done there
-        if not (np.abs(action[:last]) < MOST).all() or not (np.abs(numbers.state[rows]) < MOST).all():
+        felt = np.zeros(0) if numbers.proprio is None else np.nan_to_num(numbers.proprio[rows], posinf=np.inf)
+        if not all((np.abs(each) < MOST).all() for each in (action[:last], numbers.state[rows], felt)):
             bad.append(index)
         low, high = np.minimum(low, action[:last].min(0)), np.maximum(high, action[:last].max(0))
     if bad:
@@ -168,9 +167,6 @@ def _info(
         log.warning("%s does not say how long a row lasts; say --fps if an agent is to act by it", source.path)
     is_foreign, names = told.simulator == "unknown", source.state_names
     names = told.names or (names if len(set(names)) == len(names) == len(told.angles) else ())
-    felt = (names or tuple(f"state {index}" for index in range(len(told.angles)))) if config.proprio else ()
-    if config.proprio and not felt:
-        raise DatasetError(f"{source.path} has no state, which --proprio would write; leave it out")
     views = tuple(camera.removeprefix("pixels/").replace("/", ".") for camera in cameras)
     return dataclasses.replace(
         told,
@@ -183,7 +179,7 @@ def _info(
         step_seconds=step_seconds,
         names=names,
         cameras=views if len(views) > 1 else (),
-        proprio_names=felt,
+        proprio_names=source.proprio_names,
     )
 
 

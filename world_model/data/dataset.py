@@ -240,8 +240,13 @@ class Dataset:
         """Returns what tells these data from others, wherever they lie."""
         digest = hashlib.sha256(self.action.tobytes() + self.ep_len.tobytes()).hexdigest()[:12]
         info = self.info
-        looks = f", looks {','.join(info.randomise)}" if info.randomise else ""  # which change no action
-        return f"{len(self.ep_len)} episodes of {info.data_policy!r}, seed {info.seed}, actions {digest}{looks}"
+        told = {
+            "looks": info.randomise,
+            "cameras": info.cameras,
+            "proprio": info.proprio_names,
+        }  # which change no action
+        more = "".join(f", {name} {','.join(each)}" for name, each in told.items() if each)
+        return f"{len(self.ep_len)} episodes of {info.data_policy!r}, seed {info.seed}, actions {digest}{more}"
 
     def action_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns mean and std (A,) of the training actions.
@@ -303,10 +308,13 @@ class Dataset:
         return max(1, len(self.info.cameras))
 
     def proprio_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns mean and std (P,) of what was felt in the training episodes, where that is known."""
-        felt = np.ma.masked_invalid(self.proprio[self.rows_of(self.train_episodes)])
-        mean, std = (each.filled(0.0).astype(np.float32) for each in (felt.mean(0), felt.std(0)))
-        return mean, np.maximum(std, np.float32(1e-6))
+        """Returns mean and std (P,) of what was felt in the training episodes, where that is known. A number that never
+        varies, or never is known, gets a std of `UNUSED`.
+        """
+        felt = np.ma.masked_invalid(self.proprio[self.rows_of(self.train_episodes)].astype(np.float64))
+        mean, std = (np.ma.filled(each, 0.0).astype(np.float32) for each in (felt.mean(0), felt.std(0)))
+        idle = std <= 1e-5 * np.ma.filled(np.abs(felt).max(0), 0.0)
+        return mean, np.where(idle, UNUSED, std + np.float32(1e-6))
 
     def sample_future(
         self, rows: NDArray[np.int64], rng: np.random.Generator, least: int = 0, most: int | None = None

@@ -85,7 +85,7 @@ def train(config: LatentPolicyConfig) -> Path:
     config = checked(config)
     path = config.output / f"{config.kind}.safetensors"
     checkpoint = places.checkpoint(config.checkpoint or config.task)
-    model, _ = load_checkpoint(checkpoint, task=config.task)
+    model, info = load_checkpoint(checkpoint, task=config.task)
     data = Dataset(config.data or [places.dataset(config.task)], task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
     wanted, numbers = model.config.encoder.picture_size, model.config.action_dim
@@ -105,15 +105,16 @@ def train(config: LatentPolicyConfig) -> Path:
         # Of an action that never varied, all that need be said is its mean.
         policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
         z = encode_rows(model, data, np.arange(len(data.pixels)))
-        z_goal = None if model.proprio is None else encode_rows(model, data, np.arange(len(data.pixels)), hidden=0.0)
+        dropout = info.training.get("modality_dropout", 0.0) if model.config.is_multimodal else None
+        z_goal = z if dropout is None else encode_rows(model, data, np.arange(len(data.pixels)), dropout=dropout)
         phase = policy_phase(config, policy, data, z, z_goal)
         pace = {"log_every": 20, "report_every": config.num_steps, "save_every": config.save_every}
         loop = LoopConfig(seed=config.seed, weight_decay=1e-3, warmup_steps=100, grad_clip=1.0, **pace)
         progress = run_phases([phase], policy, config.output, loop)
         settings = {name: getattr(config, name) for name in ("kind", "task", "hidden", "seed", "num_steps")}
         settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim, "encoder": encoder}
-        info = LatentPolicyInfo(**settings, learning_seconds=round(progress.seconds, 1), commit=git_commit())
-        save_latent_policy(path, policy, info)
+        about = LatentPolicyInfo(**settings, learning_seconds=round(progress.seconds, 1), commit=git_commit())
+        save_latent_policy(path, policy, about)
     return path
 
 

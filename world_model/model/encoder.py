@@ -85,6 +85,7 @@ class ConvEncoder(nn.Module):
         return torch.cat([last.flatten(1), before_last.mean((2, 3)), last.mean((2, 3))], dim=1)
 
 
+_PROPRIO_FEATURES = 64
 _EPS = 1e-12  # of LayerNorms, as in the published ViTs
 
 
@@ -122,47 +123,44 @@ class ViTEncoder(nn.Module):
         return self.norm(self.layers(tokens)[:, 0])
 
 
-class SeveralViews(nn.Module):
-    """Encodes each camera's picture by the same encoder; features are all of theirs, or learned ones of a camera that
-    shows nothing.
+class MultiModalEncoder(nn.Module):
+    """Encodes each camera's picture by the same encoder, and what the robot feels of itself by one layer. Features are
+    all of theirs; a camera that shows nothing has learned ones, and a number that is not known is told apart from 0.
     """
-
-    def __init__(self, each: ConvEncoder | ViTEncoder, num_views: int):
-        super().__init__()
-        self.each, self.absent = each, nn.Parameter(torch.zeros(num_views, each.num_features))
-        self.num_features = num_views * each.num_features
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Maps normalised pictures (N, 3, H, V·W) to features (N, V·F)."""
-        views = pixels.unflatten(3, (len(self.absent), -1)).movedim(3, 1)  # (N, V, 3, H, W)
-        features = self.each(views.flatten(0, 1)).view(*views.shape[:2], -1)
-        shows = (views > -1).flatten(2).any(2, keepdim=True)
-        return torch.where(shows, features, self.absent).flatten(1)
-
-
-class ProprioEncoder(nn.Module):
-    """From what a robot feels of itself to features, by one layer; what is not known (NaN) is told apart from 0."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int, num_features: int = 64):
+    def __init__(self, each: ConvEncoder | ViTEncoder, num_views: int, proprio_dim: int):
         super().__init__()
-        self.num_features = num_features
-        self.layer = nn.Linear(2 * size, num_features)
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
+        self.each, self.num_views, self.proprio_dim = each, num_views, proprio_dim
+        self.absent = nn.Parameter(torch.zeros(num_views, each.num_features))
+        self.proprio = nn.Linear(2 * proprio_dim, _PROPRIO_FEATURES) if proprio_dim else None
+        self.num_features = num_views * each.num_features + _PROPRIO_FEATURES * bool(proprio_dim)
+        self.register_buffer("mean", torch.zeros(proprio_dim))
+        self.register_buffer("std", torch.ones(proprio_dim))
 
-    def forward(self, proprio: Tensor) -> Tensor:
-        """Maps numbers (N, P) to features (N, F)."""
+    def forward(self, pixels: Tensor, proprio: Tensor | None = None) -> Tensor:
+        """Maps normalised pictures (N, 3, H, V·W) and numbers (N, P) to features (N, F); None: none is known."""
+        views = pixels.unflatten(3, (self.num_views, -1)).movedim(3, 1)  # (N, V, 3, H, W)
+        seen = self.each(views.flatten(0, 1)).view(*views.shape[:2], -1)
+        shows = (views > -1).flatten(2).any(2, keepdim=True)
+        features = torch.where(shows, seen, self.absent).flatten(1)
+        if self.proprio is None:
+            return features
+        if proprio is None:
+            proprio = features.new_full((len(features), self.proprio_dim), torch.nan)
         unknown = proprio.isnan()
         values = ((proprio - self.mean) / self.std).masked_fill(unknown, 0.0)
-        return F.relu(self.layer(torch.cat([values, unknown.to(values.dtype)], dim=1)))
+        felt = F.relu(self.proprio(torch.cat([values, unknown.to(values.dtype)], dim=1)))
+        return torch.cat([features, felt], dim=1)
 
 
-def build_encoder(config: EncoderConfig) -> ConvEncoder | ViTEncoder | SeveralViews:
+def build_encoder(config: EncoderConfig, proprio_dim: int = 0) -> ConvEncoder | ViTEncoder | MultiModalEncoder:
     one = ConvEncoder(config) if config.kind == "conv" else ViTEncoder(config)
-    return one if config.num_views == 1 else SeveralViews(one, config.num_views)
+    if config.num_views == 1 and not proprio_dim:
+        return one
+    return MultiModalEncoder(one, config.num_views, proprio_dim)
 
 
 def build_projector(num_features: int, hidden: int, embed_dim: int, activation: str = "relu") -> nn.Sequential:

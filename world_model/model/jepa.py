@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Natural
-from jepa_mpc.world_model.model.encoder import EncoderConfig, ProprioEncoder, Size, build_encoder, build_projector
+from jepa_mpc.world_model.model.encoder import EncoderConfig, Size, build_encoder, build_projector
 from jepa_mpc.world_model.model.lewm_predictor import LeWMPredictor
 from jepa_mpc.world_model.model.predictor import Modulation, Predictor, PredictorConfig
 from jepa_mpc.world_model.model.reachability import Reachability, ReachabilityConfig
@@ -41,6 +41,11 @@ class JEPAConfig:
     proprio_dim: Natural = 0
     """P: numbers that the robot feels of itself; 0: it is known by its pictures alone."""
 
+    @property
+    def is_multimodal(self) -> bool:
+        """Says whether a goal may show less than what is seen and felt now."""
+        return self.encoder.num_views > 1 or self.proprio_dim > 0
+
 
 class Predictions(NamedTuple):
     """One-step predictions (B, T-1, D), and two scalars: their mean squared error and that of an open-loop rollout."""
@@ -60,11 +65,9 @@ class JEPA(nn.Module):
     def __init__(self, config: JEPAConfig):
         super().__init__()
         self.config = config
-        self.encoder = build_encoder(config.encoder)
-        self.proprio = ProprioEncoder(config.proprio_dim) if config.proprio_dim else None
-        num_features = self.encoder.num_features + (self.proprio.num_features if self.proprio else 0)
+        self.encoder = build_encoder(config.encoder, config.proprio_dim)
         self.projector = build_projector(
-            num_features, config.projector_hidden, config.embed_dim, config.projector_activation
+            self.encoder.num_features, config.projector_hidden, config.embed_dim, config.projector_activation
         )
         predictor = Predictor if config.predictor.kind == "residual" else LeWMPredictor
         self.predictor = predictor(config.predictor, config.embed_dim, config.action_dim)
@@ -76,15 +79,15 @@ class JEPA(nn.Module):
         self, seen: Tensor | Observation, encoder: nn.Module | None = None, projector: nn.Module | None = None
     ) -> Tensor:
         """Maps pictures (..., H, V·W, 3) uint8, or observations, to embeddings (..., D); by another encoder and
-        projector if given. Proprioception that is missing is unknown, and of no meaning to a model without.
+        projector if given. Without proprioception all of it counts as unknown; models trained without ignore it.
         """
         pixels, proprio = Observation.of(seen)
-        features = (encoder or self.encoder)(self.normalise_pixels(pixels))
-        if self.proprio is not None:
-            size = self.config.proprio_dim
-            felt = features.new_full((len(features), size), math.nan) if proprio is None else proprio.reshape(-1, size)
-            features = torch.cat([features, self.proprio(felt)], dim=1)
-        z = (projector or self.projector)(features).float()
+        inputs, size = [self.normalise_pixels(pixels)], self.config.proprio_dim
+        if size and proprio is not None:
+            if proprio.shape[-1] != size:
+                raise UserError(f"proprio must be (..., {size}), not {tuple(proprio.shape)}")
+            inputs.append(proprio.reshape(-1, size))
+        z = (projector or self.projector)((encoder or self.encoder)(*inputs)).float()
         if self.config.spherical:
             z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
         return z.view(*pixels.shape[:-3], -1)

@@ -9,6 +9,7 @@ import torch
 from jepa_mpc.distributed import num_ranks
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info
 from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.model.encoder import MultiModalEncoder
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.regularizers.base import Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
@@ -24,17 +25,18 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
         mean, std = data.action_stats()
         model.action_mean.copy_(torch.from_numpy(mean))
         model.action_std.copy_(torch.from_numpy(std))
-        if model.proprio is not None:
+        if config.proprio:
             mean, std = data.proprio_stats()
-            model.proprio.mean.copy_(torch.from_numpy(mean))
-            model.proprio.std.copy_(torch.from_numpy(std))
+            assert isinstance(model.encoder, MultiModalEncoder)
+            model.encoder.mean.copy_(torch.from_numpy(mean))
+            model.encoder.std.copy_(torch.from_numpy(std))
     else:  # its actions stay in the units that it has learned
         model = load_checkpoint(config.init, task=config.task)[0].requires_grad_(True)
         if config.reachability_steps:
             model.reachability = JEPA(model.config).reachability
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.num_steps:  # so that the report before the first step is true
-        recalibrate_batchnorm(model, data, config.joint_augmentation, config.hidden, num_batches=4)
+        recalibrate_batchnorm(model, data, config.joint_augmentation, config.dropout, num_batches=4)
     if config.compile:
         model.encoder.compile()
     return model, config.regularizer.make(model).to(device)
@@ -74,7 +76,10 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
     if config.init is None and not config.num_steps:
         raise TrainError("--num-steps 0 leaves an encoder as it is, and a new one knows nothing; say --init CHECKPOINT")
     if config.init is not None:
-        there = load_info(config.init).model
+        info = load_info(config.init)
+        there = info.model
+        if info.interface is not None and (fault := info.interface.misfit(data.info.cameras, data.info.proprio_names)):
+            raise TrainError(f"--init {config.init} {fault}; name data of its own")
         for field in dataclasses.fields(JEPAConfig):
             was, now = getattr(there, field.name), getattr(wanted, field.name)
             if was != now and not (field.name == "reachability" and not config.reachability_steps):

@@ -11,6 +11,7 @@ from jepa_mpc.world_model.data.dataset import InMemory
 from jepa_mpc.world_model.model.encoder import EncoderConfig, Size
 from jepa_mpc.world_model.model.predictor import PredictorConfig
 from jepa_mpc.world_model.model.reachability import ReachabilityConfig
+from jepa_mpc.world_model.observation import ModalityDropout
 from jepa_mpc.world_model.regularizers.base import RegularizerConfig
 from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 
@@ -48,7 +49,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the encoder by PyTorch's own compiler; for long trainings on GPUs (docs/log/speed.md)."""
     num_steps: Natural = 2600
-    """Steps of encoder and predictor together; 0, after --init, leaves the encoder as it is."""
+    """Steps of encoder and predictor together; 0 goes on from --init without."""
     distil_steps: Natural = 0
     """Further steps of the encoder alone, which learns to embed varied pictures as it has learned to embed plain ones;
     pictures are then varied in these steps only."""
@@ -79,8 +80,8 @@ class TrainConfig:
     augmentation: AugmentConfig = AugmentConfig()
     proprio: bool = False
     """See what the robot feels of itself beside its pictures, where the data tell it. Figures then say so."""
-    hidden: Share = 0.2
-    """Share of the moments at which proprioception, or one of several cameras, is hidden, so that goals may lack it."""
+    modality_dropout: Share = 0.2
+    """How often proprioception, and each of several cameras but one, is hidden, so that goals may lack it."""
     regularizer: RegularizerConfig = SIGRegConfig()
     """What keeps the embeddings from collapsing: --regularizer NAME, and the options of that one."""
     reachability_batch_size: Several = 512
@@ -111,6 +112,11 @@ class TrainConfig:
     def applied_augmentation(self) -> AugmentConfig | None:
         """Returns how pictures are varied; None if they are not."""
         return self.augmentation if self.augment else None
+
+    @property
+    def dropout(self) -> ModalityDropout:
+        """Returns how cameras and proprioception are hidden."""
+        return ModalityDropout(self.modality_dropout, self.augmentation.change)
 
     @property
     def joint_augmentation(self) -> AugmentConfig | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from jepa_mpc.world_model.data.dataset import Dataset, spread
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.surprise import Lag, Miss, UsualMiss
-from jepa_mpc.world_model.observation import Observation, hide
+from jepa_mpc.world_model.observation import Observation, draw_hidden, hide_views
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 USUAL, USUAL_LAG = 0.95, 0.99  # of the predictions in held-out episodes; a lag goes on for pictures once it is there
@@ -49,20 +49,20 @@ def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Te
 
 @torch.no_grad()
 def encode_rows(
-    model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512, hidden: float | None = None
+    model: JEPA, data: Dataset, rows: np.ndarray, batch_size: int = 512, dropout: float | None = None
 ) -> Tensor:
-    """Encodes rows of the data set (N, D), onto the CPU; the model is left in the mode it was in. As goals, if so large
-    a share of the cameras is to be hidden: these are pictures, so nothing is felt in them.
+    """Encodes rows of the data set (N, D), onto the CPU; the model is left in the mode it was in. As goals, if it is
+    said how often a camera is missing in one: these are pictures, so nothing is felt in them.
     """
     was_training, device = model.training, model.action_mean.device
-    generator = torch.Generator().manual_seed(0)
     model.eval()
     encoded = []
+    if dropout is not None:  # drawn for all rows, whoever encodes which
+        hidden = draw_hidden(len(data.action), data.num_views + 1, dropout, torch.Generator().manual_seed(0))[:, :-1]
     for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
         seen = data.observations(batch)
-        if hidden is not None:
-            shown = Observation(seen.pixels[:, None])
-            seen = Observation(hide(shown, hidden, 0.0, generator).pixels[:, 0])
+        if dropout is not None:
+            seen = Observation(hide_views(seen.pixels, hidden[batch]))
         encoded.append(model.encode(seen.to(device)).cpu())
     model.train(was_training)
     return torch.cat(encoded)

@@ -17,7 +17,7 @@ from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.model.reachability import Reachability, Whitening, reachability_loss
-from jepa_mpc.world_model.observation import Observation, hide
+from jepa_mpc.world_model.observation import NO_DROPOUT, ModalityDropout, Observation, drop_modalities
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
@@ -42,7 +42,7 @@ def recalibrate_batchnorm(
     model: JEPA,
     data: Dataset,
     augmentation: AugmentConfig | None = None,
-    hidden: float = 0.0,
+    dropout: ModalityDropout = NO_DROPOUT,
     num_batches: int = 50,
 ) -> None:
     """Replaces the encoder's running statistics with plain averages over training pictures under the final weights.
@@ -58,19 +58,24 @@ def recalibrate_batchnorm(
             rows = data.sample_rows(CALIBRATION_BATCH, 1, rng)
             rows = np.resize(rows, (-(-len(rows) // num_ranks()) * num_ranks(), 1))
             seen = data.observations(share(rows)).to(device)
-            yield (_varied(model, seen, augmentation, hidden, generator),)
+            yield (_varied(model, seen, augmentation, dropout, generator),)
 
     update_bn(observations(), _Encoding(model))
     model.eval()
 
 
 def _varied(
-    model: JEPA, seen: Observation, augmentation: AugmentConfig | None, hidden: float, generator: torch.Generator
+    model: JEPA,
+    seen: Observation,
+    augmentation: AugmentConfig | None,
+    dropout: ModalityDropout,
+    generator: torch.Generator,
 ) -> Observation:
     """Returns windows (B, T, ...) as the encoder is to meet them in training."""
     pixels = augment(seen.pixels, augmentation, generator)
-    felt = None if model.proprio is None else seen.proprio
-    return hide(Observation(pixels, felt), hidden, (augmentation or AugmentConfig()).change, generator)
+    felt = seen.proprio if model.config.proprio_dim else None
+    num_views = model.config.encoder.num_views
+    return drop_modalities(Observation(pixels, felt), num_views, dropout, generator)
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
@@ -105,7 +110,7 @@ def joint_phase(
         noise_seed, seen, actions, num_context = batch
         seen, actions = seen.to(device), actions.to(device)
         generator = torch.Generator(device).manual_seed(noise_seed)
-        seen = _varied(model, seen, config.joint_augmentation, config.hidden, generator)
+        seen = _varied(model, seen, config.joint_augmentation, config.dropout, generator)
         with autocast:
             latents = regularizer.embed(model, seen, generator)
             scores = model.score_predictions(latents.z, latents.target, actions, num_context)
@@ -134,25 +139,25 @@ def joint_phase(
         scalars = {f"embedding/{name}": getattr(measured, name) for name in ("std", "effective_rank", "sigreg")}
         return scalars | {f"probe_r2/{name}": value for name, value in measured.probe_r2.items()}
 
-    felt = [model.proprio] if model.proprio else []
-    trained = nn.ModuleList([model.encoder, *felt, model.projector, model.predictor, regularizer])
+    trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
     follow = partial(regularizer.follow, model)
     return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow)
 
 
-def become_teacher(model: JEPA, teacher: JEPA, data: Dataset) -> None:
+def become_teacher(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset) -> None:
     """Makes the teacher what the model is now, in evaluation mode."""
-    recalibrate_batchnorm(model, data)
+    recalibrate_batchnorm(model, data, config.joint_augmentation, config.dropout)
     teacher.load_state_dict(model.state_dict())
     teacher.eval()
 
 
 def distil_phase(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset) -> Phase:
-    """Teaches the encoder to embed varied observations as the teacher embeds plain ones: it as it was before.
+    """Teaches the encoder to embed varied observations as it has embedded plain ones; the teacher, a copy that stays as
+    it is, tells how.
 
     Notable: varied from the first step on, pictures leave less room for what is hard to see, and Push-T's plans suffer
-    (docs/log/robustness.md). Once it is seen, to see it through other light and place too is a regression (distillation
-    of its own self, as of Hinton et al., arXiv 1503.02531, on embeddings).
+    (docs/log/robustness.md). Once it is seen, to see it through other light and place too is a regression
+    (self-distillation: Hinton et al., arXiv 1503.02531, here of embeddings).
     """
     device, num_rows = model.action_mean.device, config.batch_size * config.num_frames
     autocast = _autocast(config, device)
@@ -169,35 +174,39 @@ def distil_phase(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset)
         def step_loss(step: int, batch: tuple[int, Observation, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             noise_seed, seen, rows = batch
             generator = torch.Generator(device).manual_seed(noise_seed)
-            seen = _varied(model, seen.to(device), config.applied_augmentation, config.hidden, generator)
+            seen = _varied(model, seen.to(device), config.applied_augmentation, config.dropout, generator)
             with autocast:
                 loss = F.mse_loss(model.encode(seen), every_z[rows])
             return loss, {"distillation": loss}
 
         return step_loss
 
-    felt = [model.proprio] if model.proprio else []
-    trained = nn.ModuleList([model.encoder, *felt, model.projector])
+    trained = nn.ModuleList([model.encoder, model.projector])
     return Phase("distil", config.distil_steps, config.learning_rate, trained, load, begin)
 
 
-def encode_all(model: JEPA, data: Dataset, augmentation: AugmentConfig | None = None, hidden: float = 0.0) -> Tensor:
+def encode_all(
+    model: JEPA,
+    data: Dataset,
+    augmentation: AugmentConfig | None = None,
+    dropout: ModalityDropout = NO_DROPOUT,
+) -> Tensor:
     """Encodes all observations (N, D) by the final encoder, on its device; the model is left in evaluation mode."""
-    recalibrate_batchnorm(model, data, augmentation, hidden)
+    recalibrate_batchnorm(model, data, augmentation, dropout)
     return _encoded(model, data)
 
 
-def encode_goals(model: JEPA, data: Dataset, hidden: float) -> Tensor:
-    """Encodes them (N, D) as goals by the final encoder: pictures, in which a camera may be missing and nothing is
-    felt.
+def encode_goals(model: JEPA, data: Dataset, dropout: ModalityDropout) -> Tensor:
+    """Encodes all observations (N, D) as goals, by the final encoder: nothing is felt in them, and cameras may be
+    missing.
     """
-    return _encoded(model, data, hidden)
+    return _encoded(model, data, dropout.chance)
 
 
-def _encoded(model: JEPA, data: Dataset, hidden: float | None = None) -> Tensor:
+def _encoded(model: JEPA, data: Dataset, dropout: float | None = None) -> Tensor:
     z = model.action_mean.new_zeros(len(data.action), model.config.embed_dim)
     mine = np.arange(rank(), len(z), num_ranks())
-    z[mine] = encode_rows(model, data, mine, hidden=hidden).to(z.device)
+    z[mine] = encode_rows(model, data, mine, dropout=dropout).to(z.device)
     return sum_over_ranks(z)
 
 

@@ -24,6 +24,7 @@ class Numbers(NamedTuple):
     action: NDArray[np.float64]  # (T, A), each taken from the picture of its row
     state: NDArray[np.float64]  # (T, Q)
     seconds: NDArray[np.float64] | None  # (T,) since the episode began, where that was recorded
+    proprio: NDArray[np.float64] | None = None  # (T, P) what the robot felt of itself, where that was recorded
 
 
 class Source(ABC):
@@ -39,6 +40,7 @@ class Source(ABC):
     lengths: NDArray[np.int64]  # (E,) rows of each episode
     action_names: tuple[str, ...] = ()  # of the A numbers, where they are said
     state_names: tuple[str, ...] = ()
+    proprio_names: tuple[str, ...] = ()  # of the P numbers; none where nothing was felt
     randomised: frozenset[int] = frozenset()  # episodes whose looks were drawn at random
 
     @abstractmethod
@@ -115,6 +117,11 @@ class Source(ABC):
         if not kept:
             raise DatasetError(f"{self.path} has no episode that is left; drop fewer")
         return kept
+
+
+def numbered(names: Sequence[str], num: int) -> tuple[str, ...]:
+    """Returns the names of what was felt where they are so many different ones, and else numbers."""
+    return tuple(names) if len({*names}) == num else tuple(f"proprio {index}" for index in range(num))
 
 
 def _must(value: object) -> str:

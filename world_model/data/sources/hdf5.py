@@ -18,7 +18,7 @@ from jepa_mpc.world_model.data.dataset import (
 )
 from jepa_mpc.world_model.data.hdf5 import column, column_names, guarded, local, open_file
 from jepa_mpc.world_model.data.pictures import is_pictures, read_pictures
-from jepa_mpc.world_model.data.sources.base import Numbers, Source, source
+from jepa_mpc.world_model.data.sources.base import Numbers, Source, numbered, source
 
 
 @source("hdf5")
@@ -34,7 +34,10 @@ class HDF5(Source):
             info = read_info(file, "write it again")
             self.lengths = episode_lengths(file, info.picture_columns if info else ("pixels",))
             self._begin, rows = np.cumsum(self.lengths) - self.lengths, {"N": int(self.lengths.sum())}
-            self._action, state = column(file, "action", "NA", "float", rows), state_column(file)
+            self._action = column(file, "action", "NA", "float", rows)
+            state = state_column(file) if info is None or info.angles else None
+            felt = file.id.links.exists(b"proprio")
+            self._proprio = column(file, "proprio", "NP", "float", rows) if felt else None
             self._state = column(file, state, "NQ", "float", rows) if state else None
             self._pictures = {
                 name: column(file, name, "NHW3", "uint8", rows)
@@ -44,6 +47,8 @@ class HDF5(Source):
             self.randomised = frozenset(np.flatnonzero(randomised_episodes(file, len(self.lengths))).tolist())
             num_states = 0 if self._state is None else self._state.shape[1]
             self.info = info or recorded_info(num_states, action_block=0)
+            if self._proprio is not None:
+                self.proprio_names = numbered(self.info.proprio_names, self._proprio.shape[1])
         self.cameras = tuple(self._pictures)
 
     @classmethod
@@ -58,7 +63,8 @@ class HDF5(Source):
         with guarded(self.path):
             action = self._action[rows].astype(float)
             state = np.empty((len(action), 0)) if self._state is None else self._state[rows].astype(float)
-        return Numbers(action, state, None)
+            felt = None if self._proprio is None else self._proprio[rows].astype(float)
+        return Numbers(action, state, None, felt)
 
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         begin = self._begin[episode]

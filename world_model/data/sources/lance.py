@@ -16,7 +16,7 @@ from jepa_mpc.world_model.data.dataset import STATES, recorded_info
 from jepa_mpc.world_model.data.extras import needed
 from jepa_mpc.world_model.data.hdf5 import PACKED, DatasetError, guarded
 from jepa_mpc.world_model.data.pictures import decode
-from jepa_mpc.world_model.data.sources.base import Numbers, Source, source
+from jepa_mpc.world_model.data.sources.base import Numbers, Source, numbered, source
 from jepa_mpc.world_model.data.tables import numbers
 
 _EPISODE, _ACTION = "episode_idx", "action"
@@ -55,7 +55,10 @@ class Lance(Source):
             raise DatasetError(f"{path} has no episodes, or such as do not lie one after another; write it again")
         self._begin, self.lengths = begins, np.diff(begins, append=len(episode))
         self._state = next((name for name in STATES if name in schema.names), None)
+        self._feels = "proprio" in schema.names
         width = self.numbers(0).state.shape[1]
+        if (felt := self.numbers(0).proprio) is not None:
+            self.proprio_names = numbered((), felt.shape[1])
         self.info = recorded_info(width, action_block=0)
 
     @classmethod
@@ -63,10 +66,10 @@ class Lance(Source):
         return path.is_dir() and (path.suffix == ".lance" or bool(_tables(path)))
 
     def read(self, episode: int) -> Numbers:
-        names = [_ACTION, *filter(None, [self._state])]
-        found = self._numbers(names, self._begin[episode], self.lengths[episode])
-        rows = len(found[_ACTION])
-        return Numbers(found[_ACTION], found.get(self._state or "", np.empty((rows, 0))), None)
+        names = [_ACTION, *filter(None, [self._state]), *["proprio"] * self._feels]
+        found = self._numbers([*dict.fromkeys(names)], self._begin[episode], self.lengths[episode])
+        state = found.get(self._state or "", np.empty((len(found[_ACTION]), 0)))
+        return Numbers(found[_ACTION], state, None, found.get("proprio"))
 
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         begin, rows = int(self._begin[episode]), int(self.lengths[episode])

@@ -19,7 +19,7 @@ from jepa_mpc.settings import Count, Positive, read
 from jepa_mpc.world_model.data.dataset import recorded_info
 from jepa_mpc.world_model.data.hdf5 import DatasetError
 from jepa_mpc.world_model.data.pictures import decode
-from jepa_mpc.world_model.data.sources.base import Numbers, Source, source
+from jepa_mpc.world_model.data.sources.base import Numbers, Source, numbered, source
 from jepa_mpc.world_model.data.tables import Parquet, json_lines
 from jepa_mpc.world_model.data.video import frames_at
 
@@ -74,7 +74,9 @@ class LeRobot(Source):
         self._episodes = _episodes_v2(path, self._info) if self._is_v2 else _episodes_v3(path, keys)
         self.lengths = self._episodes["length"]
         self._last: tuple[Path, dict[str, NDArray]] | None = None  # the numbers of the file last read
-        self.info = recorded_info(self.numbers(0).state.shape[1], step_seconds=1 / self._info.fps)
+        width = self.numbers(0).state.shape[1]
+        self.proprio_names = numbered(self.state_names, width)  # their state is what the robot's encoders tell
+        self.info = recorded_info(width, step_seconds=1 / self._info.fps)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -83,7 +85,7 @@ class LeRobot(Source):
     def read(self, episode: int) -> Numbers:
         columns, rows = self._rows(episode)
         state = columns.get(STATE, np.empty((len(columns["timestamp"]), 0)))[rows]
-        return Numbers(columns[ACTION][rows], state, columns["timestamp"][rows, 0])
+        return Numbers(columns[ACTION][rows], state, columns["timestamp"][rows, 0], state if STATE in columns else None)
 
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         key, (_, rows) = self._keys[camera], self._rows(episode)

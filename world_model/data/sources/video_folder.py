@@ -1,8 +1,8 @@
 """A folder of video and CSV: `000.mp4` and `000.csv` an episode, or `000.front.mp4` and so on for several cameras.
 
-The CSV has a header. Columns that begin with `action` are the actions, those that begin with `state` the state;
-`timestamp`, if it is there, is in seconds from the video's first picture, and each row gets the picture nearest in
-time. Without it, rows are pictures, one for one. What is empty is NaN.
+The CSV has a header. Columns that begin with `action` are the actions, with `state` the state, with `proprio` what the
+robot felt of itself; `timestamp`, if it is there, is in seconds from the video's first picture, and each row gets the
+picture nearest in time. Without it, rows are pictures, one for one. What is empty is NaN.
 """
 
 import csv
@@ -34,8 +34,8 @@ class VideoFolder(Source):
         self._videos = [_videos(table) for table in self._tables]
         self.cameras = tuple(self._videos[0])
         self._header = _header(self._tables[0])
-        self.action_names, self.state_names = (
-            tuple(name for name in self._header if name.startswith(kind)) for kind in ("action", "state")
+        self.action_names, self.state_names, self.proprio_names = (
+            tuple(name for name in self._header if name.startswith(kind)) for kind in ("action", "state", "proprio")
         )
         if not self.action_names:
             raise DatasetError(
@@ -56,7 +56,8 @@ class VideoFolder(Source):
         rows = _rows(self._tables[episode])
         at = {name: index for index, name in enumerate(self._header)}
         action, state = (rows[:, [at[name] for name in names]] for names in (self.action_names, self.state_names))
-        return Numbers(action, state, rows[:, at[_TIME]] if _TIME in at else None)
+        felt = rows[:, [at[name] for name in self.proprio_names]] if self.proprio_names else None
+        return Numbers(action, state, rows[:, at[_TIME]] if _TIME in at else None, felt)
 
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         video, seconds = self._videos[episode][camera], self.numbers(episode).seconds
@@ -136,4 +137,4 @@ def _number(value: str) -> float:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(("action", "state")) or name == _TIME
+    return name.startswith(("action", "state", "proprio")) or name == _TIME
