@@ -85,25 +85,23 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             return config.output
         model, regularizer = build(config, data, device)
         guard = CollapseGuard()
-        seen_as = config.applied_augmentation, config.dropout
+        seen_as = config.joint_augmentation, config.dropout
         frozen = functools.cache(lambda: phases.encode_all(model, data, *seen_as))
         goals = functools.cache(lambda: phases.encode_goals(model, data, config.dropout))
         goals = goals if model.config.is_multimodal else frozen
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
-        todo = [phases.joint_phase(config, model, regularizer, guard, data, watch)]
-        if config.distil_steps:
-            weights["teacher"] = teacher = copy.deepcopy(model)
-            todo = [todo[0]._replace(finish=functools.partial(phases.become_teacher, config, model, teacher, data))]
-            todo.append(phases.distil_phase(config, model, teacher, data))
-        todo.append(phases.predictor_phase(config, model, data, frozen))
+        joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
+        todo = [joint, phases.predictor_phase(config, model, data, frozen)]
         if model.reachability is not None:
             weights["target"] = target = copy.deepcopy(model.reachability)
             todo.append(phases.reachability_phase(config, model, target, data, frozen, goals))
+        if config.distil_steps:
+            todo.append(phases.distil_phase(config, model, data))
         shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(LoopConfig)}
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
-        if config.num_steps + config.distil_steps and not (config.predictor_steps or config.reachability_steps):
+        if config.num_steps and not (config.predictor_steps or config.reachability_steps):
             phases.recalibrate_batchnorm(model, data, *seen_as)
         if rank() == 0:
             model.eval()

@@ -7,6 +7,7 @@ Source: LeWorldModel, arXiv 2603.19312.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -38,6 +39,8 @@ class JEPAConfig:
     spherical: bool = False
     """Embeddings are scaled to length √D, as losses on cosines see them."""
     projector_activation: Literal["relu", "gelu"] = "relu"
+    robust: bool = False
+    """A second encoder and projector embed varied pictures as the first embed those of training."""
     proprio_dim: Natural = 0
     """P: numbers that the robot feels of itself; 0: it is known by its pictures alone."""
 
@@ -55,11 +58,17 @@ class Predictions(NamedTuple):
     rollout: Tensor
 
 
+def disagreement(z: Tensor, z_other: Tensor) -> Tensor:
+    """Returns the mean squared difference (...) of embeddings (..., D)."""
+    return (z - z_other).square().mean(dim=-1)
+
+
 class JEPA(nn.Module):
     """Encoder, projector, predictor and reachability metric with the normalisers that they were trained under."""
 
     action_mean: Tensor
     action_std: Tensor
+    usual_disagreement: Tensor  # of both encoders, where pictures are training's; inf until the second has learned
     usual_miss: UsualMiss | None = None  # unknown, unless a checkpoint says
 
     def __init__(self, config: JEPAConfig):
@@ -69,6 +78,11 @@ class JEPA(nn.Module):
         self.projector = build_projector(
             self.encoder.num_features, config.projector_hidden, config.embed_dim, config.projector_activation
         )
+        self.robust = None
+        if config.robust:
+            parts = {"encoder": self.encoder, "projector": self.projector}
+            self.robust = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
+            self.register_buffer("usual_disagreement", torch.tensor(math.inf))
         predictor = Predictor if config.predictor.kind == "residual" else LeWMPredictor
         self.predictor = predictor(config.predictor, config.embed_dim, config.action_dim)
         self.reachability = Reachability(config.reachability, config.embed_dim) if config.reachability else None
@@ -80,7 +94,15 @@ class JEPA(nn.Module):
     ) -> Tensor:
         """Maps pictures (..., H, V·W, 3) uint8, or observations, to embeddings (..., D); by another encoder and
         projector if given. Without proprioception all of it counts as unknown; models trained without ignore it.
+
+        Notable: of a model with two encoders, the first is the more precise, and knows only pictures as in training;
+        the second has learned to say of varied ones what the first says of those. Where they disagree more than is
+        usual, the pictures are others.
         """
+        if self.robust is not None and encoder is None and not self.training:
+            z = self.encode(seen, self.encoder, self.projector)
+            z_robust = self.encode(seen, self.robust["encoder"], self.robust["projector"])
+            return torch.where(disagreement(z, z_robust)[..., None] > self.usual_disagreement, z_robust, z)
         pixels, proprio = Observation.of(seen)
         inputs, size = [self.normalise_pixels(pixels)], self.config.proprio_dim
         if size and proprio is not None:
@@ -91,6 +113,13 @@ class JEPA(nn.Module):
         if self.config.spherical:
             z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
         return z.view(*pixels.shape[:-3], -1)
+
+    def begin_robust(self) -> None:
+        """Makes the second encoder what the first is now, and leaves it out until it has learned."""
+        assert self.robust is not None
+        self.robust["encoder"].load_state_dict(self.encoder.state_dict())
+        self.robust["projector"].load_state_dict(self.projector.state_dict())
+        self.usual_disagreement.fill_(math.inf)
 
     def normalise_pixels(self, pixels: Tensor) -> Tensor:
         """Returns pictures (..., H, V·W, 3) as the encoder takes them (N, 3, H, V·W); raises `UserError` on others."""

@@ -31,7 +31,10 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
             model.encoder.mean.copy_(torch.from_numpy(mean))
             model.encoder.std.copy_(torch.from_numpy(std))
     else:  # its actions stay in the units that it has learned
-        model = load_checkpoint(config.init, task=config.task)[0].requires_grad_(True)
+        model = load_checkpoint(config.init, task=config.task)[0]
+        if config.distil_steps:
+            model = _with_second_encoder(model)
+        model.requires_grad_(True)
         if config.reachability_steps:
             model.reachability = JEPA(model.config).reachability
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -40,6 +43,15 @@ def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEP
     if config.compile:
         model.encoder.compile()
     return model, config.regularizer.make(model).to(device)
+
+
+def _with_second_encoder(model: JEPA) -> JEPA:
+    """Returns a model with a second encoder, which is as the first."""
+    wider = JEPA(dataclasses.replace(model.config, robust=True))
+    wider.load_state_dict(model.state_dict(), strict=False)
+    wider.begin_robust()
+    wider.usual_miss = model.usual_miss
+    return wider.eval()
 
 
 def settings_of(model: JEPAConfig) -> dict[str, Any]:
@@ -80,9 +92,12 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
         there = info.model
         if info.interface is not None and (fault := info.interface.misfit(data.info.cameras, data.info.proprio_names)):
             raise TrainError(f"--init {config.init} {fault}; name data of its own")
+        if there.robust and config.num_steps and not config.distil_steps:
+            raise TrainError(f"--init {config.init} has a second encoder, which must learn again; say --distil-steps")
         for field in dataclasses.fields(JEPAConfig):
             was, now = getattr(there, field.name), getattr(wanted, field.name)
-            if was != now and not (field.name == "reachability" and not config.reachability_steps):
+            free = {"reachability": not config.reachability_steps, "robust": True}
+            if was != now and not free.get(field.name):
                 raise TrainError(f"--init {config.init} has {field.name} {was}, not {now}; leave its options out")
     windows = {"--num-frames": config.num_frames}
     windows |= {"--predictor-num-frames": config.predictor_num_frames} if config.predictor_steps else {}
@@ -103,5 +118,6 @@ def _model_config(config: TrainConfig, data: Dataset) -> JEPAConfig:
         config.reachability if config.reachability_steps else None,
         config.regularizer.spherical,
         config.projector_activation,
-        len(data.info.proprio_names) if config.proprio else 0,
+        robust=config.distil_steps > 0,
+        proprio_dim=len(data.info.proprio_names) if config.proprio else 0,
     )

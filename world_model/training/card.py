@@ -11,9 +11,9 @@ from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 
 _PHASES = {
     "num_": "of encoder and predictor",
-    "distil_": "of the encoder alone",
     "predictor_": "of the predictor alone",
     "reachability_": "of the reachability metric",
+    "distil_": "of the second encoder",
 }
 
 

@@ -51,8 +51,8 @@ class TrainConfig:
     num_steps: Natural = 2600
     """Steps of encoder and predictor together; 0 goes on from --init without."""
     distil_steps: Natural = 0
-    """Further steps of the encoder alone, which learns to embed varied pictures as it has learned to embed plain ones;
-    pictures are then varied in these steps only."""
+    """Steps of a second encoder, which learns to embed varied pictures as the first embeds plain ones, and serves where
+    pictures are others than in training; only it then sees them varied."""
     predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
     reachability_steps: Natural = 8000
@@ -120,7 +120,7 @@ class TrainConfig:
 
     @property
     def joint_augmentation(self) -> AugmentConfig | None:
-        """Returns how they are varied while the predictor is trained too."""
+        """Returns how they are varied for the encoder that the predictor learns with."""
         return None if self.distil_steps else self.applied_augmentation
 
 

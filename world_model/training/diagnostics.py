@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.world_model.data.dataset import Dataset, spread
-from jepa_mpc.world_model.model.jepa import JEPA
+from jepa_mpc.world_model.model.jepa import JEPA, disagreement
 from jepa_mpc.world_model.model.surprise import Lag, Miss, UsualMiss
 from jepa_mpc.world_model.observation import Observation, draw_hidden, hide_views
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
 USUAL, USUAL_LAG = 0.95, 0.99  # of the predictions in held-out episodes; a lag goes on for pictures once it is there
+USUAL_DISAGREEMENT = 0.99  # of the pictures in held-out episodes
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 
 
@@ -85,6 +86,20 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
         # What never changes, such as a target's place, is nothing to read.
         probe_r2={name: value for name, value in zip(names, r2.tolist(), strict=True) if math.isfinite(value)},
     )
+
+
+@torch.no_grad()
+def usual_disagreement(model: JEPA, data: Dataset, num_pictures: int = 5000) -> float:
+    """Returns what both encoders' disagreement seldom exceeds on pictures of the held-out episodes as they are."""
+    assert model.robust is not None
+    rows = spread(data.rows_of(data.in_own_looks(data.held_out_episodes)), num_pictures)
+    device = model.action_mean.device
+    apart = []
+    for batch in np.array_split(rows, -(-len(rows) // 512)):
+        seen = data.observations(batch).to(device)
+        z = model.encode(seen, model.encoder, model.projector)
+        apart.append(disagreement(z, model.encode(seen, model.robust["encoder"], model.robust["projector"])))
+    return float(torch.cat(apart).quantile(USUAL_DISAGREEMENT))
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
-"""The phases of a training: encoder and predictor together, the encoder alone if it is to look through how pictures are
-varied, then on frozen embeddings the predictor alone, then the reachability metric.
+"""The phases of a training: encoder and predictor together, then on frozen embeddings the predictor alone, then the
+reachability metric; and a second encoder, if one is to look through what pictures are varied by.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from jepa_mpc.world_model.model.reachability import Reachability, Whitening, rea
 from jepa_mpc.world_model.observation import NO_DROPOUT, ModalityDropout, Observation, drop_modalities
 from jepa_mpc.world_model.regularizers.base import Latents, Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
-from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding
+from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedding, usual_disagreement
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import Phase, StepLoss
 
@@ -31,11 +31,12 @@ Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
 class _Encoding(nn.Module):
-    """The parts of a model that encode."""
+    """An encoder and a projector of a model."""
 
-    def __init__(self, model: JEPA):
+    def __init__(self, model: JEPA, encoder: nn.Module, projector: nn.Module):
         super().__init__()
-        self.encoder, self.projector, self.forward = model.encoder, model.projector, model.encode
+        self.encoder, self.projector = encoder, projector
+        self.forward = partial(model.encode, encoder=encoder, projector=projector)
 
 
 def recalibrate_batchnorm(
@@ -44,8 +45,10 @@ def recalibrate_batchnorm(
     augmentation: AugmentConfig | None = None,
     dropout: ModalityDropout = NO_DROPOUT,
     num_batches: int = 50,
+    parts: tuple[nn.Module, nn.Module] | None = None,
 ) -> None:
-    """Replaces the encoder's running statistics with plain averages over training pictures under the final weights.
+    """Replaces the encoder's running statistics with plain averages over training pictures under the final weights; or
+    those of another encoder and projector.
 
     Running averages trail the weights, which inflates evaluation error (arXiv 2608.10145). The pictures are varied as
     those of training are, so that the weights meet what they were trained with.
@@ -60,7 +63,7 @@ def recalibrate_batchnorm(
             seen = data.observations(share(rows)).to(device)
             yield (_varied(model, seen, augmentation, dropout, generator),)
 
-    update_bn(observations(), _Encoding(model))
+    update_bn(observations(), _Encoding(model, *(parts or (model.encoder, model.projector))))
     model.eval()
 
 
@@ -141,26 +144,21 @@ def joint_phase(
 
     trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
     follow = partial(regularizer.follow, model)
-    return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow)
+    finish = model.begin_robust if config.distil_steps else None
+    return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow, finish)
 
 
-def become_teacher(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset) -> None:
-    """Makes the teacher what the model is now, in evaluation mode."""
-    recalibrate_batchnorm(model, data, config.joint_augmentation, config.dropout)
-    teacher.load_state_dict(model.state_dict())
-    teacher.eval()
-
-
-def distil_phase(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset) -> Phase:
-    """Teaches the encoder to embed varied observations as it has embedded plain ones; the teacher, a copy that stays as
-    it is, tells how.
+def distil_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
+    """Teaches a second encoder to embed varied observations as the first embeds plain ones.
 
     Notable: varied from the first step on, pictures leave less room for what is hard to see, and Push-T's plans suffer
     (docs/log/robustness.md). Once it is seen, to see it through other light and place too is a regression
     (self-distillation: Hinton et al., arXiv 1503.02531, here of embeddings).
     """
     device, num_rows = model.action_mean.device, config.batch_size * config.num_frames
-    autocast = _autocast(config, device)
+    autocast, student = _autocast(config, device), model.robust
+    assert student is not None
+    parts = student["encoder"], student["projector"]
 
     def load(rng: np.random.Generator) -> tuple[int, Observation, Tensor]:
         noise_seed = int(rng.integers(2**62))
@@ -168,21 +166,24 @@ def distil_phase(config: TrainConfig, model: JEPA, teacher: JEPA, data: Dataset)
         return noise_seed, data.observations(rows), torch.from_numpy(rows)
 
     def begin() -> StepLoss:
-        every_z = _encoded(teacher, data)
-        model.train()
+        every_z = _encoded(model, data)
+        student.train()
 
         def step_loss(step: int, batch: tuple[int, Observation, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             noise_seed, seen, rows = batch
             generator = torch.Generator(device).manual_seed(noise_seed)
             seen = _varied(model, seen.to(device), config.applied_augmentation, config.dropout, generator)
             with autocast:
-                loss = F.mse_loss(model.encode(seen), every_z[rows])
+                loss = F.mse_loss(model.encode(seen, *parts), every_z[rows])
             return loss, {"distillation": loss}
 
         return step_loss
 
-    trained = nn.ModuleList([model.encoder, model.projector])
-    return Phase("distil", config.distil_steps, config.learning_rate, trained, load, begin)
+    def finish() -> None:
+        recalibrate_batchnorm(model, data, config.applied_augmentation, config.dropout, parts=parts)
+        model.usual_disagreement.fill_(usual_disagreement(model, data))
+
+    return Phase("distil", config.distil_steps, config.learning_rate, student, load, begin, finish=finish)
 
 
 def encode_all(
