@@ -31,7 +31,6 @@ from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.diagnostics import effective_rank, linear_probe_r2, report_embedding, usual_miss
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.phases import (
-    become_teacher,
     distil_phase,
     encode_all,
     joint_phase,
@@ -67,7 +66,7 @@ def settings(**changes):
     return TrainConfig(output=None, **{"precision": "float32", "augment": False, **small, **changes})
 
 
-def model_for(config):
+def model_for(config, **more):
     """A small model no weight of which is zero, with action normalisers that do something."""
     torch.manual_seed(0)
     model = JEPA(
@@ -79,6 +78,7 @@ def model_for(config):
             PredictorConfig(width=16, depth=1, num_heads=2, dropout=config.predictor.dropout),
             ReachabilityConfig(hidden=16, metric_dim=4, velocity=True),
             spherical=config.regularizer.spherical,
+            **more,
         )
     )
     for parameter in model.predictor.parameters():
@@ -486,49 +486,86 @@ def test_a_varied_joint_steps_loss_is_that_of_the_varied_pictures(data):
     torch.testing.assert_close(loss, one_step + 0.7 * rollout, rtol=1e-4, atol=1e-6)
 
 
-def test_a_distilling_steps_loss_is_how_far_varied_pictures_are_from_the_teachers_plain_ones(data):
-    config = settings(augment=True, augmentation=VARIED, distil_steps=5)
-    model, teacher = model_for(config), model_for(config).eval()
-    for parameter in teacher.parameters():
+def two_encoders(config):
+    """A small model whose second encoder is another than the first."""
+    model = model_for(config, robust=True)
+    for parameter in model.robust.parameters():
         parameter.data += 0.1
-    by_hand, phase = copy.deepcopy(model.train()), distil_phase(config, model.eval(), teacher, data)
+    return model
+
+
+def test_a_distilling_steps_loss_is_how_far_varied_pictures_are_from_plain_ones(data):
+    config = settings(augment=True, augmentation=VARIED, distil_steps=5)
+    model = two_encoders(config).eval()
+    by_hand, phase = copy.deepcopy(model), distil_phase(config, model, data)
     step_loss, batch = phase.begin(), phase.load(np.random.default_rng(3))
     loss, _ = step_loss(0, batch)
     assert data.rows.shape == (20, 1)  # as many pictures as a joint step's
     pixels = torch.from_numpy(data.pixels[data.rows])
     varied = augment(pixels, VARIED, torch.Generator().manual_seed(batch[0]))
     with torch.no_grad():
-        wanted = teacher.encode(pixels)
-    expected = F.mse_loss(by_hand.encode(varied), wanted)
+        wanted = by_hand.encode(pixels, by_hand.encoder, by_hand.projector)
+    student = by_hand.robust.train()
+    expected = F.mse_loss(by_hand.encode(varied, student["encoder"], student["projector"]), wanted)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
-    assert model.training
-    learns = {
-        name
-        for name, parameter in model.named_parameters()
-        for other in phase.trained.parameters()
-        if other is parameter
-    }
-    assert learns == {name for name, _ in model.named_parameters() if name.startswith(("encoder.", "projector."))}
+    assert {id(p) for p in phase.trained.parameters()} == {id(p) for p in model.robust.parameters()}
+    assert not model.encoder.training
+
+
+def test_in_the_end_it_is_known_how_far_apart_both_encoders_usually_are(data):
+    config = settings(augment=True, augmentation=VARIED, distil_steps=5)
+    model = two_encoders(config).eval()
+    assert model.usual_disagreement.isinf()
+    phase = distil_phase(config, model, data)
+    phase.begin()
+    phase.finish()
+    assert not model.robust.training
+    pixels = torch.from_numpy(data.pixels[data.rows_of(data.held_out_episodes)])
+    with torch.no_grad():
+        z = model.encode(pixels, model.encoder, model.projector)
+        other = model.encode(pixels, model.robust["encoder"], model.robust["projector"])
+    expected = torch.quantile((z - other).square().mean(1), 0.99)
+    torch.testing.assert_close(model.usual_disagreement, expected, rtol=1e-4, atol=0)
+
+
+def test_the_second_encoder_is_taken_where_both_disagree(data):
+    model = two_encoders(settings()).eval()
+    pixels = torch.from_numpy(data.pixels[:40])
+    with torch.no_grad():
+        z = model.encode(pixels, model.encoder, model.projector)
+        other = model.encode(pixels, model.robust["encoder"], model.robust["projector"])
+        torch.testing.assert_close(model.encode(pixels), z)  # nothing is learned yet
+        apart = (z - other).square().mean(1)
+        model.usual_disagreement.copy_(apart.median())
+        far = apart > apart.median()
+        chosen = model.encode(pixels)
+        torch.testing.assert_close(chosen[far], other[far])
+        torch.testing.assert_close(chosen[~far], z[~far])
+        assert far.any()
+        assert not far.all()
+        torch.testing.assert_close(model.train().encode(pixels), model.encode(pixels, model.encoder, model.projector))
 
 
 def test_the_joint_phase_before_it_sees_pictures_as_they_are(data):
     losses = []
     for changes in ({}, {"augment": True, "augmentation": VARIED, "distil_steps": 5}):
-        phase, _, _, _ = joint(data, "sigreg", **changes)
+        config = settings(regularizer=REGULARIZERS["sigreg"](), **changes)
+        model = model_for(config, robust=config.distil_steps > 0)
+        phase = joint_phase(config, model, config.regularizer.make(model), CollapseGuard(), data)
         losses.append(phase.begin()(1, phase.load(np.random.default_rng(3)))[0])
     assert torch.equal(*losses)
 
 
-def test_the_teacher_is_the_model_when_the_joint_phase_ends(data):
-    model, teacher = model_for(settings()), model_for(settings())
-    torch.nn.init.normal_(model.projector[0].weight)
-    become_teacher(settings(), model.train(), teacher, data)
-    assert not teacher.training
-    pixels = torch.from_numpy(data.pixels[:7])
-    with torch.no_grad():
-        torch.testing.assert_close(teacher.encode(pixels), model.eval().encode(pixels))
-        torch.nn.init.normal_(model.projector[0].weight)
-        assert not torch.allclose(teacher.encode(pixels), model.encode(pixels))
+def test_a_second_encoder_begins_as_the_first_when_the_joint_phase_ends(data):
+    config = settings(augment=True, augmentation=VARIED, distil_steps=5)
+    model = two_encoders(config)
+    phase = joint_phase(config, model, config.regularizer.make(model), CollapseGuard(), data)
+    model.usual_disagreement.fill_(0.1)
+    phase.finish()
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(model.robust["encoder"].state_dict()[name], value)
+    assert model.usual_disagreement.isinf()
+    assert joint(data, "none")[0].finish is None
 
 
 def test_without_its_switch_how_pictures_would_be_varied_is_nothing(data):
