@@ -630,7 +630,7 @@ def usual_by_hand(model, data, episodes, num_frames):
                 moved.append((predicted - z[:, :-1]).square().sum(-1).sqrt()[0].numpy())
                 windows.append((z[0].double().numpy(), predicted[0].double().numpy()))
     median = np.sort(np.ravel(missed))[(np.size(missed) - 1) // 2]
-    lag = np.quantile([lag_by_hand(*window, median) for window in windows], 0.99) if num_frames > 2 else None
+    lag = np.quantile([lag_by_hand(*window, median) for window in windows], 0.95) if num_frames > 2 else None
     return [median, *np.quantile(missed / (median + np.array(moved)), 0.95, axis=0), lag if lag and lag > 0 else -1]
 
 

@@ -1,9 +1,8 @@
 """How unforeseen a picture is: what its embedding is away from the predicted one.
 
 Two things tell it. A miss may be too large for the motion that was foreseen, at once. And foreseen changes of motion
-may come only in part, picture after picture, as where a load is too heavy or a joint too stiff. The one is in units of
-what 19 in 20 predictions in training's held-out episodes stay below; the other, which goes on for pictures once it is
-there, of what 99 in 100 do.
+may come only in part, picture after picture, as where a load is too heavy or a joint too stiff. Each is in units of
+what 19 in 20 predictions in training's held-out episodes stay below.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class UsualMiss:
 
     median: NonNegative  # Euclidean distance from what came
     share: tuple[NonNegative, ...]  # 0.95 quantiles of `Miss.share`, of predictions from 1, 2, … frames
-    lag: Positive | None = None  # 0.99 quantile of `Lag.value`; older checkpoints do not say
+    lag: Positive | None = None  # 0.95 quantile of `Lag.value`; older checkpoints do not say
 
 
 class Miss(NamedTuple):

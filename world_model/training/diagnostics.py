@@ -13,7 +13,7 @@ from jepa_mpc.world_model.model.surprise import Lag, Miss, UsualMiss
 from jepa_mpc.world_model.observation import Observation, draw_hidden, hide_views
 from jepa_mpc.world_model.regularizers.sigreg import SIGReg
 
-USUAL, USUAL_LAG = 0.95, 0.99  # of the predictions in held-out episodes; a lag goes on for pictures once it is there
+USUAL = 0.95  # of the predictions in held-out episodes
 USUAL_DISAGREEMENT = 0.99  # of the pictures in held-out episodes
 _RIDGE = 1e-4  # relative to the embeddings' mean variance
 
@@ -122,5 +122,5 @@ def usual_miss(model: JEPA, data: Dataset, num_frames: int, num_windows: int = 5
     lag = Lag.none(z[:, 0])
     for miss in misses[1:]:  # before the first, nobody knows how things moved
         lag = lag.after(miss, median)
-    usual_lag = float(lag.value.quantile(USUAL_LAG))  # 0 where there were too few frames
+    usual_lag = float(lag.value.quantile(USUAL))  # 0 where there were too few frames
     return UsualMiss(float(median), tuple(share), usual_lag if usual_lag > 0 else None)
