@@ -380,3 +380,23 @@ def test_a_robot_may_have_several_cameras_and_feel_itself():
         np.testing.assert_array_equal(block.proprio, now)
     with pytest.raises(UserError, match="the robot's picture must be 2 pictures, one a camera, not"):
         list(Driver(PointRobot(time), agent, Pace(reserve=0.01), time, Thinking(time)).drive(goal, 3))
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        (
+            (picture_of(GOAL), picture_of(GOAL)),
+            r"observe\(\) must return the picture .*, not a tuple of ndarray, ndarray",
+        ),
+        ((picture_of(GOAL),), "not a tuple of ndarray"),
+        ([None, None], "the robot has shown no picture in 10 s"),
+    ],
+)
+def test_what_a_robot_shows_wrongly_is_named(seen, message):
+    time, robot = Time(), PointRobot(Time())
+    robot.observe = lambda: seen
+    agent, _ = agent_with(blocks_ahead=1, horizon=3)
+    with pytest.raises(UserError, match=message):
+        list(Driver(robot, agent, Pace(), time, Thinking(time)).drive(picture_of(GOAL), 3))
+    assert robot.num_stops == 1

@@ -67,3 +67,13 @@ def test_pictures_of_several_cameras_lie_side_by_side():
         np.testing.assert_array_equal(alone.reset(seed=3)[0], seen[:, 64 * index :][:, :64])
         assert alone.cameras == (camera,)
     envs.get_task("ball_in_cup@cam0+cam1").check(both)
+
+
+def test_another_camera_holds_of_a_tasks_suite_too():
+    spec = envs.get_task("reacher@hand+fixed")
+    assert spec.name == "reacher@hand+fixed"
+    for task in spec.suite:
+        env = task.make(32, True)
+        assert env.cameras == ("hand", "fixed")
+        assert env.render().shape == (32, 64, 3)
+    assert envs.get_task("cube@0").name == "cube@0"

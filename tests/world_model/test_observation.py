@@ -1,6 +1,7 @@
 """Several cameras, and what a robot feels: stored, encoded, hidden, learned from and planned with."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -12,14 +13,18 @@ from PIL import Image
 from test_train import debug_config
 
 from jepa_mpc.agent.agent_config import AgentConfig
+from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.picture_file import load_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.trial import Trial
-from jepa_mpc.pictures import side_by_side, square
+from jepa_mpc.eval.variations import VARIATIONS, Chance
+from jepa_mpc.pictures import PictureStats, side_by_side, square
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, load_picture_stats
 from jepa_mpc.world_model.data.augment import AugmentConfig, augment
 from jepa_mpc.world_model.data.dataset import UNUSED, Dataset, DatasetError, append_episodes, write_dataset
+from jepa_mpc.world_model.latent_policy import train as policy_training
+from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig
 from jepa_mpc.world_model.model.encoder import EncoderConfig, MultiModalEncoder, build_encoder
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -402,3 +407,82 @@ def test_the_four_commands_work_for_several_cameras_and_what_is_felt(run_command
     goal = ["--goal-image", str(tmp_path / "goal.png"), "--goal-camera", "cam1", "--budget", "10"]
     to_picture = run_command("plan", *task, *model, *few, *tell, *goal, "--output", str(tmp_path / "g"))
     assert to_picture[0] == 0, to_picture[2]
+
+
+# What does not fit
+
+
+def test_cameras_and_numbers_are_known_by_their_names(trained, path, tmp_path):
+    other = tmp_path / "other.h5"
+    write_dataset(other, two_views(12), replace(TWO, cameras=CAMERAS[::-1]))
+    felt = tmp_path / "felt.h5"
+    write_dataset(felt, two_views(12), replace(TWO, proprio_names=("x", "y", "load")))
+    assert len({Dataset(each).fingerprint() for each in (path, other, felt)}) == 3
+    again = {"init": str(trained), "proprio": True, "num_steps": 0}
+    for each, message in (
+        (other, "sees by front and wrist, not by wrist and front; name data of its own"),
+        (felt, "feels x, y, speed, not x, y, load; name data of its own"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(debug_config(tmp_path / each.stem, each, **again))
+
+
+def test_another_number_of_numbers_is_refused():
+    model = tiny()
+    with pytest.raises(UserError, match=r"proprio must be \(..., 3\), not \(2, 4\)"):
+        model.encode(Observation(noise(2, 16, 32, 3), torch.zeros(2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cameras": ["front"]}, r"interface.picture_size is \(32, 32\), and that of the model \(32, 64\)"),
+        ({"proprio_names": ["x"]}, "interface.proprio_names are 1, and the model takes 3 numbers"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused(trained, tmp_path, changed, message):
+    shutil.copytree(trained, tmp_path / "copy")
+    config = tmp_path / "copy/config.json"
+    told = json.loads(config.read_text())
+    told["interface"] |= changed
+    config.write_text(json.dumps(told))
+    with pytest.raises(UserError, match=message):
+        load_info(tmp_path / "copy")
+
+
+def test_a_calibration_is_of_one_camera(path):
+    pictures = Dataset(path).pixels[:20]
+    with pytest.raises(UserError, match="a calibration is of one camera's square pictures"):
+        Calibration()(pictures)
+    with pytest.raises(UserError, match="a calibration is of one camera's square pictures"):
+        Calibration.fit(pictures, PictureStats(pictures[0], pictures[1]))
+
+
+def test_a_variation_changes_each_cameras_picture_for_itself():
+    views = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    chance = Chance((0.3, 0.6), np.random.default_rng(0), 1)
+    for name in ("shift", "brightness", "occlusion"):
+        variation = VARIATIONS[name]
+        wide = variation.changed(np.concatenate([*views], axis=1), 0.5, chance)
+        apart = [variation.changed(view, 0.5, chance) for view in views]
+        np.testing.assert_array_equal(wide, np.concatenate(apart, axis=1))
+
+
+def test_a_policy_learns_toward_goals_as_they_may_be_shown(trained, path, tmp_path):
+    """Of which nothing is felt, and in which cameras are missing."""
+    told = []
+
+    def note(config, policy, data, z, z_goal=None):
+        told.append((z, z_goal))
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_training, "policy_phase", note)
+        with pytest.raises(KeyboardInterrupt):
+            policy_training.train(LatentPolicyConfig(tmp_path, "gcbc", "square", trained, (path,)))
+    ((z, z_goal),) = told
+    model, data = load_checkpoint(trained)[0], Dataset(path)
+    rows = np.arange(len(data.action))
+    torch.testing.assert_close(z, encode_rows(model, data, rows))
+    torch.testing.assert_close(z_goal, encode_rows(model, data, rows, dropout=0.2))
+    assert not torch.allclose(z, z_goal)
