@@ -31,7 +31,7 @@ def load_goal(path: Path, size: tuple[int, int], cameras: Sequence[str], camera:
     """Returns a user's picture as an agent of V cameras takes it for a goal: (H, V·W, 3).
 
     Args:
-        path: the picture, of one camera, or of all side by side.
+        path: the picture, of one camera, or of all side by side, of which one may be chosen.
         size: height, and width of all together.
         cameras: their names; none where there is one.
         camera: which of them took it, so that the others show nothing.
@@ -44,14 +44,16 @@ def load_goal(path: Path, size: tuple[int, int], cameras: Sequence[str], camera:
         raise UserError(f"--goal-camera {camera} {cure}")
     if width == height:
         return load_picture(path, height)
-    if camera is not None:
-        shown = [_read(path, height) if each == camera else None for each in cameras]
-        return side_by_side(shown, size, str(path))
     whole, num_views = _read(path, height), width // height
-    if abs(whole.shape[1] / whole.shape[0] - num_views) > _SAME_SHAPE * num_views:
+    is_of_all = abs(whole.shape[1] / whole.shape[0] - num_views) <= _SAME_SHAPE * num_views
+    parts = np.array_split(whole, num_views, axis=1) if is_of_all else [whole] * num_views
+    if camera is not None:
+        shown = [part if each == camera else None for each, part in zip(cameras, parts, strict=True)]
+        return side_by_side(shown, size, str(path))
+    if not is_of_all:
         found = f"{path} is {whole.shape[1]}×{whole.shape[0]}, not {num_views} squares side by side"
         raise UserError(f"{found}; if one camera took it, say which: --goal-camera {' or '.join(cameras)}")
-    return side_by_side(np.array_split(whole, num_views, axis=1), size, str(path))
+    return side_by_side(parts, size, str(path))
 
 
 def _read(path: Path, size: int) -> NDArray[np.uint8]:

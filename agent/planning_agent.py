@@ -107,6 +107,8 @@ class PlanningAgent:
         self.controller = Controller(model, config, self._planner, proposer, numbers)
         self.calibration, self._size = calibration, model.config.encoder.picture_size
         self.num_proprio = model.config.proprio_dim
+        if calibration is not None and model.config.encoder.num_views > 1:
+            raise UserError("a calibration is of one camera, and this model sees by several; leave it out")
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
         self.generators: list[torch.Generator] = []  # of the episodes' searches

@@ -51,6 +51,7 @@ class Robot(Protocol):
     period: float  # seconds that an action lasts
     low: NDArray[np.floating]  # (A,)
     high: NDArray[np.floating]
+    # `cameras`, their names in order, may be there too, and is then held against the checkpoint's.
 
     def observe(self) -> Seen | NDArray[np.uint8] | Sequence[NDArray[np.uint8] | None] | None:
         """Returns the newest picture, with the time when it was taken if that is known; None if there is none yet."""

@@ -136,6 +136,7 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     results = {
         "robot": config.robot,
         "checkpoint": config.checkpoint,
+        **({"declared": info.declared} if info.declared else {}),
         "goal": goal if isinstance(goal, dict) else str(config.goal),
         "seconds": num_blocks * robot.period * told.action_block,
         "stopped": stopped,
@@ -170,6 +171,12 @@ def make_robot(reference: str, told: Interface) -> Robot:
     for part in ("period", "low", "high", "observe", "act", "stop"):
         if not hasattr(robot, part):
             raise UserError(f"the robot of {reference} has no {part!r}; docs/your-robot.md says what it needs")
+    named = tuple(getattr(robot, "cameras", told.cameras))
+    if told.cameras and named != told.cameras:
+        raise UserError(
+            f"the robot of {reference} has cameras {', '.join(named)}; the checkpoint sees by "
+            f"{', '.join(told.cameras)}, in this order"
+        )
     low, _ = checked_bounds(robot, f"the robot of {reference}")
     if len(low) != len(told.action_low):
         raise UserError(

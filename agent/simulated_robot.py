@@ -40,7 +40,7 @@ class SimulatedRobot:
         clock: Clock = time,
     ):
         self.env, self._hardware, self._clock = env, hardware, clock
-        self.period = env.step_seconds
+        self.period, self.cameras = env.step_seconds, env.cameras
         self.low: NDArray[np.floating] = np.array(env.action_space.low, np.float32)
         self.high: NDArray[np.floating] = np.array(env.action_space.high, np.float32)
         self._rng = np.random.default_rng(seed)

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
 from jepa_mpc.pictures import require_pictures
 
 NOT_SEEN = "an agent is surprised by pictures: call act(pictures) before asking for surprise"
 
 
+_MOST = 1e15  # of a number that is felt, as of those in data sets
 Size = tuple[int, int]  # height and width of a picture
 
 
@@ -32,15 +33,20 @@ def checked_proprio(
     """Returns what so many robots feel of themselves (B, P), of which a model knows P numbers; None where it is not
     given, or no pictures have come. Raises `UserError` on anything else.
     """
-    if proprio is None or pictures is None:
+    if proprio is None:
         return None
+    if pictures is None:
+        raise UserError("what is felt goes with pictures; leave proprio out of act(None)")
     if not num:
         raise UserError("this model knows pictures alone; leave proprio out, or train with --proprio")
-    array = np.asarray(proprio)
+    try:
+        array = np.asarray(proprio)
+    except (TypeError, ValueError) as error:  # of several lengths, or on another device
+        raise UserError(f"proprio must be numbers ({len(pictures)}, {num}): {reason(error)}") from error
     if array.dtype.kind not in "fiu" or array.shape != (len(pictures), num):
         raise UserError(f"proprio must be numbers ({len(pictures)}, {num}), not {array.dtype} {array.shape}")
-    if np.isinf(array).any():
-        raise UserError("proprio must be finite, or NaN where it is not known")
+    if (np.abs(array) >= _MOST).any():
+        raise UserError(f"proprio must be below {_MOST:g}, or NaN where it is not known")
     return array.astype(np.float32)
 
 

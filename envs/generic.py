@@ -47,7 +47,7 @@ def spec(name: str) -> TaskSpec:
         )
     env.close()
     return TaskSpec(
-        name=Path(name).name if is_model_file(name) else name,
+        name=_short(name) if is_model_file(name) else name,
         make=functools.partial(make_env, name, action_repeat),
         pose=pose,
         angles=angles,
@@ -59,6 +59,12 @@ def spec(name: str) -> TaskSpec:
         model=model,
         planning={"horizon": _HORIZON},
     )
+
+
+def _short(name: str) -> str:
+    """Returns a model's name without its folder; what stands behind it says by which camera it is seen."""
+    path, at, camera = name.partition("@")
+    return f"{Path(path).name}{at}{camera}"
 
 
 def _read(env: PixelEnv) -> tuple[PoseTest, tuple[bool, ...], int, str]:

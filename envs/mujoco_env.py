@@ -80,7 +80,10 @@ class MujocoEnv(PixelEnv):
         if len(words) > 1 and ("" in words or len(set(words)) < len(words)):
             raise EnvError(f"of several cameras each has its name, once, and a + between, not {camera!r}")
         self._image_size, self._places = image_size, [_place(self.model, word) for word in words]
-        self.cameras = tuple(word if isinstance(word, str) else "" for word in words)
+        same = {self.model.camera(place).id if isinstance(place, str) else place for place in self._places}
+        if len(same) < len(words):
+            raise EnvError(f"{camera!r} names a camera twice; leave one out")
+        self.cameras = tuple(word.replace("/", ".") if isinstance(word, str) else "" for word in words)
         self._cameras: list[engine.Camera] = []  # made at the first frame
         if fast_rendering:
             rendering.apply_fast_quality(physics.model, image_size)

@@ -22,7 +22,7 @@ else:
     PixelEnv = Any  # as far as annotations are held against: to import it takes Gymnasium
 
 Side = Annotated[int, Range(16, 4096)]  # pixels; the encoder halves them four times
-_NAME = r"\w[\w.+ -]*([/:]\w[\w.+ -]*)*(@[\w., +-]+)?"  # it becomes folders and files; behind @ cameras
+_NAME = r"\w[\w.+ -]*([/:]\w[\w.+ -]*)*(@[\w., /+-]+)?"  # it becomes folders and files; behind @ cameras
 
 # Of tasks that go by their suite's name.
 SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT = "pink", 0.02, "of each range"

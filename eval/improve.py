@@ -158,7 +158,8 @@ def _train(
     was = load_info(checkpoint).training
     given = {"augment": False, **was}  # older ones, which do not say it, saw plain pictures
     given |= {"output": str(folder / "checkpoint"), "task": config.task, "init": str(checkpoint), "seed": config.seed}
-    given |= {"num_steps": config.num_steps, "distil_steps": 0, "data": [*map(str, [*data, *practised])]}
+    given |= {"num_steps": config.num_steps, "data": [*map(str, [*data, *practised])]}
+    given["distil_steps"] = was.get("distil_steps", 0) if config.num_steps else 0
     given["shares"] = [*_of(1 - config.share, data), *_of(config.share, practised)]
     if config.predictor_steps is not None:
         given["predictor_steps"] = config.predictor_steps

@@ -123,7 +123,9 @@ def load_checkpoint(
     """
     info, folder = load_info(checkpoint), places.checkpoint(checkpoint)
     if task is not None and not same(info.task, task):
-        raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}")
+        plain, _, camera = info.task.partition("@")
+        cure = f"; say --camera {camera}" if camera and plain == Path(task.partition("@")[0]).name else ""
+        raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}{cure}")
     try:
         with torch.device("meta"):  # nothing is allocated by what config.json declares
             model = JEPA(info.model)

@@ -68,7 +68,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
     require_shares(config)
     if not config.augment and (config.augmentation != AugmentConfig() or config.distil_steps):
         which = "--distil-steps learn to look through" if config.distil_steps else "--augmentation.* is"
-        raise TrainError(f"{which} how pictures are varied, and --no-augment says that they are not; choose one")
+        raise TrainError(f"{which} how pictures are varied; say --augment too, or leave that out")
     device, paths, finished = choose_device(config.device), dataset_paths(config), config.output / "config.json"
     settings = {name: value for name, value in to_json(config).items() if name not in _NOT_STORED}
     if data is None and not (finished.exists() and not all(path.exists() for path in paths)):
@@ -101,7 +101,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
-        if config.num_steps and not (config.predictor_steps or config.reachability_steps):
+        if config.num_steps and not (config.predictor_steps or config.reachability_steps or config.distil_steps):
             phases.recalibrate_batchnorm(model, data, *seen_as)
         if rank() == 0:
             model.eval()

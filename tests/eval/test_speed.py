@@ -107,7 +107,7 @@ def test_every_way_to_read_draws_the_same_windows(tmp_path):
     first, *others = read.values()
     assert len(first) == 3
     for other in others:
-        for (_, (pixels, actions)), (_, (same, actions_too)) in zip(first, other, strict=True):
+        for (_, ((pixels, _), actions)), (_, ((same, _), actions_too)) in zip(first, other, strict=True):
             np.testing.assert_array_equal(pixels, same)
             np.testing.assert_array_equal(actions, actions_too)
 

@@ -71,8 +71,8 @@ def test_several_cameras_lie_side_by_side_and_the_state_is_what_is_felt(converte
 def test_our_own_data_of_several_cameras_are_read_too(converted, tmp_path):
     converted(V3, "--camera", "front+wrist", "--image-size", "8", name="both.h5")
     source = open_source(tmp_path / "both.h5")
-    assert source.cameras == ("pixels/front", "pixels/wrist")
-    again = converted(tmp_path / "both.h5", "--camera", "pixels/wrist+pixels/front", "--image-size", "8")
+    assert source.cameras == ("front", "wrist")
+    again = converted(tmp_path / "both.h5", "--camera", "wrist+front", "--image-size", "8")
     both = Dataset(tmp_path / "both.h5")
     assert again.info.cameras == ("wrist", "front")
     np.testing.assert_array_equal(again.pixels, np.roll(both.pixels, 8, axis=2))

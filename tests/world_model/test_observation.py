@@ -148,8 +148,8 @@ def test_what_is_not_known_is_neither_nothing_nor_the_mean():
     encoder.mean.copy_(torch.tensor([1.0, 2.0]))
     encoder.std.copy_(torch.tensor([0.5, 4.0]))
     pictures = (torch.rand(1, 3, 16, 16) * 2 - 1).expand(3, -1, -1, -1)
-    given = torch.tensor([[1.0, 2.0], [torch.nan, 2.0], [1.5, 6.0]])
-    by_hand = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    given = torch.tensor([[1.0, 2.0], [torch.nan, 2.0], [1.5, 6e9]])
+    by_hand = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [1.0, 10.0, 0.0, 0.0]])
     features = encoder(pictures, given)
     seen = encoder.each(pictures)
     torch.testing.assert_close(features[:, : seen.shape[1]], seen)
@@ -288,7 +288,9 @@ def test_what_is_felt_changes_what_is_done_and_what_is_unknown_may_be_left_out(a
     ("felt", "message"),
     [
         (np.zeros((1, 2)), r"proprio must be numbers \(1, 3\), not float64 \(1, 2\)"),
-        (np.full((1, 3), np.inf), "proprio must be finite, or NaN where it is not known"),
+        (np.full((1, 3), np.inf), r"proprio must be below 1e\+15, or NaN where it is not known"),
+        (np.full((1, 3), 3e38), r"proprio must be below 1e\+15"),
+        ([[1, 2], [3]], r"proprio must be numbers \(1, 3\): "),
         ([["a", "b", "c"]], "proprio must be numbers"),
     ],
 )

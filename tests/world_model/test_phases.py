@@ -565,7 +565,6 @@ def test_a_second_encoder_begins_as_the_first_when_the_joint_phase_ends(data):
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(model.robust["encoder"].state_dict()[name], value)
     assert model.usual_disagreement.isinf()
-    assert joint(data, "none")[0].finish is None
 
 
 def test_without_its_switch_how_pictures_would_be_varied_is_nothing(data):

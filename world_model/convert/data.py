@@ -167,7 +167,7 @@ def _info(
         log.warning("%s does not say how long a row lasts; say --fps if an agent is to act by it", source.path)
     is_foreign, names = told.simulator == "unknown", source.state_names
     names = told.names or (names if len(set(names)) == len(names) == len(told.angles) else ())
-    views = tuple(camera.removeprefix("pixels/").replace("/", ".") for camera in cameras)
+    views = tuple(camera.replace("/", ".") for camera in cameras)
     return dataclasses.replace(
         told,
         task=config.task or (places.slug(source.path.resolve().stem) if is_foreign else told.task),

@@ -208,8 +208,9 @@ def _features(source: Source, numbers: Numbers) -> dict[str, dict[str, Any]]:
     def vectors(names: Sequence[str], count: int) -> dict[str, Any]:
         return {"dtype": "float32", "shape": [count], "names": [*names] if len(names) == count else None}
 
-    num_states = numbers.state.shape[1]
-    features = {STATE: vectors(source.state_names, num_states)} if num_states else {}
+    felt = _felt(numbers)
+    names = source.state_names if numbers.proprio is None else source.proprio_names
+    features = {STATE: vectors(names, felt.shape[1])} if felt.shape[1] else {}
     features |= {ACTION: vectors(source.action_names, numbers.action.shape[1])}
     features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
     for name in ("frame_index", "episode_index", "index", "task_index"):
@@ -217,12 +218,17 @@ def _features(source: Source, numbers: Numbers) -> dict[str, dict[str, Any]]:
     return features
 
 
+def _felt(numbers: Numbers) -> NDArray[np.float64]:
+    """Returns what LeRobot calls the state: what the robot feels of itself, or the state where that was not recorded."""
+    return numbers.state if numbers.proprio is None else numbers.proprio
+
+
 def _complete(source: Source, index: int) -> Numbers:
     """Returns an episode's numbers, with an action in every row. Raises `DatasetError` where some are none."""
     numbers = source.numbers(index)
     if len(numbers.action) > 1 and not np.isfinite(numbers.action[-1]).all():
         numbers = numbers._replace(action=np.concatenate([numbers.action[:-1], numbers.action[-2:-1]]))
-    if not (np.abs(numbers.action) < MOST).all() or not (np.abs(numbers.state) < MOST).all():
+    if not (np.abs(numbers.action) < MOST).all() or not (np.abs(_felt(numbers)) < MOST).all():
         raise DatasetError(
             f"{source.path}: actions or state of episode {index} are not all numbers; leave it out by "
             f"--drop-episodes {index}"
@@ -233,7 +239,7 @@ def _complete(source: Source, index: int) -> Numbers:
 def _columns(numbers: Numbers, number: int, first: int, fps: Fraction) -> dict[str, NDArray[Any]]:
     """Returns an episode's columns (T, W), a row a frame."""
     frame = np.arange(len(numbers.action))
-    vectors = {STATE: numbers.state, ACTION: numbers.action, "timestamp": (frame / float(fps))[:, None]}
+    vectors = {STATE: _felt(numbers), ACTION: numbers.action, "timestamp": (frame / float(fps))[:, None]}
     columns: dict[str, NDArray[Any]] = {
         name: each.astype(np.float32) for name, each in vectors.items() if each.shape[1]
     }

@@ -85,7 +85,7 @@ class ConvEncoder(nn.Module):
         return torch.cat([last.flatten(1), before_last.mean((2, 3)), last.mean((2, 3))], dim=1)
 
 
-_PROPRIO_FEATURES = 64
+_PROPRIO_FEATURES, _FAR = 64, 10.0  # what is farther off, in stds, says no more
 _EPS = 1e-12  # of LayerNorms, as in the published ViTs
 
 
@@ -151,7 +151,7 @@ class MultiModalEncoder(nn.Module):
         if proprio is None:
             proprio = features.new_full((len(features), self.proprio_dim), torch.nan)
         unknown = proprio.isnan()
-        values = ((proprio - self.mean) / self.std).masked_fill(unknown, 0.0)
+        values = ((proprio - self.mean) / self.std).clamp(-_FAR, _FAR).masked_fill(unknown, 0.0)
         felt = F.relu(self.proprio(torch.cat([values, unknown.to(values.dtype)], dim=1)))
         return torch.cat([features, felt], dim=1)
 

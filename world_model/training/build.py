@@ -1,6 +1,7 @@
 """What a training begins from: the model for its data, and the conditions without which none begins."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from jepa_mpc.world_model.regularizers.base import Regularizer
 from jepa_mpc.world_model.training.config import TrainConfig
 from jepa_mpc.world_model.training.phases import recalibrate_batchnorm
 from jepa_mpc.world_model.training.state import TrainError
+
+log = logging.getLogger(__name__)
 
 
 def build(config: TrainConfig, data: Dataset, device: torch.device) -> tuple[JEPA, Regularizer]:
@@ -83,6 +86,10 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
         raise TrainError(f"pictures must be square, not {(height, width, 3)}; write the data set again")
     if config.proprio and not data.info.proprio_names:
         raise TrainError("--proprio is of data that tell what a robot feels, and these do not; leave it out")
+    if config.proprio and (never := np.flatnonzero(np.isnan(data.proprio).all(axis=0)).tolist()):
+        if len(never) == len(data.info.proprio_names):
+            raise TrainError("--proprio: in these data it is never known (NaN throughout); leave it out")
+        log.warning("proprio %s is never known in these data", ", ".join(data.info.proprio_names[i] for i in never))
     with torch.device("meta"):
         JEPA(wanted := _model_config(config, data))
     if config.init is None and not config.num_steps:
@@ -97,6 +104,9 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
         for field in dataclasses.fields(JEPAConfig):
             was, now = getattr(there, field.name), getattr(wanted, field.name)
             free = {"reachability": not config.reachability_steps, "robust": True}
+            if field.name == "proprio_dim" and bool(was) != bool(now):
+                knows, cure = ("knows", "say") if was else ("does not know", "leave out")
+                raise TrainError(f"--init {config.init} {knows} proprioception; {cure} --proprio")
             if was != now and not free.get(field.name):
                 raise TrainError(f"--init {config.init} has {field.name} {was}, not {now}; leave its options out")
     windows = {"--num-frames": config.num_frames}

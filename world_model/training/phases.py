@@ -144,7 +144,12 @@ def joint_phase(
 
     trained = nn.ModuleList([model.encoder, model.projector, model.predictor, regularizer])
     follow = partial(regularizer.follow, model)
-    finish = model.begin_robust if config.distil_steps else None
+
+    def finish() -> None:
+        if config.distil_steps:  # from an encoder that does not change any more
+            recalibrate_batchnorm(model, data, config.joint_augmentation, config.dropout)
+            model.begin_robust()
+
     return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow, finish)
 
 

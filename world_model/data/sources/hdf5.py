@@ -40,7 +40,7 @@ class HDF5(Source):
             self._proprio = column(file, "proprio", "NP", "float", rows) if felt else None
             self._state = column(file, state, "NQ", "float", rows) if state else None
             self._pictures = {
-                name: column(file, name, "NHW3", "uint8", rows)
+                name.removeprefix("pixels/"): column(file, name, "NHW3", "uint8", rows)
                 for name in column_names(file)
                 if is_pictures(local(file, name)) and len(file[name]) == rows["N"]
             }
