@@ -219,7 +219,7 @@ def _features(source: Source, numbers: Numbers) -> dict[str, dict[str, Any]]:
 
 
 def _felt(numbers: Numbers) -> NDArray[np.float64]:
-    """Returns what LeRobot calls the state: what the robot feels of itself, or the state where that was not recorded."""
+    """Returns what LeRobot calls the state: what the robot feels, or the state where that was not recorded."""
     return numbers.state if numbers.proprio is None else numbers.proprio
 
 
