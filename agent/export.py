@@ -116,7 +116,8 @@ def _require_same(agent: PlanningAgent, exported: ExportedAgent) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the safe action stands in for
         seen = [*pictures, None, pictures[0]]  # one does not come
-        found = float(np.median([difference(agent, exported, picture, felt) for picture in seen]))
+        told = [(picture, None if picture is None else felt) for picture in seen]
+        found = float(np.median([difference(agent, exported, *each) for each in told]))
     if not found <= _TOLERANCE:
         raise UserError(
             f"the graph does not act as the agent does, but {found:.2g} of half the range beside it; a search or an "

@@ -132,7 +132,7 @@ def test_it_acts_as_the_agent_does_with_the_same_noise(exported, name):
         for each in (agent, mine):
             each.reset(goal, [episode])
         for picture, now in zip(seen, felt, strict=True):
-            noise, told = noise_for(agent), (picture, now if agent.num_proprio else None)
+            noise, told = noise_for(agent), (picture, None if picture is None or not agent.num_proprio else now)
             block = mine.act(*told, noise=noise)
             assert block.shape == (1, BLOCK, 2)
             assert block.dtype == np.float32
