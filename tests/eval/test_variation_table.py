@@ -366,7 +366,8 @@ def test_the_committed_tables_are_drawn_from_the_committed_rows(folder, tmp_path
     checkpoint = None
     if (training := folder.name.partition("-far-")[2]) and not asked.get("calibrate"):
         shutil.copytree(CHECKPOINT, checkpoint := tmp_path / training)
-    config = VariationsConfig(task=asked["task"], checkpoint=checkpoint, calibrate=asked.get("calibrate", 0))
+    told = {name: asked[name] for name in ("task", "protocol")}
+    config = VariationsConfig(**told, checkpoint=checkpoint, calibrate=asked.get("calibrate", 0))
     config = replace(config, variation=(one_of(folder),), output=tmp_path / "rows")
     assert variation_table.write_variation_table(config).read_text() == (folder / "variations.md").read_text()
 
