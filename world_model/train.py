@@ -85,7 +85,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             return config.output
         model, regularizer = build(config, data, device)
         guard = CollapseGuard()
-        seen_as = config.joint_augmentation, config.dropout
+        # Where there is a second encoder, the first has seen plain pictures, in whichever training that was.
+        seen_as = None if model.config.robust else config.applied_augmentation, config.dropout
         frozen = functools.cache(lambda: phases.encode_all(model, data, *seen_as))
         goals = functools.cache(lambda: phases.encode_goals(model, data, config.dropout))
         goals = goals if model.config.is_multimodal else frozen

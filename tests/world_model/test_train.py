@@ -140,10 +140,11 @@ def test_a_second_encoder_does_not_outlive_the_first(dataset_path, tmp_path):
     again = {"init": str(first), "predictor_steps": 1, "reachability_steps": 0}
     with pytest.raises(TrainError, match="has a second encoder, which must learn again; say --distil-steps"):
         train(debug_config(tmp_path / "on", dataset_path, **again))
-    kept = weights(train(debug_config(tmp_path / "kept", dataset_path, num_steps=0, **again)))
+    kept = weights(train(debug_config(tmp_path / "kept", dataset_path, num_steps=0, augment=True, **again)))
     for name, value in weights(first).items():
-        if "robust" in name or "usual_disagreement" in name:
-            assert torch.equal(kept[name], value), name
+        if name.startswith(("encoder", "projector", "robust", "usual_disagreement")):
+            close = {"rtol": 0.02, "atol": 0.01}  # BatchNorm's statistics are taken again, under weights as stored
+            torch.testing.assert_close(kept[name], value, **close, msg=lambda why, name=name: f"{name}: {why}")
     assert any(name.startswith("robust.") for name in kept)
 
 
