@@ -92,7 +92,7 @@ WRONG = [
     (
         "render",
         np.zeros((16, 16, 3), np.float32),
-        r"render\(\) must be uint8, of image_size, \(16, 16, 3\), not float32",
+        r"render\(\) must be uint8, of image_size for each camera, \(16, 16, 3\), not float32",
     ),
     ("render", np.zeros((16, 16), np.uint8), r"render\(\) must be .* not uint8 \(16, 16\)"),
     ("render", np.zeros((64, 64, 3), np.uint8), r"render\(\) must be .* not uint8 \(64, 64, 3\)"),
