@@ -60,7 +60,7 @@ class CollectConfig:
     """Collect a data set of reward-free episodes."""
 
     task: str = "reacher"
-    """Task in the registry, an MJCF file, gym/<Id>, or `module:attribute`; --camera says what it is seen through."""
+    """Task in the registry, an MJCF file, gym/<Id>, or `module:attribute`."""
     policy: str | None = None
     """Data policy, by its name (a wrong one lists them all) or as `module:function`; the task's own unless given."""
     policy_path: Path | None = None

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from jepa_mpc.agent.surface import NOT_SEEN, checked_goals, checked_now, checked_proprio, warn_of_lost
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.places import expanded
-from jepa_mpc.settings import read
+from jepa_mpc.settings import Natural, convert, read
 from jepa_mpc.world_model.interface import Interface
 
 FORMAT_VERSION = 1
@@ -64,6 +64,7 @@ class ExportedAgent:
     def __init__(self, session: Any, info: ExportInfo):
         self._session, self.info = session, info
         self.action_block, self.bounds = info.interface.action_block, info.interface.bounds()
+        self.blocks_ahead = convert(Natural, info.planning.get("blocks_ahead", 0), ("planning", "blocks_ahead"))
         self._inputs = {each.name: (each.shape, _DTYPES[each.type]) for each in session.get_inputs()}
         self._outputs = [each.name for each in session.get_outputs()]
         self._memory: list[Arrays] = []  # of each episode, what the graph is given next
@@ -95,7 +96,7 @@ class ExportedAgent:
 
     def reset(self, goals: NDArray[np.uint8], seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, and a seed for each episode's noise."""
-        goals, whole = checked_goals(goals, seeds, self.info.interface.picture_size)
+        goals, whole = checked_goals(goals, seeds, self.picture_size)
         if goals.shape[1] > 1:
             raise UserError(f"an exported agent goes to one goal picture an episode, not {goals.shape[1]}; choose one")
         blank = {name: np.zeros(shape, dtype) for name, (shape, dtype) in self._inputs.items()}
@@ -116,7 +117,7 @@ class ExportedAgent:
 
         Noise may be given, standard normal numbers of `noise_shape` for each episode, else it is drawn.
         """
-        size, B = self.info.interface.picture_size, len(self._memory)
+        size, B = self.picture_size, len(self._memory)
         pictures = checked_now(pictures, B, self._surprise is not None, size)
         felt = checked_proprio(proprio, pictures, self.num_proprio)
         drawn = self._drawn() if noise is None else self._checked_noise(noise)
@@ -138,6 +139,11 @@ class ExportedAgent:
         if self._surprise is None:
             raise UserError(NOT_SEEN)
         return self._surprise.copy()
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Returns height and width of what it sees, all cameras together."""
+        return self.info.interface.picture_size
 
     @property
     def num_proprio(self) -> int:

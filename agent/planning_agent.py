@@ -105,8 +105,8 @@ class PlanningAgent:
             raise UserError(f"this probe reads embeddings of {numbers.probe.embed_dim} numbers, not this model's")
         self.numbers, self._has_proposer = numbers, proposer is not None
         self.controller = Controller(model, config, self._planner, proposer, numbers)
-        self.calibration, self._size = calibration, model.config.encoder.picture_size
-        self.num_proprio = model.config.proprio_dim
+        self.calibration, self.picture_size = calibration, model.config.encoder.picture_size
+        self.num_proprio, self.blocks_ahead = model.config.proprio_dim, config.blocks_ahead
         if calibration is not None and model.config.encoder.num_views > 1:
             raise UserError("a calibration is of one camera, and this model sees by several; leave it out")
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
@@ -153,7 +153,7 @@ class PlanningAgent:
             none = torch.zeros(len(whole), 0, self.model.config.embed_dim, device=self._device)
             memory = self.controller.begin(none, self._state(goals, len(whole)))
         else:
-            pictures, whole = checked_goals(goals, seeds, self._size)
+            pictures, whole = checked_goals(goals, seeds, self.picture_size)
             with torch.inference_mode(not self._planner.needs_gradient):
                 memory = self.controller.begin(self.model.encode(self._tensor(pictures)))
         # Only now, so that an agent whose reset has failed is where it was.
@@ -171,7 +171,7 @@ class PlanningAgent:
         """
         deadline = time.perf_counter() + (self.config.deadline_ms or math.inf) / 1e3
         has_seen = self._num_episodes > 0 and bool(self._memory.z_history)
-        pictures = checked_now(pictures, self._num_episodes, has_seen, self._size)
+        pictures = checked_now(pictures, self._num_episodes, has_seen, self.picture_size)
         felt = checked_proprio(proprio, pictures, self.num_proprio)
         if pictures is not None and self.calibration is not None:
             pictures = self.calibration(pictures)
@@ -205,7 +205,7 @@ class PlanningAgent:
         """Returns the Euclidean distance (...) between the embeddings of pictures and goals (..., H, W, 3) uint8, which
         may broadcast. Neither is calibrated.
         """
-        seen = [self._tensor(checked_pictures(each, "pictures", self._size)) for each in (pictures, goals)]
+        seen = [self._tensor(checked_pictures(each, "pictures", self.picture_size)) for each in (pictures, goals)]
         z, z_goal = map(self.model.encode, seen)
         return self.model.latent_distance(z, z_goal).cpu().numpy()
 
@@ -218,7 +218,7 @@ class PlanningAgent:
         """
         if self.numbers is None:
             raise UserError("to read numbers, an agent needs a probe: pass numbers=Numbers.load(…)")
-        pictures = checked_pictures(pictures, "pictures", self._size, 4)
+        pictures = checked_pictures(pictures, "pictures", self.picture_size, 4)
         felt = checked_proprio(proprio, pictures, self.num_proprio)
         pictures = pictures if self.calibration is None else self.calibration(pictures)
         read = self.numbers.probe(self._encode(pictures, felt)).cpu().numpy()

@@ -19,13 +19,11 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from jepa_mpc.agent.numbers import GoalState
-from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.errors import UserError
 from jepa_mpc.pictures import side_by_side
 
@@ -61,6 +59,29 @@ class Robot(Protocol):
 
     def stop(self) -> None:
         """Brings the robot to rest, whatever it does."""
+
+
+class RobotAgent(Protocol):
+    """What decides for a robot: a `PlanningAgent`, or an `ExportedAgent` where there is no PyTorch."""
+
+    action_block: int
+    num_proprio: int
+    blocks_ahead: int  # that are on their way when it decides
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Returns height and width of what it sees, all cameras together."""
+
+    def reset(self, goals: Any, seeds: Sequence[int]) -> None:
+        """Begins B episodes toward goal pictures (B, H, W, 3), or what else it takes for goals."""
+
+    def act(
+        self, pictures: NDArray[np.uint8] | None, proprio: NDArray[np.floating] | None = None
+    ) -> NDArray[np.float32]:
+        """Returns the next block (B, block, A) for pictures (B, H, W, 3) and what is felt (B, P); None: none came."""
+
+    def surprise(self) -> NDArray[np.float32]:
+        """Returns how unforeseen the last pictures were (B,)."""
 
 
 class Clock(Protocol):
@@ -111,24 +132,24 @@ class Driver:
     def __init__(
         self,
         robot: Robot,
-        agent: PlanningAgent,
+        agent: RobotAgent,
         pace: Pace = Pace(),
         clock: Clock = time,
         pool: Executor | None = None,
     ):
         self._robot, self._agent, self._pace, self._clock = robot, agent, pace, clock
         self._ahead = int(pace.bridge)
-        if agent.config.blocks_ahead != self._ahead:
+        if agent.blocks_ahead != self._ahead:
             raise UserError(
-                f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.config.blocks_ahead}"
+                f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.blocks_ahead}"
             )
-        self._size, self._length = agent.model.config.encoder.picture_size, agent.action_block
+        self._size, self._length = agent.picture_size, agent.action_block
         low, high = (np.asarray(bound, np.float32) for bound in (robot.low, robot.high))
         self._pool = pool or ThreadPoolExecutor(1)
         self._still = np.clip(np.zeros_like(low), low, high)
 
     def drive(
-        self, goal: NDArray[np.uint8] | GoalState, num_blocks: int, seed: int = 0
+        self, goal: NDArray[np.uint8] | Mapping[str, ArrayLike], num_blocks: int, seed: int = 0
     ) -> Generator[Block, None, None]:
         """Carries out so many blocks toward a goal picture (H, W, 3), or numbers by name; yields each when its picture
         has been looked at.

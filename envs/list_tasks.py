@@ -28,6 +28,8 @@ class ListConfig:
 
     name: Annotated[str, tyro.conf.Positional] = ""
     """Task to make and show, by its name, gym/<Id> or module:attribute; all are listed unless given."""
+    camera: str | None = None
+    """What it is seen through, as of `jepa-mpc collect`; NAME@CAMERA says the same."""
     picture: Path | None = None
     """PNG file to write its picture to, as the agent sees it."""
 
@@ -89,9 +91,10 @@ def rule(test: PoseTest) -> str:
 
 def main(args: Sequence[str]) -> None:
     config = parse(ListConfig, args)
-    if not config.name and config.picture:
-        raise UserError("--picture is of one task; name it: `jepa-mpc tasks reacher --picture reacher.png`")
-    for line in listing() if not config.name else ():
+    name = f"{config.name}@{config.camera}" if config.camera else config.name
+    if not config.name and (config.picture or config.camera):
+        raise UserError("--picture and --camera are of one task; name it: `jepa-mpc tasks reacher …`")
+    for line in listing() if not name else ():
         print(line)  # noqa: T201
-    for label, value in describe(config.name, config.picture).items() if config.name else ():
+    for label, value in describe(name, config.picture).items() if name else ():
         print(textwrap.fill(f"{label:<12} {value}", 100, subsequent_indent=" " * 13))  # noqa: T201

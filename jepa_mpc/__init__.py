@@ -12,6 +12,7 @@ _PUBLIC = {
     "PlanningAgent": "agent.planning_agent",
     "Calibration": "agent.calibration",
     "Numbers": "agent.numbers",
+    "Driver": "agent.robot",
     "ExportConfig": "agent.export",
     "ExportedAgent": "agent.exported",
     "export": "agent.export",

@@ -9,6 +9,7 @@ from jepa_mpc.agent.exported import ExportedAgent as ExportedAgent
 from jepa_mpc.agent.objectives import OBJECTIVES as OBJECTIVES
 from jepa_mpc.agent.planning_agent import PlanningAgent as PlanningAgent
 from jepa_mpc.agent.rivals import RIVALS as RIVALS
+from jepa_mpc.agent.robot import Driver as Driver
 from jepa_mpc.envs.registry import get_task as get_task
 from jepa_mpc.envs.registry import make as make
 from jepa_mpc.envs.registry import register as register

@@ -77,6 +77,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "convert minari": _on_task("world_model.convert.minari", "Write a data set for Minari."),
     },
 }
+_CAMERA = """--camera CAMERA: what the task is seen through: a camera of the robot's model, or a free view,
+AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres; several with a + between them."""
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
@@ -115,9 +117,7 @@ def overview(names: Sequence[str] = ()) -> str:
     lines += [
         "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
         f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
-        "Commands with --task take --camera CAMERA: a camera of the robot's model, or a free view,",
-        "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres, or several with a + between them;",
-        "--task robot.xml@CAMERA says the same.",
+        "Commands with --task take --camera too; --task robot.xml@CAMERA says the same.",
     ]
     return "\n".join(lines)
 
@@ -133,7 +133,7 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         logging.getLogger("jepa_mpc").setLevel(logging.INFO)  # what simulators and libraries tell is theirs
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
         options = _set_home(list(sys.argv[1:] if args is None else args))
-        if command.of_a_task and not name.startswith("convert"):
+        if _takes_camera(name):
             options = _with_camera(options)
         task = option_value(options, "--task") if command.of_a_task else None
         is_recorded = option_value(options, "--data") is not None  # which may be of no task that we know
@@ -176,16 +176,22 @@ def parse(
 
     from jepa_mpc.settings import checked
 
+    program = _command_of(module or kind.__module__)
     said = [f"{option}: {', '.join(known)}, or module:name." for option, known in (names or {}).items()]
+    if program in COMMANDS and _takes_camera(program):
+        said.append(_CAMERA)
     description = "\n".join([inspect.getdoc(kind) or "", *said])
-    program = _program(module or kind.__module__)
-    config = tyro.cli(kind, args=args, default=default, prog=program, description=description)
+    config = tyro.cli(kind, args=args, default=default, prog=f"jepa-mpc {program}".rstrip(), description=description)
     return checked(config)  # type: ignore[return-value]
 
 
-def _program(module: str) -> str:
-    """Returns what one types to run the command of a module."""
-    return " ".join(["jepa-mpc", *(name for name, each in COMMANDS.items() if module == f"jepa_mpc.{each.module}")])
+def _command_of(module: str) -> str:
+    """Returns the name of the command that a module is."""
+    return " ".join(name for name, each in COMMANDS.items() if module == f"jepa_mpc.{each.module}")
+
+
+def _takes_camera(name: str) -> bool:
+    return COMMANDS[name].of_a_task and not name.startswith("convert")
 
 
 def option_value(args: Sequence[str], option: str) -> str | None:

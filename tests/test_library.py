@@ -155,7 +155,7 @@ def test_a_strangers_robot_works_by_every_command(installed, project):
             assert "wanted 0.300, in truth" in said[line]
         elif name == "plan":
             words = " ".join(said[line].replace("│", " ").split())  # of cells, which may be wrapped
-            assert ("cameras above and 90,-30, proprioception (5 numbers)" if is_one else "n = 2") in words
+            assert ("cameras above and 90,-40,1.6,0,0,0, proprioception (5 numbers)" if is_one else "n = 2") in words
         if name == "run":
             assert re.search(r"^blocks +10$", said[line], re.M)
     actions = run(project, installed / "python", "on_the_robot.py").splitlines()

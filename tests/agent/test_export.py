@@ -1,9 +1,11 @@
 """An exported agent acts as the agent does that it was made of, without PyTorch, and names what is wrong."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from jepa_mpc.agent.decision_graph import graph_of
 from jepa_mpc.agent.export import ExportConfig, _require_same, difference, export, noise_for
 from jepa_mpc.agent.exported import INFO, NEXT, ExportedAgent, ExportInfo
 from jepa_mpc.agent.planning_agent import PlanningAgent
+from jepa_mpc.agent.robot import Driver, Pace
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval.speed.exported import ExportedSpeedConfig, measure
 from jepa_mpc.planners import CEMConfig, GradientConfig, ICEMConfig, MPPIConfig
@@ -292,12 +295,14 @@ def test_an_agent_whose_reset_has_failed_goes_on_as_it_was(loaded):
 
 BLOCKED = """
 import sys
+import time
 class Blocked:
     def find_spec(self, name, *rest):
         if name.split(".")[0] in ("torch", "gymnasium", "mujoco", "dm_control", "safetensors", "scipy", "onnx", "tqdm"):
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 import numpy as np
+from jepa_mpc import Driver
 from jepa_mpc.agent.exported import ExportedAgent
 agent = ExportedAgent.load(sys.argv[1])
 goal, now = np.load(sys.argv[2])
@@ -313,6 +318,46 @@ def test_it_needs_neither_pytorch_nor_a_simulator(exported, loaded, tmp_path):
     subprocess.run([sys.executable, "-c", BLOCKED, path, seen, told], check=True, cwd=ROOT)
     loaded.reset(pictures(2)[:1], [3])
     np.testing.assert_array_equal(np.load(told), [loaded.act(pictures(2)[1:]) for _ in range(4)])
+
+
+class Flickering:
+    """A robot whose two cameras show other pictures each time, and which feels as many numbers."""
+
+    period, (low, high) = 0.02, BOUNDS
+
+    def __init__(self):
+        self._shown = itertools.cycle(pictures(50, num_views=2))
+        self.act(None)
+
+    def observe(self):
+        return self._seen
+
+    def act(self, action):
+        picture = next(self._shown)
+        self._seen = (list(np.split(picture, 2, axis=1)), time.monotonic(), picture[0, 0])
+
+    def stop(self):
+        pass
+
+
+def test_it_drives_a_robot(exported):
+    """What was sent is what it answers again, shown the same."""
+    mine = ExportedAgent.load(exported("mppi, proposed, a block ahead, by two cameras and what is felt")[1])
+    (goal,) = pictures(1, seed=1, num_views=2)
+    blocks = list(Driver(Flickering(), mine, Pace(reserve=0.01)).drive(goal, 6, seed=4))
+    assert len(blocks) == 6
+    mine.reset(goal[None], [4])
+    for now, later in itertools.pairwise(blocks):
+        seen = None if now.picture is None else (now.picture[None], now.proprio[None])
+        answer = mine.act(*(seen or (None,)))
+        if later.in_time:
+            np.testing.assert_array_equal(later.actions, answer[0])
+    assert any(block.in_time for block in blocks[1:])
+
+
+def test_an_export_that_does_not_look_ahead_is_not_driven_as_if_it_did(loaded):
+    with pytest.raises(UserError, match="blocks_ahead must be 1 for an agent that is driven so, not 0"):
+        Driver(Flickering(), loaded)
 
 
 def test_the_file_says_what_a_robot_must_know(exported, loaded):

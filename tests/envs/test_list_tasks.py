@@ -50,11 +50,20 @@ def test_one_task_is_shown_in_full(tmp_path):
     np.testing.assert_array_equal(picture, envs.make("cartpole").reset(seed=0)[0])
 
 
+def test_a_task_is_shown_through_the_camera_that_is_named(tmp_path):
+    done = tasks("reacher", "--camera", "90,-30", "--picture", tmp_path / "seen.png")
+    assert done.stdout.startswith("task         reacher@90,-30\n")
+    expected = envs.make("reacher@90,-30").reset(seed=0)[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "seen.png")), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["recher"], "unknown task 'recher'; did you mean reacher?"),
-        (["--picture", "x.png"], "--picture is of one task; name it"),
+        (["--picture", "x.png"], "--picture and --camera are of one task; name it"),
+        (["--camera", "hand"], "--picture and --camera are of one task; name it"),
+        (["reacher", "--camera", "foot"], "MuJoCo's model 'two-link planar reacher' has no camera 'foot'"),
         (["two_room", "--picture", "README.md"], "README.md exists already; delete it or choose another --picture"),
         (["two_room", "--picture", "README.md/x.png"], "--picture README.md/x.png cannot be written"),
     ],

@@ -268,6 +268,19 @@ def test_what_the_data_do_not_tell_cannot_be_felt(tmp_path):
         train(debug_config(tmp_path / "model", tmp_path / "d.h5", proprio=True))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"modality_dropout": 0.5}, "--modality-dropout hides cameras or proprioception, and there is one camera"),
+        ({"encoder": EncoderConfig(num_views=2)}, "--encoder.num-views is as many as the data have cameras, 1; leave"),
+    ],
+)
+def test_what_one_camera_cannot_have_is_refused(tmp_path, settings, message):
+    write_dataset(tmp_path / "d.h5", synthetic_episodes(4, 9), INFO)
+    with pytest.raises(UserError, match=message):
+        train(debug_config(tmp_path / "model", tmp_path / "d.h5", **settings))
+
+
 @pytest.fixture
 def agent(trained):
     return PlanningAgent.load(trained, AgentConfig(objective="latent", effort_weight=0.0))

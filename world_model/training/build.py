@@ -84,6 +84,11 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
     height, width = data.pixels.shape[1:3]
     if width != data.num_views * height:
         raise TrainError(f"pictures must be square, not {(height, width, 3)}; write the data set again")
+    if config.encoder.num_views not in (1, data.num_views):
+        raise TrainError(f"--encoder.num-views is as many as the data have cameras, {data.num_views}; leave it out")
+    usual = type(config).modality_dropout
+    if config.modality_dropout != usual and data.num_views == 1 and not config.proprio:
+        raise TrainError("--modality-dropout hides cameras or proprioception, and there is one camera; leave it out")
     if config.proprio and not data.info.proprio_names:
         raise TrainError("--proprio is of data that tell what a robot feels, and these do not; leave it out")
     if config.proprio and (never := np.flatnonzero(np.isnan(data.proprio).all(axis=0)).tolist()):
