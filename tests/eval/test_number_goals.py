@@ -1,4 +1,7 @@
-"""`jepa-mpc plan` to goals and within limits by numbers, on the bundled reacher."""
+"""`jepa-mpc plan` and `run` to goals and within limits by numbers, on the bundled reacher."""
+
+import json
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +72,31 @@ def test_one_goal_in_numbers_and_a_limit(command, tmp_path, read_results):
     assert results.limits.episodes.rate == 0
     assert "wanted 1.200, in truth 1.2" in out or "wanted 1.200, in truth 1.1" in out
     assert "beyond the limits" in out
+
+
+ROBOT = """
+from jepa_mpc import envs
+from jepa_mpc.agent.simulated_robot import SimulatedRobot
+env = envs.make("reacher")
+def arm():
+    env.reset(seed=2)
+    return SimulatedRobot(env)
+"""
+
+
+def test_a_robot_is_driven_to_numbers_and_within_limits(run_command, monkeypatch, tmp_path, probe):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_arm.py").write_text(ROBOT)
+    told = ("--robot", "my_arm:arm", "--checkpoint", CHECKPOINT, "--probe", probe, "--seconds", 5, "--output", "out")
+    code, _, err = run_command("run", *told, "--goal-state", "wrist=1.2", "--keep", "wrist=-2.9..2.9")
+    assert code == 0, err
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["goal"] == {"wrist": 1.2}
+    assert "latent_distance" not in results  # there is no picture of the goal
+    wrist = sys.modules.pop("my_arm").env.qpos[1]
+    assert wrist == pytest.approx(1.2, abs=0.2)
+    assert results["read_at_the_end"]["wrist"] == pytest.approx(wrist, abs=0.2)
+    assert set(results["error_of_reading"]) == {"shoulder", "wrist"}
 
 
 @pytest.mark.parametrize(
