@@ -32,7 +32,7 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.registry import load
 from jepa_mpc.settings import NonNegative, Positive, Seed, checked, convert, to_json
 from jepa_mpc.world_model.checkpoint import load_info
-from jepa_mpc.world_model.data.dataset import DatasetInfo, Episode, append_episodes
+from jepa_mpc.world_model.data.dataset import NO_SIMULATOR, DatasetInfo, Episode, append_episodes
 from jepa_mpc.world_model.interface import Interface
 
 _SAME_PERIOD = 0.05  # share by which a robot's period may differ from training's
@@ -218,7 +218,7 @@ def _origin(task: str, told: Interface, planning: Any) -> DatasetInfo:
         task=task,
         seed=0,
         data_policy="jepa-mpc run",
-        simulator="none: a robot",
+        simulator=NO_SIMULATOR,
         action_block=told.action_block,
         action_repeat=1,
         angles=(),

@@ -57,7 +57,8 @@ def fit_probe(config: FitProbeConfig) -> Probe:
     model, _ = load_checkpoint(checkpoint, task=config.task, device=device)
     data = Dataset(config.data or (places.dataset(config.task),), task=config.task, in_memory="no")
     own = data.rows_of(data.in_own_looks(np.arange(len(data.ep_len))))
-    rows = np.arange(len(data.qpos))
+    rows = np.flatnonzero(~np.isnan(data.qpos).any(axis=1))  # whose pose is told
+    own = np.intersect1d(own, rows)
     num = min(len(rows), MOST_LABELS) if config.num_labels is None else config.num_labels
     if num > min(len(rows), MOST_LABELS):
         raise UserError(f"--num-labels must be at most {min(len(rows), MOST_LABELS)} of these data, not {num}")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import INFO, synthetic_episodes
 
-from jepa_mpc.world_model.data.dataset import Dataset, DatasetError, write_dataset
+from jepa_mpc.world_model.data.dataset import NO_SIMULATOR, Dataset, DatasetError, write_dataset
 
 
 def test_layout_is_the_documented_one(dataset_path):
@@ -185,6 +185,23 @@ def test_a_file_says_which_episodes_looks_were_drawn_only_where_some_were(tmp_pa
         data = Dataset(tmp_path / f"{name}.h5")
         assert data.ep_randomised.tolist() == varied
         assert data.info == info
+
+
+@pytest.mark.parametrize("order", [("simulated", "recorded"), ("recorded", "simulated")])
+def test_what_a_robot_recorded_goes_beside_simulated_data(tmp_path, order):
+    simulated = replace(INFO, simulator="mujoco 3", action_repeat=2, randomise=("camera",))
+    recorded = replace(INFO, simulator=NO_SIMULATOR, angles=(), data_policy="run")
+    write_dataset(tmp_path / "simulated.h5", in_looks([0, 1]), simulated)
+    blind = [replace(each, qpos=np.empty((len(each.qpos), 0))) for each in in_looks([0, 0])]
+    write_dataset(tmp_path / "recorded.h5", blind, recorded)
+    data = Dataset([tmp_path / f"{name}.h5" for name in order])
+    assert replace(data.info, data_policy="uniform") == simulated
+    is_recorded = np.repeat(np.array(order) == "recorded", len(data.qpos) // 2)
+    np.testing.assert_array_equal(np.isnan(data.qpos).all(1), is_recorded)
+    assert np.isfinite(data.qpos[~is_recorded]).all()
+    write_dataset(tmp_path / "other.h5", in_looks([0, 0]), replace(recorded, angles=INFO.angles))
+    with pytest.raises(DatasetError, match=r"other.h5 differs from .*simulated.h5 in simulator, action_repeat, random"):
+        Dataset([tmp_path / "simulated.h5", tmp_path / "other.h5"])
 
 
 def test_files_that_make_one_data_set_each_say_it_for_their_episodes(tmp_path):

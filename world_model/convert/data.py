@@ -25,7 +25,15 @@ from jepa_mpc.cli import parse
 from jepa_mpc.files import require_new
 from jepa_mpc.pictures import square
 from jepa_mpc.settings import Count, Natural, Positive, Range, checked
-from jepa_mpc.world_model.data.dataset import MOST, RECORDED, Compression, DatasetInfo, Episode, write_dataset
+from jepa_mpc.world_model.data.dataset import (
+    MOST,
+    NO_SIMULATOR,
+    RECORDED,
+    Compression,
+    DatasetInfo,
+    Episode,
+    write_dataset,
+)
 from jepa_mpc.world_model.data.hdf5 import DatasetError
 from jepa_mpc.world_model.data.sources import Numbers, Source, open_source
 
@@ -172,7 +180,7 @@ def _info(
         told,
         task=config.task or (places.slug(source.path.resolve().stem) if is_foreign else told.task),
         data_policy=RECORDED if is_foreign else told.data_policy,
-        simulator="none" if is_foreign else told.simulator,
+        simulator=NO_SIMULATOR if is_foreign else told.simulator,
         action_block=block,
         action_low=tuple(low.tolist()),
         action_high=tuple(high.tolist()),

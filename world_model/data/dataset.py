@@ -54,6 +54,8 @@ _BOUNDS = ("action_low", "action_high")
 _COLUMNS = ("action", "qpos", "proprio", "ep_len", "ep_randomised")
 _LATER = (*_BOUNDS, "step_seconds", "planning", "names", "proprio_names")  # attributes that older files have not
 _OWN = ("seed", "data_policy")  # attributes of which each file of a data set may have its own
+NO_SIMULATOR = "none"  # instead of one, where a robot moved
+_SIMULATED = ("simulator", "action_repeat", "randomise", "angles")  # attributes that such data leave to simulated ones
 RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
@@ -208,9 +210,10 @@ class Dataset:
         self.info = _same_info([info for _, info in parts], paths)
         if len(widths := {part["action"].shape[1] for part, _ in parts}) > 1:
             raise DatasetError(f"{', '.join(map(str, paths))} have actions of {' and '.join(map(str, widths))} numbers")
-        for part, _ in parts:
-            if not part["proprio"].shape[1]:  # of a file without it
-                part["proprio"] = np.full((len(part["action"]), len(self.info.proprio_names)), np.nan, np.float32)
+        for part, _ in parts:  # of files without them
+            for name, width in (("proprio", len(self.info.proprio_names)), ("qpos", len(self.info.angles))):
+                if not part[name].shape[1]:
+                    part[name] = np.full((len(part["action"]), width), np.nan, part[name].dtype)
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in _COLUMNS}
         self.stride = frameskip or (1 if self.info.action_block else FRAMESKIP)
         self.info = replace(self.info, action_block=self.stride * (self.info.action_block or 1))
@@ -372,15 +375,18 @@ def is_unused(actions: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetInfo:
     """Returns what the files say of themselves, all their policies, and the first one's seed for all; older ones leave
-    some of it to others.
+    some of it to others, and those of a robot what is of a simulator.
     """
-    first = infos[0]
-    for path, info in zip(paths[1:], infos[1:], strict=True):
-        pairs = {name: (value, getattr(info, name)) for name, value in vars(first).items() if name not in _OWN}
+    first = next((number for number, info in enumerate(infos) if info.simulator != NO_SIMULATOR), 0)
+    told, rest = infos[first], [(path, info) for path, info in zip(paths, infos, strict=True) if info != infos[first]]
+    for path, info in rest:
+        free = _SIMULATED if info.simulator == NO_SIMULATOR != told.simulator and not info.angles else ()
+        pairs = {name: (value, getattr(info, name)) for name, value in vars(told).items() if name not in (*_OWN, *free)}
         if differing := [name for name, (a, b) in pairs.items() if a != b and (name not in _LATER or (a and b))]:
-            raise DatasetError(f"{path} differs from {paths[0]} in {', '.join(differing)}; train on each by itself")
-        first = replace(first, **{name: a or b for name, (a, b) in pairs.items() if name in _LATER})
-    return replace(first, data_policy=" and ".join(dict.fromkeys(info.data_policy for info in infos)))
+            raise DatasetError(f"{path} differs from {paths[first]} in {', '.join(differing)}; train on each by itself")
+        told = replace(told, **{name: a or b for name, (a, b) in pairs.items() if name in _LATER})
+    policies = dict.fromkeys(info.data_policy for info in infos)
+    return replace(told, seed=infos[0].seed, data_policy=" and ".join(policies))
 
 
 def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:

@@ -38,7 +38,12 @@ def effective_rank(z: Tensor) -> float:
 
 
 def linear_probe_r2(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Tensor) -> Tensor:
-    """Returns R² (P,) on the test set of ridge regression from embeddings (N, D) to targets (N, P)."""
+    """Returns R² (P,) on the test set of ridge regression from embeddings (N, D) to targets (N, P), where these are
+    known.
+    """
+    (train_z, train_y), (test_z, test_y) = (
+        (z[known], y[known]) for z, y in ((train_z, train_y), (test_z, test_y)) for known in [~y.isnan().any(1)]
+    )
     mean, y_mean = train_z.mean(0), train_y.mean(0)
     x, y = (train_z - mean).double(), (train_y - y_mean).double()
     gram = x.T @ x
