@@ -68,6 +68,17 @@ def of_pairs(results, row):
     }
 
 
+def of_robot(results, row):
+    """What a row of a robot with delays must say."""
+    return {
+        "driven": row["driven"],
+        "reached, % [95 %]": interval(results["success_rate"], *results["success_interval"]),
+        "held, % [95 %]": interval(*results["held"]),
+        "blocks decided in time, %": f"{100 * results['in_time'][0]:.2f}",
+        "beginnings seen, %": percent(results["seen"][0])[0],
+    }
+
+
 def of_suite(results, row):
     """What a row of the control suite's returns must say."""
     task = results["suite"][row["task"].strip("`")]
@@ -130,8 +141,8 @@ def expected(row):
     """What the row must say by column; None if it belongs to a table without figures of ours."""
     if "run" in row:
         results = stored(re.fullmatch(r"\[JSON\]\((.*)\)", row["run"])[1])
-        kinds = {"suite": of_suite, "decisions": of_decision, "episodes": of_pairs}
-        (of_kind,) = [of_kind for key, of_kind in kinds.items() if key in results]
+        kinds = {"suite": of_suite, "decisions": of_decision, "in_time": of_robot, "episodes": of_pairs}
+        of_kind = next(of_kind for key, of_kind in kinds.items() if key in results)
         return {**of_kind(results, row), "run": row["run"]}
     if "pictures a second" in row:
         return of_rendering(stored("results/rendering.json"), row)
@@ -159,7 +170,7 @@ def test_every_figure_of_the_results_equals_its_json():
 
 
 def test_a_wrong_figure_in_any_column_is_caught():
-    unchecked = {"run", "protocol, model", "published, %", "whose, and what differs", "source"}
+    unchecked = {"run", "driven", "protocol, model", "published, %", "whose, and what differs", "source"}
     altered = 0
     for table in tables(RESULTS):
         row = table[0]
