@@ -30,8 +30,8 @@ _Gain = Annotated[float, _GAINS]
 _Offset = Annotated[float, Range(-2550, 2550)]
 _Entry = Annotated[float, Range(-10, 10)]
 _QUIET = 4.0  # std of 255 that a picture's noise may have; where training varies by as much, it counts by half
-# Coarse to fine, for far-off edges must meet before they are matched: the std of a blur in pixels, and what is fitted,
-# first colours and place, then all.
+# Coarse to fine, for far-off edges must meet before they are matched: the std of a blur in pixels of a picture 64 wide,
+# and what is fitted, first colours and place, then all.
 _COLOURS, _PLACE = (*range(6),), (8, 11)
 _SCALE = np.array([0.1] * 6 + [0.02] * 6)  # of what is fitted, so that steps are alike
 _STAGES = ((4.0, (*_COLOURS, *_PLACE)), (2.0, (*range(12),)), (1.0, (*range(12),)), (0.0, (*range(12),)))
@@ -95,7 +95,8 @@ class Calibration(Valid):
         weight = _QUIET / (_QUIET + spread)
         found = _parameters(cls())
         for sigma, fitted in _STAGES:
-            blurred, free = (_blurred(source, sigma), _blurred(target, sigma)), list(fitted)
+            width, free = sigma * source.shape[-1] / 64, list(fitted)
+            blurred = _blurred(source, width), _blurred(target, width)
             misfit = partial(_misfit, *blurred, weight, found, free)
             start, scale = found[free].numpy(), _SCALE[free]
             best = least_squares(misfit, start, loss="soft_l1", f_scale=_QUIET, x_scale=scale)

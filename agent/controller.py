@@ -130,7 +130,7 @@ class Controller:
         usual, num_frames = self.model.usual_miss, len(memory.z_history)
         before, earlier = memory.z_history[-1], memory.z_history[-2 if num_frames > 1 else -1]
         miss, lag = Miss.of(z, foreseen, before, earlier), memory.lag
-        if usual is not None:
+        if usual is not None and num_frames > 1:  # before, nobody knows how things moved
             lag = lag.after(Miss.of(z, foreseen + memory.offset, before, earlier), usual.median)
         known = miss.missed.isfinite().all(dim=-1, keepdim=True)  # one that is no number spoils no later one
         learnt = torch.lerp(memory.offset, miss.missed, self.config.offset_rate)

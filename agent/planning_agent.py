@@ -192,9 +192,9 @@ class PlanningAgent:
         return as_actions(decision.block.cpu().numpy().copy(), self.action_block)
 
     def surprise(self) -> NDArray[np.float32]:
-        """Returns how unforeseen the last pictures were (B,), given those before and what was done: 1 is what one in
-        twenty predictions in training's held-out episodes exceeds. NaN at an episode's first picture, where none came,
-        and where the checkpoint does not know.
+        """Returns how unforeseen the last pictures were (B,), given those before and what was done. Each of its two
+        measures (`world_model.model.surprise`) exceeds 1 at one in twenty of training's held-out pictures. NaN at an
+        episode's first picture, where none came, and where the checkpoint does not know.
         """
         if not self._num_episodes or not self._memory.z_history:
             raise UserError(NOT_SEEN)

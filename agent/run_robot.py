@@ -58,7 +58,7 @@ class RunRobotConfig:
     calibrate_goal: bool = True
     """Whether it holds of the goal too, which this camera took; if not, a camera like training's did."""
     max_surprise: Positive | None = None
-    """Stop the robot where a picture is this unforeseen: 1 is what one in twenty exceeds where all is well."""
+    """Stop the robot where a picture is this unforeseen: up to 1 is usual."""
     bridge: bool = True
     """Decide on each block while the one before it is carried out, and foresee where that leads."""
     camera_delay_ms: NonNegative = 0.0

@@ -117,7 +117,7 @@ def read(cls: type[T], stored: Any, where: object) -> T:
     """
     try:
         return convert(cls, stored)
-    except Refused as error:
+    except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
 

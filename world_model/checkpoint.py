@@ -35,6 +35,14 @@ FORMAT_VERSION = 2  # 1: without interface and planning
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """A training that another one went on from."""
+
+    training: dict[str, Any]
+    commit: str
+
+
+@dataclass(frozen=True)
 class CheckpointInfo:
     """All that stands in `config.json`."""
 
@@ -43,8 +51,9 @@ class CheckpointInfo:
     data: dict[str, Any]  # the data set's attributes, the simulator's version among them
     training: dict[str, Any]  # the training settings
     commit: str
-    learning_seconds: NonNegative
+    learning_seconds: NonNegative  # of all trainings
     metrics: dict[str, Any]  # last losses of each phase of training, and the embedding report
+    earlier: tuple[Earlier, ...] = ()  # trainings that this one went on from, the first one first
     interface: Interface | None = None  # where the data say so
     planning: dict[str, Any] = field(default_factory=dict)  # how the agent plans, where it differs from its defaults
     usual_miss: UsualMiss | None = None  # older checkpoints do not say

@@ -54,10 +54,16 @@ def drop_modalities(
     B, T = seen.pixels.shape[:2]
     first, total = rank() * B, num_ranks() * B
     hidden = draw_hidden(total * T, num_views + 1, chance, generator).view(total, T, -1)
-    nth = (torch.rand(total, T, generator=generator, device=generator.device) < change).cumsum(1) % T
+    nth = draw_changes(total, T, change, generator)
     hidden = hidden.gather(1, nth[..., None].expand_as(hidden))[first : first + B].to(seen.pixels.device)
     pixels = hide_views(seen.pixels, hidden[..., :-1])
     return Observation(pixels, None if seen.proprio is None else seen.proprio.masked_fill(hidden[..., -1:], torch.nan))
+
+
+def draw_changes(num: int, length: int, change: float, generator: torch.Generator) -> Tensor:
+    """Draws which of a window's draws each of its frames has (N, T): another than the frame before, by this chance."""
+    changed = torch.rand(num, length, generator=generator, device=generator.device) < change
+    return changed.cumsum(1) % length  # where all have changed the first draw is still unused
 
 
 def draw_hidden(num: int, num_modalities: int, chance: float, generator: torch.Generator) -> Tensor:

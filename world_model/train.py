@@ -28,7 +28,7 @@ from jepa_mpc.distributed import claimed_by_first, process_group, rank, wait_for
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.registry import Registry
 from jepa_mpc.settings import checked, to_json
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info, save_checkpoint
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, Earlier, load_info, save_checkpoint
 from jepa_mpc.world_model.data.augment import AugmentConfig
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.data.frames import Frames
@@ -85,10 +85,8 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
             return config.output
         model, regularizer = build(config, data, device)
         guard = CollapseGuard()
-        # Where there is a second encoder, the first has seen plain pictures, in whichever training that was.
-        seen_as = None if model.config.robust else config.applied_augmentation, config.dropout
-        frozen = functools.cache(lambda: phases.encode_all(model, data, *seen_as))
-        goals = functools.cache(lambda: phases.encode_goals(model, data, config.dropout))
+        frozen = functools.cache(lambda: phases.encode_all(model, data))
+        goals = functools.cache(lambda: phases.encode_all(model, data, config.modality_dropout))
         goals = goals if model.config.is_multimodal else frozen
         weights = nn.ModuleDict({"model": model, "regularizer": regularizer, "guard": guard})
         joint = phases.joint_phase(config, model, regularizer, guard, data, watch)
@@ -102,27 +100,33 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
         if not isinstance(data.pixels, Frames):
             shared["num_workers"] = 0  # there is nothing to wait for
         progress = run_phases(todo, weights, config.output, LoopConfig(**shared))
-        if config.num_steps and not (config.predictor_steps or config.reachability_steps or config.distil_steps):
-            phases.recalibrate_batchnorm(model, data, *seen_as)
         if rank() == 0:
             model.eval()
             told, size = data.info, model.config.encoder.image_size
             bounds = (told.action_low, told.action_high)
-            num_frames = config.predictor_num_frames if config.predictor_steps else config.num_frames
+            usual = model.usual_miss  # of the same encoder and predictor, if neither has learned
+            if usual is None or config.num_steps or config.predictor_steps:
+                num_frames = config.predictor_num_frames if config.predictor_steps else config.num_frames
+                usual = usual_miss(model, data, num_frames)
             felt = told.proprio_names if config.proprio else ()
             interface = Interface(*bounds, told.action_block, told.step_seconds, size, told.cameras, felt)
+            before = load_info(config.init) if config.init else None
             info = CheckpointInfo(
                 task=config.task,
                 model=model.config,
                 data={**to_json(told), "num_episodes": len(data.ep_len)},
                 training=settings,
                 commit=git_commit(),
-                learning_seconds=round(progress.seconds, 1),
-                metrics={"loss": progress.losses, "embedding": report_embedding(model, data, 5000)._asdict()},
+                earlier=(*before.earlier, Earlier(before.training, before.commit)) if before else (),
+                learning_seconds=round(progress.seconds + (before.learning_seconds if before else 0.0), 1),
+                metrics={
+                    "loss": {**(before.metrics.get("loss", {}) if before else {}), **progress.losses},
+                    "embedding": report_embedding(model, data, 5000)._asdict(),
+                },
                 interface=interface if bounds[0] else None,
                 planning=json.loads(told.planning or "{}"),
                 collapsed=guard.verdict(),
-                usual_miss=usual_miss(model, data, num_frames),
+                usual_miss=usual,
             )
             save_checkpoint(config.output, model, info, card(info), data.picture_stats())
         wait_for_all()

@@ -52,8 +52,8 @@ class VariationsConfig(CheckpointTableConfig):
     where: Literal[Where, "all"] = "camera"
     """Which pictures differ: the camera's, or the goal's too, or the camera's more and more within an episode."""
     calibrate: Natural = 0
-    """Pictures of each episode's camera that the agent is calibrated by before it, fewer than --num-episodes, of whose
-    other starts they are; 0: none."""
+    """Pictures of each episode's camera that the agent is calibrated by before it; 0: none. They show the starts of
+    other episodes, so --num-episodes must be more."""
     budget: Count | None = None
     """Environment steps; the protocol's unless given."""
 
@@ -168,8 +168,8 @@ def table(clean: VariationRow, rows: dict[Asked, VariationRow], config: Variatio
     parts: list[str | list[dict[str, str]]] = [
         f"Made by `jepa-mpc evaluate --task {config.task}` of {name}{calibrated}, with the options that each row's "
         f"JSON says, on {clean.num_episodes} {config.protocol} pairs of seed {config.seed}; intervals are Wilson's at "
-        "95 %. Noticed: episodes of which more than half of the pictures surprised the agent as one in twenty does in "
-        f"training's held-out episodes.{config.declared}",
+        "95 %. Noticed: episodes of which more than half of the pictures surprised the agent by above 1."
+        f"{config.declared}",
         f"As in training: {_success(clean).percent()} % reached, {clean.held.percent()} % held, "
         f"{_noticed(clean)} % noticed ([JSON]({CLEAN}.json)).",
     ]

@@ -26,7 +26,13 @@ from jepa_mpc.world_model.regularizers.sigreg import SIGRegConfig
 from jepa_mpc.world_model.training.build import build
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
 from jepa_mpc.world_model.training.guard import CollapseGuard
-from jepa_mpc.world_model.training.phases import encode_all, joint_phase, predictor_phase, reachability_phase
+from jepa_mpc.world_model.training.phases import (
+    encode_all,
+    joint_phase,
+    predictor_phase,
+    reachability_phase,
+    recalibrate_batchnorm,
+)
 
 # The remedies whose steps are compared, by their own names, and one more step on varied pictures.
 STEPS = {**{name: REGULARIZERS[name] for name in REGULARIZERS}, "varied": SIGRegConfig}
@@ -59,7 +65,8 @@ def one_step_each(dataset_path, folder):
         torch.manual_seed(1)  # of which no ReLU stands so near its kink that rounding decides
         for parameter in model.parameters():  # nothing starts at zero, where gradients would hide
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        frozen = functools.cache(functools.partial(encode_all, model, data, config.applied_augmentation))
+        recalibrate_batchnorm(model, data, config.applied_augmentation)
+        frozen = functools.cache(functools.partial(encode_all, model, data))
         phases = [joint_phase(config, model, remedy, CollapseGuard(), data)]
         if name in ALL_PHASES:
             phases.append(predictor_phase(config, model, data, frozen))

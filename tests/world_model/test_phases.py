@@ -456,11 +456,12 @@ def test_the_metrics_slow_copy_goes_a_part_of_the_way(data):
         torch.testing.assert_close(slow, 0.75 * old + 0.25 * fast)
 
 
-def test_frozen_embeddings_are_the_encoders_own_after_recalibration(data):
+def test_statistics_are_taken_again_and_frozen_embeddings_are_by_them(data):
     model = model_for(settings())
     before = model.encoder.layers[0][1].running_mean.clone()
     momenta = [module.momentum for module in model.modules() if hasattr(module, "momentum")]
-    z = encode_all(model.train(), data)
+    recalibrate_batchnorm(model.train(), data)
+    z = encode_all(model, data)
     assert momenta == [module.momentum for module in model.modules() if hasattr(module, "momentum")] == [0.1] * 3
     assert not model.training
     assert not torch.equal(model.encoder.layers[0][1].running_mean, before)
@@ -604,8 +605,9 @@ def test_batchnorm_is_calibrated_on_pictures_like_those_of_training(data, config
 
 def test_embeddings_are_frozen_of_pictures_as_they_are_by_statistics_of_varied_ones(data):
     plain, varied = model_for(settings()), model_for(settings())
-    encode_all(plain, data)
-    z = encode_all(varied, data, VARIED)
+    recalibrate_batchnorm(plain, data)
+    recalibrate_batchnorm(varied, data, VARIED)
+    z = encode_all(varied, data)
     statistics = [model.projector[1].running_var for model in (plain, varied)]
     assert (statistics[0] - statistics[1]).abs().max() > 0.05 * statistics[0].max()
     with torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jepa_mpc.distributed import num_ranks, rank
 from jepa_mpc.settings import Range, Share
+from jepa_mpc.world_model.observation import draw_changes
 
 Factor = Annotated[float, Range(1, 100)]
 
@@ -75,12 +76,13 @@ def augment(pixels: Tensor, config: AugmentConfig | None, generator: torch.Gener
     B, T, H, W, _ = pixels.shape
     if (num_views := W // H) > 1:  # each camera's pictures are varied for themselves
         views = pixels.unflatten(3, (num_views, H)).movedim(3, 1).flatten(0, 1)
-        return augment(views, config, generator).unflatten(0, (B, num_views)).movedim(1, 3).flatten(3, 4)
+        shows_nothing = (views == 0).flatten(2).all(2)[..., None, None, None]  # and still does
+        varied = augment(views, config, generator).masked_fill(shows_nothing, 0)
+        return varied.unflatten(0, (B, num_views)).movedim(1, 3).flatten(3, 4)
     first, total = rank() * B, num_ranks() * B
     draws = draw(config, total * T, H, generator)  # of the whole batch, whoever has which windows
-    change = torch.rand(total, T, generator=generator, device=generator.device) < config.change
-    nth = change.cumsum(1) % T  # of the window's draws; where all have changed the first is still unused
-    number = T * torch.arange(total, device=change.device)[:, None] + nth
+    nth = draw_changes(total, T, config.change, generator)
+    number = T * torch.arange(total, device=nth.device)[:, None] + nth
     mine = number[first : first + B].flatten()
     pictures = pixels.reshape(B * T, H, W, 3).permute(0, 3, 1, 2).contiguous().float()
     varied = vary(pictures, Draws(*(each[mine] for each in draws)))

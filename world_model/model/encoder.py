@@ -33,8 +33,8 @@ class EncoderConfig:
     channels: tuple[Size, ...] = (16, 32, 64, 128)
     """Conv: output channels of each layer; every layer halves the picture."""
     pooled: bool = False
-    """Conv: features are also each map's mean over the picture, in which what a thing looks like, such as which way it
-    points, is learned for all places at once."""
+    """Conv: features are also the means over the picture of the last two layers' maps. What a thing looks like, such as
+    which way it points, need then be learned but once for all places."""
     patch_size: Side = 8
     """ViT: side of a patch, in pixels."""
     width: Size = 192

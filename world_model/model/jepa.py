@@ -100,8 +100,7 @@ class JEPA(nn.Module):
         usual, the pictures are others.
         """
         if self.robust is not None and encoder is None and not self.training:
-            z = self.encode(seen, self.encoder, self.projector)
-            z_robust = self.encode(seen, self.robust["encoder"], self.robust["projector"])
+            z, z_robust = self.encode_by_both(seen)
             return torch.where(disagreement(z, z_robust)[..., None] > self.usual_disagreement, z_robust, z)
         pixels, proprio = Observation.of(seen)
         inputs, size = [self.normalise_pixels(pixels)], self.config.proprio_dim
@@ -113,6 +112,13 @@ class JEPA(nn.Module):
         if self.config.spherical:
             z = F.normalize(z, dim=-1) * math.sqrt(self.config.embed_dim)
         return z.view(*pixels.shape[:-3], -1)
+
+    def encode_by_both(self, seen: Tensor | Observation) -> tuple[Tensor, Tensor]:
+        """Maps pictures, or observations, to embeddings (..., D) by the first encoder and by the second."""
+        assert self.robust is not None
+        parts = (self.encoder, self.projector), (self.robust["encoder"], self.robust["projector"])
+        z, z_robust = (self.encode(seen, *each) for each in parts)
+        return z, z_robust
 
     def begin_robust(self) -> None:
         """Makes the second encoder what the first is now, and leaves it out until it has learned."""

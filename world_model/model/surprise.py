@@ -2,7 +2,7 @@
 
 Two things tell it. A miss may be too large for the motion that was foreseen, at once. And foreseen changes of motion
 may come only in part, picture after picture, as where a load is too heavy or a joint too stiff. Each is in units of
-what 19 in 20 predictions in training's held-out episodes stay below.
+what 19 in 20 predictions in training's held-out episodes stay below; surprise is the greater of both.
 """
 
 from __future__ import annotations

@@ -89,6 +89,8 @@ def require_fit(config: TrainConfig, data: Dataset) -> None:
     usual = type(config).modality_dropout
     if config.modality_dropout != usual and data.num_views == 1 and not config.proprio:
         raise TrainError("--modality-dropout hides cameras or proprioception, and there is one camera; leave it out")
+    if config.distil_steps and (config.proprio or data.num_views > 1):
+        raise TrainError("--distil-steps teaches an encoder of one camera's pictures alone; leave that out")
     if config.proprio and not data.info.proprio_names:
         raise TrainError("--proprio is of data that tell what a robot feels, and these do not; leave it out")
     if config.proprio and (never := np.flatnonzero(np.isnan(data.proprio).all(axis=0)).tolist()):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc.settings import to_json
-from jepa_mpc.world_model.checkpoint import CheckpointInfo
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, Earlier
 from jepa_mpc.world_model.data.dataset import RECORDED
 from jepa_mpc.world_model.regularizers import REGULARIZERS
 from jepa_mpc.world_model.training.config import TRAIN_PRESETS, TrainConfig
@@ -19,16 +19,19 @@ _PHASES = {
 
 def card(info: CheckpointInfo) -> str:
     """Returns the card of a trained checkpoint, as Markdown."""
-    data, training, embedding = info.data, info.training, info.metrics["embedding"]
-    steps = {what: training.get(f"{phase}steps", 0) for phase, what in _PHASES.items()}
+    data, embedding = info.data, info.metrics["embedding"]
+    runs = [*info.earlier, Earlier(info.training, info.commit)]
+    trainings, commits = [each.training for each in runs], ", then ".join(dict.fromkeys(each.commit for each in runs))
+    steps = {what: sum(each.get(f"{phase}steps", 0) for each in trainings) for phase, what in _PHASES.items()}
     phases = ", ".join(f"{num} {what}" for what, num in steps.items() if num)
+    joint = next((each for each in reversed(trainings) if each.get("num_steps")), info.training)
     probes = ", ".join(f"{name} {r2:.3f}" for name, r2 in embedding["probe_r2"].items())
     facts = {
         **({"declared": info.declared} if info.declared else {}),
         "data": f"{data['num_episodes']} episodes under the policy {data['data_policy']!r}, seed {data['seed']}, "
         f"{info.simulator}; blocks of {data['action_block']} steps",
-        "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {info.commit}",
-        "regulariser": training["regularizer"]["name"],
+        "learned": f"{info.learning_seconds:.0f} s; steps: {phases}; commit {commits}",
+        "regulariser": joint["regularizer"]["name"],
         "embedding": f"std {embedding['std']:.3f}, effective rank {embedding['effective_rank']:.1f} of "
         f"{info.model.embed_dim}; linear probes' R²: {probes}",
         "collapse": info.collapsed or "none noticed",
@@ -37,10 +40,16 @@ def card(info: CheckpointInfo) -> str:
         facts[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
     collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}{collect_options(data)}"
-    train = f"jepa-mpc train --task {info.task} --output FOLDER{train_options(training)}"
+    folders = [*(f"FOLDER-{number}" for number in range(1, len(trainings))), "FOLDER"]
+    begun = [trainings[0].get("init"), *folders[:-1]]
+    train = [
+        f"jepa-mpc train --task {info.task} --output {folder}{train_options({**training, 'init': init})}"
+        for folder, init, training in zip(folders, begun, trainings, strict=True)
+    ]
     if data["data_policy"] == RECORDED:
-        collect, train = f"jepa-mpc convert data LOG --task {info.task} --output DATA.h5", f"{train} --data DATA.h5"
-    return "\n".join([*table, "", "Made again by", "", "```bash", collect, train, "```", ""])
+        collect = f"jepa-mpc convert data LOG --task {info.task} --output DATA.h5"
+        train = [f"{each} --data DATA.h5" for each in train]
+    return "\n".join([*table, "", "Made again by", "", "```bash", collect, *train, "```", ""])
 
 
 def collect_options(data: dict[str, Any]) -> str:

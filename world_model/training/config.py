@@ -52,7 +52,7 @@ class TrainConfig:
     """Steps of encoder and predictor together; 0 goes on from --init without."""
     distil_steps: Natural = 0
     """Steps of a second encoder, which learns to embed varied pictures as the first embeds plain ones, and serves where
-    pictures are others than in training; only it then sees them varied."""
+    pictures are others than in training; in this training only it sees them varied."""
     predictor_steps: Natural = 3000
     """Further steps of the predictor alone, on frozen embeddings."""
     reachability_steps: Natural = 8000

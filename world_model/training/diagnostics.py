@@ -96,14 +96,12 @@ def report_embedding(model: JEPA, data: Dataset, num_frames: int) -> EmbeddingRe
 @torch.no_grad()
 def usual_disagreement(model: JEPA, data: Dataset, num_pictures: int = 5000) -> float:
     """Returns what both encoders' disagreement seldom exceeds on pictures of the held-out episodes as they are."""
-    assert model.robust is not None
     rows = spread(data.rows_of(data.in_own_looks(data.held_out_episodes)), num_pictures)
     device = model.action_mean.device
     apart = []
     for batch in np.array_split(rows, -(-len(rows) // 512)):
         seen = data.observations(batch).to(device)
-        z = model.encode(seen, model.encoder, model.projector)
-        apart.append(disagreement(z, model.encode(seen, model.robust["encoder"], model.robust["projector"])))
+        apart.append(disagreement(*model.encode_by_both(seen)))
     return float(torch.cat(apart).quantile(USUAL_DISAGREEMENT))
 
 

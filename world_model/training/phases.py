@@ -24,9 +24,8 @@ from jepa_mpc.world_model.training.diagnostics import encode_rows, report_embedd
 from jepa_mpc.world_model.training.guard import CollapseGuard
 from jepa_mpc.world_model.training.loop import Phase, StepLoss
 
-CALIBRATION_BATCH = (
-    256  # pictures at a time, to take BatchNorm's statistics from; a few more, where processes need equal shares
-)
+# Pictures at a time, to take BatchNorm's statistics from; a few more, where processes need equal shares.
+CALIBRATION_BATCH = 256
 Watch = Callable[[JEPA, Dataset, int], None]  # the step is the third
 
 
@@ -146,8 +145,8 @@ def joint_phase(
     follow = partial(regularizer.follow, model)
 
     def finish() -> None:
+        recalibrate_batchnorm(model, data, config.joint_augmentation, config.dropout)
         if config.distil_steps:  # from an encoder that does not change any more
-            recalibrate_batchnorm(model, data, config.joint_augmentation, config.dropout)
             model.begin_robust()
 
     return Phase("joint", config.num_steps, config.learning_rate, trained, load, begin, report, follow, finish)
@@ -171,7 +170,7 @@ def distil_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
         return noise_seed, data.observations(rows), torch.from_numpy(rows)
 
     def begin() -> StepLoss:
-        every_z = _encoded(model, data)
+        every_z = encode_all(model, data)
         student.train()
 
         def step_loss(step: int, batch: tuple[int, Observation, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -191,25 +190,10 @@ def distil_phase(config: TrainConfig, model: JEPA, data: Dataset) -> Phase:
     return Phase("distil", config.distil_steps, config.learning_rate, student, load, begin, finish=finish)
 
 
-def encode_all(
-    model: JEPA,
-    data: Dataset,
-    augmentation: AugmentConfig | None = None,
-    dropout: ModalityDropout = NO_DROPOUT,
-) -> Tensor:
-    """Encodes all observations (N, D) by the final encoder, on its device; the model is left in evaluation mode."""
-    recalibrate_batchnorm(model, data, augmentation, dropout)
-    return _encoded(model, data)
-
-
-def encode_goals(model: JEPA, data: Dataset, dropout: ModalityDropout) -> Tensor:
-    """Encodes all observations (N, D) as goals, by the final encoder: nothing is felt in them, and cameras may be
-    missing.
+def encode_all(model: JEPA, data: Dataset, dropout: float | None = None) -> Tensor:
+    """Encodes all observations (N, D) by the final encoder, on its device; as goals, in which nothing is felt, if it is
+    said how often a camera is missing in one.
     """
-    return _encoded(model, data, dropout.chance)
-
-
-def _encoded(model: JEPA, data: Dataset, dropout: float | None = None) -> Tensor:
     z = model.action_mean.new_zeros(len(data.action), model.config.embed_dim)
     mine = np.arange(rank(), len(z), num_ranks())
     z[mine] = encode_rows(model, data, mine, dropout=dropout).to(z.device)
