@@ -16,7 +16,7 @@ reacher: $(READY)
 
 # Two files at a time, each on one thread: threads that wait for each other would take most of the time.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)
 	$(VENV)/bin/pytest -m slow

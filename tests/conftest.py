@@ -22,6 +22,14 @@ ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "reacher"
 
 
+LONGEST = ("test_library.py", "test_train.py", "test_distributed.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the longest files, so that in the end no process waits for one of them alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def synthetic_episodes(num_episodes: int, num_blocks: int, seed: int = 0) -> list[Episode]:
     """A bright square that actions push about: pictures a tiny model can learn, without a simulator."""
     rng = np.random.default_rng(seed)
