@@ -64,6 +64,7 @@ class ExportedAgent:
     def __init__(self, session: Any, info: ExportInfo):
         self._session, self.info = session, info
         self.action_block, self.bounds = info.interface.action_block, info.interface.bounds()
+        self.step_seconds = info.interface.step_seconds
         self.blocks_ahead = convert(Natural, info.planning.get("blocks_ahead", 0), ("planning", "blocks_ahead"))
         self._inputs = {each.name: (each.shape, _DTYPES[each.type]) for each in session.get_inputs()}
         self._outputs = [each.name for each in session.get_outputs()]

@@ -24,13 +24,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jepa_mpc.agent.bounds import checked_bounds
 from jepa_mpc.errors import UserError
 from jepa_mpc.pictures import side_by_side
+from jepa_mpc.settings import Positive, convert
 
 _POLL = 0.002  # seconds between looks for a picture
 _NEAR = 0.75  # of a period: how far from when it is wanted a picture may be taken
 _KEPT = 32  # pictures
 _FIRST_PICTURE = 10.0  # seconds until there must be one
+_MOST_DELAY = 60.0  # seconds from when a picture is taken to when it is seen
+_SAME_PERIOD = 0.05  # share by which a robot's period may differ from training's
 
 
 class Seen(NamedTuple):
@@ -118,6 +122,16 @@ class Block:
     in_time: bool  # whether its own actions were decided when it began
 
 
+def require_period(robot: Robot, step_seconds: float, whose: str) -> None:
+    """Raises `UserError` unless a robot's period is about as long as steps of training, where that is known."""
+    period = convert(Positive, robot.period, (f"the period of {whose}",))
+    if step_seconds and abs(period / step_seconds - 1) > _SAME_PERIOD:
+        raise UserError(
+            f"the period of {whose} is {1e3 * period:g} ms, and the model was trained on steps of "
+            f"{1e3 * step_seconds:g} ms; drive it at that rate, or train on data of its own"
+        )
+
+
 class Driver:
     """Drives a robot toward goal pictures, at the robot's own rate.
 
@@ -138,14 +152,16 @@ class Driver:
         pool: Executor | None = None,
     ):
         self._robot, self._agent, self._pace, self._clock = robot, agent, pace, clock
+        low, high = checked_bounds(robot, "the robot")
+        require_period(robot, getattr(agent, "step_seconds", 0.0), "the robot")
         self._ahead = int(pace.bridge)
         if agent.blocks_ahead != self._ahead:
             raise UserError(
                 f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.blocks_ahead}"
             )
         self._size, self._length = agent.picture_size, agent.action_block
-        low, high = (np.asarray(bound, np.float32) for bound in (robot.low, robot.high))
         self._pool = pool or ThreadPoolExecutor(1)
+        self._low, self._high = low, high
         self._still = np.clip(np.zeros_like(low), low, high)
 
     def drive(
@@ -157,6 +173,8 @@ class Driver:
         The robot is stopped however this ends, also where the caller asks for no more. Raises `UserError` where it
         shows no picture.
         """
+        if num_blocks < 1:
+            raise UserError(f"num_blocks must be at least 1, not {num_blocks!r}")
         goals = goal if isinstance(goal, Mapping) else side_by_side(goal, self._size, "the goal")[None]
         self._agent.reset(goals, [seed])
         self._answers: dict[int, Future[_Answer]] = {}
@@ -175,7 +193,12 @@ class Driver:
             for number in range(num_blocks):
                 actions, in_time = [], number < self._ahead
                 for step in range(self._length):
-                    self._wait(number, self._due(number) + step * self._robot.period)
+                    self._wait(number, due := self._due(number) + step * self._robot.period)
+                    if (late := self._clock.monotonic() - due) > self._length * self._robot.period:
+                        raise UserError(
+                            f"actions are {1e3 * late:.0f} ms late; observe() and act() together must take less than "
+                            f"the period of {1e3 * self._robot.period:g} ms"
+                        )
                     answer = self._answers.get(number)
                     if answer is not None and answer.done():
                         action, in_time = answer.result().block[step], in_time or step == 0
@@ -211,6 +234,11 @@ class Driver:
             raise UserError(
                 "observe() must return the picture (of several cameras a list), or a tuple of it, the time when it was "
                 f"taken and, maybe, what was felt, not a tuple of {', '.join(type(each).__name__ for each in seen)}"
+            )
+        age = self._clock.monotonic() - seen[1]
+        if not -_FIRST_PICTURE <= age <= _FIRST_PICTURE + _MOST_DELAY:
+            raise UserError(
+                f"observe() says that its picture was taken {age:.3g} s ago; tell it in seconds of time.monotonic()"
             )
         if isinstance(seen[0], list) and all(each is None for each in seen[0]):
             return
@@ -253,6 +281,9 @@ class Driver:
             told = None if seen.proprio is None or not len(felt) else np.asarray(seen.proprio)[None]
             (block,) = self._agent.act(picture[None], told)
             felt = felt if told is None else told[0].astype(np.float32)
+        if block.shape[1:] != self._low.shape:
+            raise UserError(f"the robot takes actions of {len(self._low)} numbers, the agent gives {block.shape[1]}")
+        block = np.clip(block, self._low, self._high)
         return _Answer(block, picture, felt, age, float(self._agent.surprise()[0]), self._clock.monotonic())
 
     def _done(self, number: int, actions: NDArray[np.float32], in_time: bool) -> Block:

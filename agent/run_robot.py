@@ -26,16 +26,15 @@ from jepa_mpc.agent.calibration import Calibration
 from jepa_mpc.agent.numbers import NumberOptions, read_goal
 from jepa_mpc.agent.picture_file import load_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
-from jepa_mpc.agent.robot import Block, Driver, Pace, Robot
+from jepa_mpc.agent.robot import Block, Driver, Pace, Robot, require_period
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.registry import load
 from jepa_mpc.settings import NonNegative, Positive, Seed, checked, convert, to_json
 from jepa_mpc.world_model.checkpoint import load_info
-from jepa_mpc.world_model.data.dataset import NO_SIMULATOR, DatasetInfo, Episode, append_episodes
+from jepa_mpc.world_model.data.dataset import NO_SIMULATOR, DatasetInfo, Episode, append_episodes, require_same_origin
 from jepa_mpc.world_model.interface import Interface
 
-_SAME_PERIOD = 0.05  # share by which a robot's period may differ from training's
 BLOCKS, RESULTS = "blocks.jsonl", "results.json"
 
 
@@ -94,6 +93,8 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     files.refuse_existing(folder)
     if config.record is not None:
         files.require_folder(config.record.parent, f"--record {config.record}")
+        if config.record.exists():
+            require_same_origin(config.record, _origin(info.task, told, info.planning))
     robot = make_robot(config.robot, told)
     planning = replace(read_planning(info.planning, config.checkpoint), blocks_ahead=int(config.bridge))
     agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=camera, numbers=numbers)
@@ -182,12 +183,7 @@ def make_robot(reference: str, told: Interface) -> Robot:
         raise UserError(
             f"the robot of {reference} takes actions of {len(low)} numbers, the checkpoint gives {len(told.action_low)}"
         )
-    period = convert(Positive, robot.period, (f"the period of {reference}",))
-    if told.step_seconds and abs(period / told.step_seconds - 1) > _SAME_PERIOD:
-        raise UserError(
-            f"the period of {reference} is {1e3 * period:g} ms, and the checkpoint was trained on steps of "
-            f"{1e3 * told.step_seconds:g} ms; drive it at that rate, or train on data of its own"
-        )
+    require_period(robot, told.step_seconds, f"the robot of {reference}")
     return robot
 
 

@@ -25,7 +25,7 @@ from jepa_mpc.envs.base import EnvError, PixelEnv
 from jepa_mpc.envs.mujoco_env import MujocoEnv, mujoco
 from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, TaskSpec, Untold
 from jepa_mpc.errors import reason
-from jepa_mpc.registry import import_module, is_model_file, load
+from jepa_mpc.registry import import_module, is_model_file, load, split_camera
 
 STEP_SECONDS = 0.04  # of an environment step, as near as whole control steps come
 _HORIZON = 4  # blocks that plans look ahead: with fewer, what is slow to speed up is driven too carefully
@@ -63,8 +63,8 @@ def spec(name: str) -> TaskSpec:
 
 def _short(name: str) -> str:
     """Returns a model's name without its folder; what stands behind it says by which camera it is seen."""
-    path, at, camera = name.partition("@")
-    return f"{Path(path).name}{at}{camera}"
+    path, camera = split_camera(name)
+    return f"{Path(path).name}@{camera}" if camera else Path(path).name
 
 
 def _read(env: PixelEnv) -> tuple[PoseTest, tuple[bool, ...], int, str]:
@@ -87,7 +87,7 @@ def make_env(
     options |= {"image_size": image_size, "fast_rendering": fast_rendering}
     if action_repeat > 1:
         options["action_repeat"] = action_repeat
-    name, _, camera = name.partition("@")
+    name, camera = split_camera(name)
     if camera:
         options["camera"] = camera
     if is_model_file(name):

@@ -234,6 +234,9 @@ class MujocoEnv(PixelEnv):
             self._physics.free()
 
 
+_FARTHEST = 100.0  # extents of the model, from where it is but a dot
+
+
 def _name(model: mujoco.MjModel) -> str:
     return f"MuJoCo's model {model.names.split(bytes(1))[0].decode()!r}"
 
@@ -249,6 +252,8 @@ def _place(model: mujoco.MjModel, camera: int | str | View) -> int | str | View:
         azimuth, elevation, *rest = map(float, camera.split(","))
         distance, *lookat = rest or [1.5 * model.stat.extent]
         x, y, z = lookat or model.stat.center.tolist()
+        if not (np.isfinite([azimuth, elevation, x, y, z]).all() and 0 < distance < _FARTHEST * model.stat.extent):
+            raise ValueError("this view shows nothing")
     except ValueError as error:
         there = ", ".join(name or str(index) for index, name in enumerate(names)) or "it has none"
         raise EnvError(

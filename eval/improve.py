@@ -102,7 +102,10 @@ def improve(config: ImproveConfig) -> Path:
     free = ("output", "data", "rounds", "minutes", "protocol", "num_pairs", "publish")
     Dataset(data, task=config.task, in_memory="no")  # raises before anything is written
     checkpoint, practised, minutes = first, list[Path](), 0.0
-    with files.claimed(config.output, settings, free):
+    with contextlib.ExitStack() as stack:
+        env = stack.enter_context(contextlib.closing(envs.make(config.task)))
+        trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_pairs)  # or raises, before rounds
+        stack.enter_context(files.claimed(config.output, settings, free))
         for number in range(1, config.rounds + 1):
             if config.minutes is not None and minutes > config.minutes:
                 log.info("%g minutes are over after %d rounds", config.minutes, number - 1)
@@ -115,19 +118,17 @@ def improve(config: ImproveConfig) -> Path:
                 files.write_json(took, (time.monotonic() - begin) / 60)
             minutes += float(files.read_json(took, "delete it; the round then counts as done in no time"))
         rows, planning = {}, read_planning(load_info(first).planning, first)
-        with contextlib.closing(envs.make(config.task)) as env:
-            trial = Trial.on_pairs(env, spec, config.protocol, config.seed, config.num_pairs)
-            for name, (which, episodes, spent) in {
-                BEFORE: (first, 0, 0.0),
-                AFTER: (checkpoint, len(practised) * config.num_episodes, minutes),
-            }.items():
-                asked: dict[str, Any] = {
-                    "task": config.task,
-                    "weights": weights_digest(which),
-                    "protocol": config.protocol,
-                }
-                asked |= {"num_episodes": config.num_pairs, "seed": config.seed, "planner": planning}
-                rows[name] = book.once(name, asked, partial(_measure, trial, which, planning, episodes, spent))
+        for name, (which, episodes, spent) in {
+            BEFORE: (first, 0, 0.0),
+            AFTER: (checkpoint, len(practised) * config.num_episodes, minutes),
+        }.items():
+            asked: dict[str, Any] = {
+                "task": config.task,
+                "weights": weights_digest(which),
+                "protocol": config.protocol,
+            }
+            asked |= {"num_episodes": config.num_pairs, "seed": config.seed, "planner": planning}
+            rows[name] = book.once(name, asked, partial(_measure, trial, which, planning, episodes, spent))
         files.write_whole(path := book.folder / "improve.md", table(rows, config))
     return path
 

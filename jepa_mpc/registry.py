@@ -54,7 +54,14 @@ def same(one: str, other: str) -> bool:
 
 def is_model_file(name: str) -> bool:
     """Says whether the name of a task is an MJCF file's, with or without a camera behind an @."""
-    return name.partition("@")[0].lower().endswith(".xml")
+    return split_camera(name)[0].lower().endswith(".xml")
+
+
+def split_camera(name: str) -> tuple[str, str]:
+    """Returns the name of a task, and of the camera behind its @, if there is one; folders may have an @ too."""
+    folder, slash, last = name.rpartition("/")
+    plain, _, camera = last.partition("@")
+    return f"{folder}{slash}{plain}", camera
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -30,7 +30,8 @@ class MJCFEnv(MujocoEnv):
         try:
             physics = engine.Physics.from_xml_path(os.path.abspath(path))
         except (ValueError, RuntimeError, OSError) as error:
-            raise EnvError(f"{path} is no model that MuJoCo can load: {reason(error)}") from error
+            where = " ".join(str(error).split()) or reason(error)  # it says over several lines where and why
+            raise EnvError(f"{path} is no model that MuJoCo can load: {where}") from error
         model = physics.model.ptr
         if not model.nu:
             raise EnvError(f"{path} has nothing that moves it; give it an <actuator> for each joint to be driven")

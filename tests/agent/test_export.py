@@ -323,7 +323,7 @@ def test_it_needs_neither_pytorch_nor_a_simulator(exported, loaded, tmp_path):
 class Flickering:
     """A robot whose two cameras show other pictures each time, and which feels as many numbers."""
 
-    period, (low, high) = 0.02, BOUNDS
+    period, (low, high) = 0.1, BOUNDS
 
     def __init__(self):
         self._shown = itertools.cycle(pictures(50, num_views=2))

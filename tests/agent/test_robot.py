@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
-from conftest import CHECKPOINT
+from conftest import CHECKPOINT, ROOT
 from PIL import Image
 from test_agent import BLOCK, SEARCH, SPACE, PointModel, agent_with, picture_of
 
@@ -200,6 +204,98 @@ def test_an_agent_must_foresee_what_is_bridged():
             Driver(PointRobot(Time()), agent, Pace(bridge=bridge))
 
 
+def test_what_is_sent_is_within_the_robots_own_bounds():
+    time = Time()
+    robot = PointRobot(time)
+    robot.low, robot.high = 0.25 * SPACE.low, 0.25 * SPACE.high
+    agent, _ = agent_with(blocks_ahead=1, horizon=3)  # which knows wider ones
+    list(Driver(robot, agent, Pace(reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 6))
+    sent = np.array([action for _, action in robot.actions])
+    assert (sent >= robot.low).all()
+    assert (sent <= robot.high).all()
+    assert np.isclose(np.abs(sent), robot.high).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("period", 0, "the period of the robot must be above 0, not 0"),
+        ("period", "soon", "the period of the robot must be"),
+        ("high", np.full(2, np.inf), r"action 0 of the robot has no bounds \(-[\d.]+ to inf\)"),
+        ("low", np.ones(2), "action 1 of the robot has its bounds reversed"),
+    ],
+)
+def test_a_robot_that_is_none_is_refused_before_it_moves(name, value, message):
+    robot = PointRobot(Time())
+    setattr(robot, name, value)
+    agent, _ = agent_with(blocks_ahead=1, horizon=3)
+    with pytest.raises(UserError, match=message):
+        Driver(robot, agent)
+
+
+def test_a_robot_of_other_actions_or_no_blocks_is_refused():
+    time = Time()
+    robot = PointRobot(time)
+    robot.low, robot.high = -np.ones(3), np.ones(3)
+    robot.place = np.array([10.0, 10.0, 0.0])
+    agent, _ = agent_with(blocks_ahead=1, horizon=3)
+    driver = Driver(robot, agent, Pace(reserve=0.01), time)
+    with pytest.raises(UserError, match="num_blocks must be at least 1, not 0"):
+        list(driver.drive(picture_of(GOAL), 0))
+
+
+def test_actions_that_come_later_and_later_end_the_drive():
+    time = Time()
+    robot, agent = PointRobot(time), agent_with(blocks_ahead=1, horizon=3)[0]
+    act = robot.act
+    robot.act = lambda action: (act(action), time.sleep(1.3 * PERIOD))
+    with pytest.raises(UserError, match=r"actions are \d+ ms late; observe\(\) and act\(\) together must take less"):
+        list(Driver(robot, agent, Pace(reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 30))
+    assert robot.num_stops == 1
+
+
+@pytest.mark.parametrize("taken", [1.8e9, 0.0, np.nan])
+def test_a_picture_of_another_clock_is_named(taken):
+    time = Time()
+    time.now = 5000.0
+    robot, agent = PointRobot(time), agent_with(blocks_ahead=1, horizon=3)[0]
+    robot.observe = lambda: (picture_of((10, 10)), taken)
+    with pytest.raises(UserError, match=r"s ago; tell it in seconds of time.monotonic\(\)"):
+        list(Driver(robot, agent, Pace(reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 3))
+    assert robot.num_stops == 1
+
+
+def test_a_robot_that_is_left_alone_is_stopped(place):
+    """As by a terminal that is closed."""
+    words = ["--robot", "my_arms:Arm", "--goal", "goal.png", "--checkpoint", CHECKPOINT, "--seconds", "60"]
+    command = [sys.executable, "-m", "jepa_mpc", "run", *map(str, words), "--output", "run", "--record", "rec.h5"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    log = place / "run/blocks.jsonl"
+    while run.poll() is None and not (log.exists() and log.read_text().count("\n") > 3):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGHUP)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 129, err
+    assert "stopped" in out
+    with h5py.File(place / "rec.h5") as record:
+        assert len(record["pixels"]) > 1
+
+
+def test_where_nothing_can_be_recorded_is_said_before_the_robot_moves(run_command, place):
+    (place / "text.h5").write_text("no data")
+    (place / "folder.h5").mkdir()
+    words = ["--robot", "my_arms:Arm", "--goal", "goal.png", "--checkpoint", CHECKPOINT, "--seconds", "1"]
+    for name in ("text", "folder"):
+        code, out, err = run_command("run", *words, "--output", "run", "--record", f"{name}.h5")
+        assert code == 1
+        assert f"{name}.h5" in err
+        assert "record into a file of its own" in err
+        assert "stopped" not in out
+        assert not (place / "run").exists()
+    assert (place / "text.h5").read_text() == "no data"
+
+
 def test_a_simulated_robot_is_its_simulation_by_the_clock():
     time, env, other = Time(), envs.make("two_room"), envs.make("two_room")
     env.reset(seed=3)
@@ -312,7 +408,10 @@ def test_a_robot_that_cannot_be_driven_is_one_line(run_command, place):
         ("my_arms:Nobody", "module 'my_arms' has no 'Nobody'"),
         ("my_arms:Mute", "the robot of my_arms:Mute has no 'observe'"),
         ("my_arms:Wide", "takes actions of 3 numbers, the checkpoint gives 2"),
-        ("my_arms:Slow", "the period of my_arms:Slow is 100 ms, and the checkpoint was trained on steps of 40 ms"),
+        (
+            "my_arms:Slow",
+            "my_arms:Slow is 100 ms, and the model was trained on steps of 40 ms",
+        ),
         ("my_arms:Endless", "the robot of my_arms:Endless"),
         ("my_arms:Blind", "the robot's picture is 8×8; at least 64×64 pixels are needed"),
     ):

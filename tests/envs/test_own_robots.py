@@ -10,7 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 from jepa_mpc import envs, places
-from jepa_mpc.envs.base import Ended
+from jepa_mpc.envs.base import Ended, EnvError
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import pairs
 from jepa_mpc.pictures import square
@@ -155,6 +155,27 @@ def test_cameras_and_free_views_differ_and_carry_their_names():
     for i, one in enumerate(others):
         for other in others[:i]:
             assert np.abs(one - other).mean() > 5
+
+
+@pytest.mark.parametrize("view", ["nan,nan", "inf,0", "90,-30,-1", "90,-30,1e30", "90,-30,1,nan,0,0"])
+def test_a_view_that_shows_nothing_is_refused(view):
+    with pytest.raises(EnvError, match=f"has no camera '{view}'; its cameras: above, aside; a free view is AZIMUTH"):
+        envs.make(f"arm.xml@{view}")
+
+
+def test_a_folder_may_have_the_sign_of_cameras_in_its_name(tmp_path):
+    (folder := tmp_path / "user@corp").mkdir()
+    shutil.copyfile(ROOT / "tests/envs/robots/two_joints.xml", folder / "arm.xml")
+    for camera in ("", "@aside"):
+        assert envs.get_task(f"{folder}/arm.xml{camera}").name == f"arm.xml{camera}"
+        np.testing.assert_array_equal(first_picture(f"{folder}/arm.xml{camera}"), first_picture(f"arm.xml{camera}"))
+
+
+def test_a_broken_file_says_where_and_why(tmp_path):
+    (tmp_path / "broken.xml").write_text("<mujoco>\n<worldbody>\n</mujoco>")
+    with pytest.raises(EnvError, match=r"broken.xml is no model that MuJoCo can load: .*(line|error) 3") as caught:
+        envs.make(str(tmp_path / "broken.xml"))
+    assert "\n" not in str(caught.value)
 
 
 def test_pairs_of_a_file_that_has_changed_are_others(tmp_path):

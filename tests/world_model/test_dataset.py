@@ -204,6 +204,17 @@ def test_what_a_robot_recorded_goes_beside_simulated_data(tmp_path, order):
         Dataset([tmp_path / "simulated.h5", tmp_path / "other.h5"])
 
 
+def test_records_without_poses_go_beside_a_log_with_some(tmp_path):
+    recorded = replace(INFO, angles=(), data_policy="run")
+    blind = [replace(each, qpos=np.empty((len(each.qpos), 0))) for each in in_looks([0, 0])]
+    write_dataset(tmp_path / "run.h5", blind, recorded)
+    write_dataset(tmp_path / "log.h5", in_looks([0, 0]), INFO)
+    for order in (("run", "log"), ("log", "run")):
+        data = Dataset([tmp_path / f"{name}.h5" for name in order])
+        assert data.info.angles == INFO.angles
+        assert np.isnan(data.qpos).all(1).sum() == len(data.qpos) // 2
+
+
 def test_files_that_make_one_data_set_each_say_it_for_their_episodes(tmp_path):
     info = replace(INFO, randomise=("camera",))
     for name, varied in (("a", [1, 0]), ("b", [0, 0, 0]), ("c", [0, 1])):

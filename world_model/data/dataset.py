@@ -52,10 +52,11 @@ FRAMESKIP = 5  # of le-wm's and stable-worldmodel's training
 STATES = ("qpos", "state", "observation", "proprio")  # what their files may hold of the state, the best first
 _BOUNDS = ("action_low", "action_high")
 _COLUMNS = ("action", "qpos", "proprio", "ep_len", "ep_randomised")
-_LATER = (*_BOUNDS, "step_seconds", "planning", "names", "proprio_names")  # attributes that older files have not
+# Attributes that some files have not: older ones, and of `angles` those that tell no poses.
+_LATER = (*_BOUNDS, "step_seconds", "planning", "names", "proprio_names", "angles")
 _OWN = ("seed", "data_policy")  # attributes of which each file of a data set may have its own
 NO_SIMULATOR = "none"  # instead of one, where a robot moved
-_SIMULATED = ("simulator", "action_repeat", "randomise", "angles")  # attributes that such data leave to simulated ones
+_SIMULATED = ("simulator", "action_repeat", "randomise")  # attributes that such data leave to simulated ones
 RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
 UNUSED = np.float32(1e6)  # the std of an action that never varies
 MOST = 1e15  # of what actions and states may be, so that squares are numbers
@@ -126,14 +127,24 @@ def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) 
     if not path.exists():
         write_dataset(path, episodes, info)
         return
-    there = _read(path, info.task)[1]
-    for name in ("action_block", "action_low", "action_high", "angles", "cameras", "proprio_names"):
-        if (was := getattr(there, name)) != (now := getattr(info, name)):
-            raise DatasetError(f"{path} has another {name} ({was}, and {now} now); record into a file of its own")
+    require_same_origin(path, info)
     with whole(path) as scratch:
         shutil.copyfile(path, scratch)
         with h5py.File(scratch, "r+") as file:
             _append(file, episodes, info)
+
+
+def require_same_origin(path: Path, info: DatasetInfo) -> None:
+    """Raises `DatasetError` unless the data set at `path` can be appended to by episodes of this origin."""
+    if not path.is_file():
+        raise DatasetError(f"{path} is no data set; record into a file of its own")
+    try:
+        there = _read(path, info.task)[1]
+    except DatasetError as error:
+        raise DatasetError(f"nothing can be appended to {path}, so record into a file of its own: {error}") from error
+    for name in ("action_block", "action_low", "action_high", "angles", "cameras", "proprio_names"):
+        if (was := getattr(there, name)) != (now := getattr(info, name)):
+            raise DatasetError(f"{path} has another {name} ({was}, and {now} now); record into a file of its own")
 
 
 def _append(

@@ -114,6 +114,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DatasetError(f"{path} is no video that can be read; use {', '.join(CONTAINERS)}")
     if not path.is_file():
         raise DatasetError(f"there is no video {path}; put it there, or write the data set again")
+    if not path.stat().st_size:
+        raise DatasetError(f"{path} is empty; write it again, or take it and its table away")
     try:
         # A file's own bytes, so that no address or protocol in a name, and no playlist, is followed.
         with path.open("rb") as file, av.open(file, format=kind, metadata_errors="replace") as container:

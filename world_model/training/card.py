@@ -49,6 +49,9 @@ def card(info: CheckpointInfo) -> str:
     if data["data_policy"] == RECORDED:
         collect = f"jepa-mpc convert data LOG --task {info.task} --output DATA.h5"
         train = [f"{each} --data DATA.h5" for each in train]
+    elif " " in data["data_policy"]:  # of several files, or recorded by `jepa-mpc run`
+        collect = f"# {data['num_episodes']} episodes by {data['data_policy']}"
+        train = [f"{each} --data FILES" for each in train]
     return "\n".join([*table, "", "Made again by", "", "```bash", collect, *train, "```", ""])
 
 
