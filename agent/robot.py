@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jepa_mpc.agent.bounds import checked_bounds
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
 from jepa_mpc.pictures import side_by_side
 from jepa_mpc.settings import Positive, convert
 
@@ -214,7 +214,10 @@ class Driver:
             for number, carried_out in sent.items():
                 yield self._done(number, *carried_out)
         finally:
-            self._robot.stop()
+            try:
+                self._robot.stop()
+            except Exception as error:
+                raise UserError(f"the robot's stop() failed, so it may move still: {reason(error)}") from error
             for answer in self._answers.values():  # the agent is at rest too, before anybody resets it
                 with contextlib.suppress(Exception):
                     answer.result()

@@ -40,7 +40,8 @@ def run_parallel(
     except BrokenProcessPool as error:
         raise UserError("a worker process was killed; the same command goes on from here") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        with _interrupts_held():  # impatience while calls at hand are done must not leave workers behind
+            pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

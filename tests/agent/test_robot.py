@@ -296,6 +296,14 @@ def test_where_nothing_can_be_recorded_is_said_before_the_robot_moves(run_comman
     assert (place / "text.h5").read_text() == "no data"
 
 
+def test_a_robot_that_cannot_be_stopped_is_told_of():
+    time = Time()
+    robot, agent = PointRobot(time), agent_with(blocks_ahead=1, horizon=3)[0]
+    robot.stop = lambda: 1 / 0
+    with pytest.raises(UserError, match=r"the robot's stop\(\) failed, so it may move still: division by zero"):
+        list(Driver(robot, agent, Pace(reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 3))
+
+
 def test_a_simulated_robot_is_its_simulation_by_the_clock():
     time, env, other = Time(), envs.make("two_room"), envs.make("two_room")
     env.reset(seed=3)

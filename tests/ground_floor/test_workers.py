@@ -73,6 +73,32 @@ def test_ctrl_c_reaches_the_parent_alone(tmp_path):
     assert done.stderr == ""
 
 
+IMPATIENT = """
+import sys, time
+from jepa_mpc.workers import run_parallel
+def work():
+    print("begun", flush=True)
+    time.sleep(3)
+if __name__ == "__main__":
+    try:
+        list(run_parallel(work, [()] * 3, 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_one_who_presses_ctrl_c_twice_is_not_left_hanging(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(IMPATIENT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        parent.stdout.readline()
+        for _ in range(2):
+            parent.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        assert parent.wait(60) == 130
+
+
 def test_workers_end_with_their_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
