@@ -173,7 +173,7 @@ def test_a_folder_may_have_the_sign_of_cameras_in_its_name(tmp_path):
 
 def test_a_broken_file_says_where_and_why(tmp_path):
     (tmp_path / "broken.xml").write_text("<mujoco>\n<worldbody>\n</mujoco>")
-    with pytest.raises(EnvError, match="broken.xml is no model that MuJoCo can load: .*number=2.*worldbody") as caught:
+    with pytest.raises(EnvError, match=r"broken.xml is no model that MuJoCo can load: .*number=2.*worldbody") as caught:
         envs.make(str(tmp_path / "broken.xml"))
     assert "\n" not in str(caught.value)
 
