@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from jepa_mpc.envs.own_tasks import OWN_TASKS, seen_by
 from jepa_mpc.envs.task import TaskSpec
 from jepa_mpc.errors import UserError
-from jepa_mpc.registry import Registry, is_model_file
+from jepa_mpc.registry import Registry, is_model_file, split_camera
 from jepa_mpc.settings import convert
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def get_task(name: str) -> TaskSpec:
     """
     if is_model_file(name):
         return _from_suite(name)
-    plain, _, camera = name.partition("@")
+    plain, camera = split_camera(name)
     if camera and plain in task_names():
         own = TASKS[plain]
         if isinstance(own, TaskSpec) and (seen := seen_by(own, camera)) is not None:

@@ -127,8 +127,8 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
     command = COMMANDS[name]
     if (Path(sys.path[0]) / Path(sys.argv[0]).name).is_file() and args is None:
         del sys.path[0]  # a script's own folder, whose modules would stand before others of their names
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that robots stop, and what is half-written is cleared away
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # so that robots stop, and what is
+        if signal.getsignal(number) is not signal.SIG_IGN:  # half-written is cleared away; nohup has it ignored
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         logging.basicConfig(format="%(message)s")

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, ModuleType
@@ -48,7 +49,8 @@ def same(one: str, other: str) -> bool:
     the same wherever one stands.
     """
     if is_model_file(one) and is_model_file(other):
-        return os.path.basename(one) == os.path.basename(other)
+        (path, camera), (other_path, other_camera) = split_camera(one), split_camera(other)
+        return (os.path.basename(path), camera) == (os.path.basename(other_path), other_camera)
     return one == other or ((":" in one) != (":" in other) and one.rpartition(":")[2] == other.rpartition(":")[2])
 
 
@@ -58,10 +60,12 @@ def is_model_file(name: str) -> bool:
 
 
 def split_camera(name: str) -> tuple[str, str]:
-    """Returns the name of a task, and of the camera behind its @, if there is one; folders may have an @ too."""
-    folder, slash, last = name.rpartition("/")
-    plain, _, camera = last.partition("@")
-    return f"{folder}{slash}{plain}", camera
+    """Returns the name of a task, and of the camera behind its @, if there is one; folders may have an @ too, and
+    cameras a slash.
+    """
+    model_file = re.fullmatch(r"(.*?\.xml)(?:@(.*))?", name, re.IGNORECASE | re.DOTALL)
+    plain, camera = model_file.groups() if model_file else name.partition("@")[::2]
+    return plain, camera or ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

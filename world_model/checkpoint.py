@@ -23,7 +23,7 @@ from jepa_mpc.devices import choose_device
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import read_json, write_json, write_whole
 from jepa_mpc.pictures import PictureStats
-from jepa_mpc.registry import same
+from jepa_mpc.registry import same, split_camera
 from jepa_mpc.settings import NonNegative, read, to_json
 from jepa_mpc.world_model.interface import Interface
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
@@ -132,8 +132,8 @@ def load_checkpoint(
     """
     info, folder = load_info(checkpoint), places.checkpoint(checkpoint)
     if task is not None and not same(info.task, task):
-        plain, _, camera = info.task.partition("@")
-        cure = f"; say --camera {camera}" if camera and plain == Path(task.partition("@")[0]).name else ""
+        plain, camera = split_camera(info.task)
+        cure = f"; say --camera {camera}" if camera and same(plain, split_camera(task)[0]) else ""
         raise CheckpointError(f"checkpoint {folder} was trained on task {info.task!r}, not {task!r}{cure}")
     try:
         with torch.device("meta"):  # nothing is allocated by what config.json declares

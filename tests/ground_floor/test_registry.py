@@ -8,7 +8,7 @@ import pytest
 
 from jepa_mpc.errors import UserError
 from jepa_mpc.planners import PLANNERS, CEMConfig
-from jepa_mpc.registry import Registry, same, takes
+from jepa_mpc.registry import Registry, same, split_camera, takes
 
 
 @pytest.fixture
@@ -179,3 +179,26 @@ def test_functions_that_can_take_the_arguments_are_of_their_kind(value):
     registry = Registry("rule", must=takes(2))
     registry.register("mine", value)
     assert callable(registry["mine"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("reacher", ("reacher", "")),
+        ("reacher@90,-30", ("reacher", "90,-30")),
+        ("gym/my.robots:Arm-v0@front+wrist", ("gym/my.robots:Arm-v0", "front+wrist")),
+        ("arm.xml", ("arm.xml", "")),
+        ("my/arm.XML@hand/front", ("my/arm.XML", "hand/front")),
+        ("/home/user@corp/arm.xml", ("/home/user@corp/arm.xml", "")),
+        ("/home/user@corp/arm.xml@hand/front", ("/home/user@corp/arm.xml", "hand/front")),
+    ],
+)
+def test_a_camera_stands_behind_its_task(name, parts):
+    assert split_camera(name) == parts
+
+
+def test_a_model_file_is_the_same_wherever_it_lies_and_is_seen_alike():
+    assert same("a/arm.xml@hand/front", "b/arm.xml@hand/front")
+    assert not same("a/arm.xml@hand/front", "a/leg.xml@hand/front")
+    assert not same("arm.xml@hand/front", "arm.xml@front")
+    assert not same("arm.xml@front", "arm.xml")
