@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from jepa_mpc import places
@@ -103,6 +103,7 @@ class Numbers:
                 ) from error
             if not np.isfinite(given).all():
                 raise UserError(f"goal {name} must be finite, not {given[~np.isfinite(given)][0]}")
+            _require_radians(coordinate, given, f"goal {name}={given[np.abs(given).argmax()]:g}")
             goal[:, index] = asked = coordinate.normal(torch.tensor(given))
             low, high = coordinate.low - coordinate.p90, coordinate.high + coordinate.p90
             if (beyond := (asked < low) | (asked > high)).any():
@@ -166,12 +167,24 @@ class Numbers:
                 raise UserError(f"{said} holds nothing; say the lower number first")
             if math.isinf(low) and math.isinf(high):
                 raise UserError(f"{said} holds everything; give it an end")
+            _require_radians(coordinate, np.array([end for end in (low, high) if math.isfinite(end)]), said)
             if coordinate.wraps and not high - low < 2 * math.pi:
                 raise UserError(f"{said} goes all the way round; give an angle two ends, less than 2π apart")
+            if not coordinate.wraps and (low > coordinate.high or high < coordinate.low):
+                warnings.warn(
+                    f"{said} holds nothing that the probe was fitted on, {coordinate.low:.4g} to {coordinate.high:.4g}",
+                    stacklevel=3,
+                )
             sides.append(_Side(index, coordinate, low, high))
         if not sides:
             raise UserError(f"{asked_by} must name at least one number")
         return sides
+
+
+def _require_radians(coordinate: Coordinate, given: NDArray[np.float64], said: str) -> None:
+    """Raises `UserError` on an angle of more than a turn."""
+    if coordinate.is_angle and (np.abs(given) > 2 * math.pi).any():
+        raise UserError(f"{said} is more than a turn; angles are in radians")
 
 
 @dataclass(frozen=True)

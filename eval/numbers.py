@@ -95,13 +95,16 @@ def number_facts(
 
 
 def limit_facts(numbers: Numbers, truth: Truth, traces: Sequence[EpisodeTrace]) -> LimitFacts | None:
-    """Returns how often the agent went where it must not, once it was where it may; None if that is not known."""
+    """Returns how often the agent went where it must not, once it was where it may (where it never was, from the start);
+    None if that is not known.
+    """
     beyond = []
     for trace in traces:
         inside = _inside(numbers, truth.of_states(trace.states))
         if np.isnan(inside).any():
             return None
-        beyond.append(np.where(np.maximum.accumulate(inside >= 0), np.maximum(-inside, 0), 0))
+        entered = np.maximum.accumulate(inside >= 0) | (inside < 0).all()
+        beyond.append(np.where(entered, np.maximum(-inside, 0), 0))
     steps = np.concatenate(beyond)
     return LimitFacts(
         float((steps > 0).mean()), rate(sum(bool(each.any()) for each in beyond), len(beyond)), float(steps.max())

@@ -33,10 +33,13 @@ def adopt(env: gym.Env, name: str, **options) -> PixelEnv:
             raise EnvError(
                 f"{name} has the wrapper {type(layer).__name__}, whose memory no state holds; make it without"
             )
-    if not isinstance(env.action_space, gym.spaces.Box):
+    space = env.action_space
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        raise EnvError(f"{name} has actions in parts, a {type(space).__name__}; make them one Box")
+    if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         raise EnvError(f"{name} has discrete actions; planners here search continuous ones: choose another task")
-    if env.action_space.shape is None or len(env.action_space.shape) != 1:
-        raise EnvError(f"{name} has actions of shape {env.action_space.shape}; flatten them to one vector (A,)")
+    if len(space.shape) != 1:
+        raise EnvError(f"{name} has actions of shape {space.shape}; flatten them to one vector (A,)")
     ours = (GymnasiumMujocoEnv if is_mujoco(env) else GymnasiumEnv)(env, name, **options)
     registered = gym.registry.get(env.spec.id) if env.spec else None
     ours.time_limit = (registered and registered.max_episode_steps) or ours.time_limit
@@ -170,22 +173,37 @@ class GymnasiumEnv(PixelEnv):
             raise EnvError(f"the actions of {name} have no bounds, and plans are searched within bounds; bound them")
         self.action_space = gym.spaces.Box(*bounds, dtype=np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self._seen = self._read(env.reset(seed=0)[0])
+        fps = env.metadata.get("render_fps") or self.metadata["render_fps"]
+        if not (isinstance(fps, int | float) and 0 < fps < np.inf):
+            raise EnvError(f"the metadata of {name} have render_fps {fps!r}; make it steps a second, such as 25")
+        self._step_seconds = 1 / fps
+        self._num_seen: int | None = None
+        self._seen = self._first(seed=0)
         self._num_seen = len(self._seen)
 
     def _read(self, observation: Any) -> NDArray[np.float64]:
         """Returns the numbers (Q,) of an observation that is a vector; none of any other."""
         values = np.asarray(observation) if not isinstance(observation, dict) else np.empty((0, 0))
         is_vector = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
-        return values.astype(np.float64) if is_vector else np.empty(0)
+        seen = values.astype(np.float64) if is_vector else np.empty(0)
+        if self._num_seen is not None and len(seen) != self._num_seen:
+            raise EnvError(f"{self._name} observes {len(seen)} numbers, and {self._num_seen} before; let it be as many")
+        return seen
+
+    def _first(self, **how: Any) -> NDArray[np.float64]:
+        """Returns the numbers of an episode's first observation."""
+        made: Any = self._env.reset(**how)
+        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], dict)):
+            raise EnvError(f"reset() of {self._name} must return an observation and a dict, as of Gymnasium 0.26")
+        return self._read(made[0])
 
     @property
     def step_seconds(self):
-        return 1 / (self._env.metadata.get("render_fps") or self.metadata["render_fps"])
+        return self._step_seconds
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self._seen = self._read(self._env.reset(seed=seed, options=options)[0])
+        self._seen = self._first(seed=seed, options=options)
         return self.render(), {}
 
     def advance(self, action):

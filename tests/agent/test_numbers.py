@@ -165,12 +165,24 @@ def test_a_goal_beyond_what_was_seen_is_warned_of():
         ({"keep": {"x": 3}}, "keep x must be two numbers, least and most, not 3"),
         ({"keep": {"turn": (0, math.inf)}}, "goes all the way round"),
         ({"keep": {"turn": (-4, 4)}}, "goes all the way round"),
+        ({"keep": {"turn": (30, 60)}}, "keep turn=30..60 is more than a turn; angles are in radians"),
+        ({"keep": {"turn": (-math.inf, 90)}}, "keep turn=-inf..90 is more than a turn"),
         ({"avoid": [{}]}, "avoid must name at least one number"),
     ],
 )
 def test_limits_that_cannot_be_are_named(limits, line):
     with pytest.raises(UserError, match=line):
         Numbers(Plain(ANGLE, X), **limits)
+
+
+def test_angles_of_goals_are_in_radians():
+    with pytest.raises(UserError, match="goal turn=-90 is more than a turn; angles are in radians"):
+        Numbers(Plain(ANGLE, X)).goal({"turn": [0.5, -90.0]}, 2)
+
+
+def test_a_range_beyond_what_was_seen_is_warned_of():
+    with pytest.warns(UserWarning, match=r"keep x=20\.\.30 holds nothing that the probe was fitted on, 0 to 14"):
+        Numbers(Plain(X, Y), keep={"x": (20, 30)})
 
 
 def test_a_range_narrower_than_the_error_is_warned_of():

@@ -74,6 +74,18 @@ def swing():
     return gym.wrappers.RescaleAction(gym.make("Pendulum-v1", render_mode="rgb_array"), -1.0, 1.0)
 def hopper():
     return gym.make("Hopper-v5")
+class Whole(Square):
+    action_space = gym.spaces.Box(-5, 5, (2,), np.int64)
+class Parts(Square):
+    action_space = gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (1,)), "y": gym.spaces.Box(-1, 1, (1,))})
+class Worded(Square):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": "20"}
+class Old(Square):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+class Growing(Square):
+    def step(self, action):
+        return np.append(self.place, 1.0), *super().step(action)[1:]
 def images():
     return gym.wrappers.FlattenObservation(gym.make("CartPole-v1"))
 '''
@@ -206,6 +218,10 @@ def test_pairs_of_a_file_that_has_changed_are_others(tmp_path):
         ("arm.xml@above+nowhere", "has no camera 'nowhere'; its cameras: above, aside"),
         ("own_robots:blind", "own_robots:blind draws no pictures .its render_mode is None.; make it with"),
         ("own_robots:images", "own_robots:images has discrete actions"),
+        ("own_robots:Whole", "own_robots:Whole has discrete actions; planners here search continuous ones"),
+        ("own_robots:Parts", "own_robots:Parts has actions in parts, a Dict; make them one Box"),
+        ("own_robots:Worded", "the metadata of own_robots:Worded have render_fps '20'; make it steps a second"),
+        ("own_robots:Old", r"reset\(\) of own_robots:Old must return an observation and a dict"),
         ("own_robots:square@above", "own_robots:square is not simulated by MuJoCo, so it has no camera to choose"),
         ("own_robots:missing", "has no 'missing'"),
     ],
@@ -235,6 +251,13 @@ def test_a_function_that_makes_an_environment_is_a_task():
     np.testing.assert_allclose(env.qpos - before, [0.05, -0.1])  # clipped to its bounds
     with pytest.raises(Ended, match="own_robots:square has ended the episode"):
         [env.advance(np.array([1.0, 0.0])) for _ in range(30)]
+
+
+def test_observations_that_grow_are_named():
+    env = envs.make("own_robots:Growing")
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match="own_robots:Growing observes 3 numbers, and 2 before"):
+        env.advance(np.zeros(2))
 
 
 def test_wrappers_of_its_own_are_kept_and_mujoco_behind_it_is_found():

@@ -9,8 +9,10 @@ import torch
 from conftest import CHECKPOINT
 
 from jepa_mpc import envs
-from jepa_mpc.eval.numbers import Truth
+from jepa_mpc.agent.numbers import Numbers
+from jepa_mpc.eval.numbers import Truth, limit_facts
 from jepa_mpc.eval.results import NumberFacts, NumberResults, PairResults
+from jepa_mpc.eval.trial import EpisodeTrace
 from jepa_mpc.settings import read
 from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
 from jepa_mpc.world_model.probe import Coordinate, Probe, ProbeInfo
@@ -145,3 +147,22 @@ def test_how_far_off_is_known_only_where_both_are():
     facts = NumberFacts("a", "rad", True, 0.1, 0.2, [3.0, None, 1.0], [3.1, 0.0, 1.0], [-3.0, 0.5, None])
     np.testing.assert_allclose(facts.off, [2 * np.pi - 6])
     np.testing.assert_allclose(facts.misread, [2 * np.pi - 6.1, 0.5])
+
+
+class OnALine:
+    """A simulator whose state is one number."""
+
+    names = ("x",)
+
+    def set_state(self, state):
+        self.qpos = state
+
+
+def test_limits_count_from_where_they_were_first_kept_or_from_the_start_if_they_never_were():
+    info = ProbeInfo((Coordinate("x", False, False, 0.0, 10.0, 0.25, 0.5),), "", 10, 1.0, 0.01)
+    probe = Probe(info, {"mean": torch.zeros(1)})
+    traces = [EpisodeTrace(np.array(x, float)[:, None], None, None) for x in ([0, 1, 3, 5, 3], [6, 7])]
+    facts = limit_facts(Numbers(probe, keep={"x": (2, 4)}), Truth(OnALine(), probe), traces)
+    assert facts.steps == pytest.approx(3 / 7)
+    assert facts.episodes.rate == 1
+    assert facts.farthest == pytest.approx((7 - 4) / 0.5)

@@ -453,7 +453,11 @@ def test_minari_without_pictures_or_with_discrete_actions_is_named(tmp_path):
         ("action\n1\nleft\n", "000.csv, line 3: could not convert string to float: 'left'; write a number or nothing"),
         ("action\n", "000.csv has no rows"),
         ("action\n1\n2\n", "000.mp4 has 30 pictures and 000.csv 2 rows; make them equal, or add a column 'timestamp'"),
-        ("timestamp,action\n1e9,1\n", "000.mp4 has no picture at 1000000000.000 s"),
+        ("timestamp,action\n1e6,1\n", "000.mp4 has no picture at 1000000.000 s"),
+        (
+            "timestamp,action\n1764500000.5,1\n",
+            "000.csv: column 'timestamp' begins at 1764500000 s, as a clock does; take off the moment of the video's",
+        ),
     ],
 )
 def test_what_a_csv_must_hold_is_named_with_its_line(tmp_path, text, line):
@@ -462,6 +466,26 @@ def test_what_a_csv_must_hold_is_named_with_its_line(tmp_path, text, line):
     write_video(folder / "000.mp4", recorded()[0].front)
     (folder / "000.csv").write_text(text)
     refused(folder, line)
+
+
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_values_may_stand_between_semicolons_or_tabs(tmp_path, between):
+    folder = video_folder(tmp_path / "log")
+    for table in folder.glob("*.csv"):
+        table.write_text(table.read_text().replace(",", between))
+    holds(open_source(folder), "pixels")
+
+
+def test_a_video_without_a_table_is_named(tmp_path):
+    folder = video_folder(tmp_path / "log", ("front", "wrist"))
+    (folder / "001.csv").unlink()
+    refused(folder, "001.front.mp4 has no table 001.csv beside it; write one, or take the video away")
+
+
+def test_videos_of_several_rates_need_times(tmp_path):
+    folder = video_folder(tmp_path / "log")
+    write_video(folder / "002.mp4", recorded()[2].front, fps=25)
+    refused(folder, f"002.mp4 has 25 pictures a second, not {FPS:g} as the first; write both at one rate, or add")
 
 
 def test_episodes_of_a_folder_must_be_alike(tmp_path):

@@ -2,13 +2,16 @@
 
 The CSV has a header. Columns that begin with `action` are the actions, with `state` the state, with `proprio` what the
 robot felt of itself; `timestamp`, if it is there, is in seconds from the video's first picture, and each row gets the
-picture nearest in time. Without it, rows are pictures, one for one. What is empty is NaN.
+picture nearest in time. Without it, rows are pictures, one for one. What is empty is NaN. Values stand between commas,
+semicolons or tabs.
 """
 
+import contextlib
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,8 @@ from jepa_mpc.world_model.data.video import CONTAINERS, frames, frames_at, video
 
 _ONLY = "pixels"  # what the only camera is called
 _TIME = "timestamp"
+_CLOCK = 1e8  # seconds, three years: a timestamp of so many was read off a clock
+_UNEVEN = 0.03  # share by which videos of one rate may differ in what they say of it
 
 
 @source("video")
@@ -32,6 +37,7 @@ class VideoFolder(Source):
         super().__init__(path)
         self._tables = _csv_files(path)
         self._videos = [_videos(table) for table in self._tables]
+        _refuse_orphans(path, self._videos)
         self.cameras = tuple(self._videos[0])
         self._header = _header(self._tables[0])
         self.action_names, self.state_names, self.proprio_names = (
@@ -41,9 +47,9 @@ class VideoFolder(Source):
             raise DatasetError(
                 f"{self._tables[0]} has no column that begins with 'action', but {', '.join(self._header)}; name one so"
             )
+        self._fps = fps = video_info(self._videos[0][self.cameras[0]]).fps
         self.lengths = np.array([self._check(index) for index in range(len(self._tables))], np.int64)
         seconds = self.numbers(0).seconds
-        fps = video_info(self._videos[0][self.cameras[0]]).fps
         steps = np.diff(seconds) if seconds is not None else np.empty(0)
         step = float(np.median(steps)) if len(steps) else (1 / fps if fps else 0.0)
         self.info = recorded_info(len(self.state_names), step_seconds=step if step > 0 else 0.0)
@@ -57,7 +63,13 @@ class VideoFolder(Source):
         at = {name: index for index, name in enumerate(self._header)}
         action, state = (rows[:, [at[name] for name in names]] for names in (self.action_names, self.state_names))
         felt = rows[:, [at[name] for name in self.proprio_names]] if self.proprio_names else None
-        return Numbers(action, state, rows[:, at[_TIME]] if _TIME in at else None, felt)
+        seconds = rows[:, at[_TIME]] if _TIME in at else None
+        if seconds is not None and seconds[0] > _CLOCK:
+            raise DatasetError(
+                f"{self._tables[episode]}: column {_TIME!r} begins at {seconds[0]:.0f} s, as a clock does; take off the "
+                "moment of the video's first picture"
+            )
+        return Numbers(action, state, seconds, felt)
 
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         video, seconds = self._videos[episode][camera], self.numbers(episode).seconds
@@ -81,10 +93,16 @@ class VideoFolder(Source):
             )
         rows = len(_rows(table))
         for video in videos.values() if _TIME not in header else ():
-            if (count := video_info(video).num_frames) != rows:
+            told = video_info(video)
+            if told.num_frames != rows:
                 raise DatasetError(
-                    f"{video} has {count} pictures and {table.name} {rows} rows; make them equal, or add a column "
-                    f"{_TIME!r} in seconds"
+                    f"{video} has {told.num_frames} pictures and {table.name} {rows} rows; make them equal, or add a "
+                    f"column {_TIME!r} in seconds"
+                )
+            if abs(told.fps - self._fps) > _UNEVEN * self._fps:
+                raise DatasetError(
+                    f"{video} has {told.fps:g} pictures a second, not {self._fps:g} as the first; write both at one "
+                    f"rate, or add a column {_TIME!r} in seconds"
                 )
         return rows
 
@@ -102,9 +120,27 @@ def _videos(table: Path) -> dict[str, Path]:
     return found
 
 
-def _header(table: Path) -> list[str]:
+def _refuse_orphans(path: Path, videos: Sequence[dict[str, Path]]) -> None:
+    """Raises `DatasetError` on a video that has no table."""
+    used = {video for each in videos for video in each.values()}
+    for video in sorted(path.iterdir()):
+        if video.suffix.lower() in CONTAINERS and video not in used:
+            table = f"{video.name.partition('.')[0]}.csv"
+            raise DatasetError(f"{video} has no table {table} beside it; write one, or take the video away")
+
+
+@contextlib.contextmanager
+def _opened(table: Path) -> Iterator[Any]:
+    """Gives a table's rows of text, by whichever sign stands between the names in its first line."""
     with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
+        between = max(",;\t", key=file.readline().count)
+        file.seek(0)
+        yield csv.reader(file, delimiter=between)
+
+
+def _header(table: Path) -> list[str]:
+    with _opened(table) as reader:
+        header = [name.strip() for name in next(reader, [])]
     if len(set(header)) != len(header) or not header:
         raise DatasetError(f"{table} must begin with a line of column names, each once; write one")
     return header
@@ -113,8 +149,7 @@ def _header(table: Path) -> list[str]:
 def _rows(table: Path) -> NDArray[np.float64]:
     """Returns the numbers below the header (N, C)."""
     header, rows = _header(table), []
-    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.reader(file)
+    with _opened(table) as reader:
         next(reader)
         for row in filter(None, reader):
             if len(row) != len(header):
