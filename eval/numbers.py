@@ -95,7 +95,7 @@ def number_facts(
 
 
 def limit_facts(numbers: Numbers, truth: Truth, traces: Sequence[EpisodeTrace]) -> LimitFacts | None:
-    """Returns how often the agent went where it must not, once it was where it may (where it never was, from the start);
+    """Returns how often the agent went where it must not, once it was where it may (from the start, if it never was);
     None if that is not known.
     """
     beyond = []

@@ -66,8 +66,8 @@ class VideoFolder(Source):
         seconds = rows[:, at[_TIME]] if _TIME in at else None
         if seconds is not None and seconds[0] > _CLOCK:
             raise DatasetError(
-                f"{self._tables[episode]}: column {_TIME!r} begins at {seconds[0]:.0f} s, as a clock does; take off the "
-                "moment of the video's first picture"
+                f"{self._tables[episode]}: column {_TIME!r} begins at {seconds[0]:.0f} s, as a clock does; take off "
+                "the moment of the video's first picture"
             )
         return Numbers(action, state, seconds, felt)
 
