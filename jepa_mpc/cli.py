@@ -149,7 +149,8 @@ def run(name: str, args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(f"error: {error}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        fix = "; make room, and start the same command again" if error.errno == errno.ENOSPC else ""
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = "; make room, and start the same command again" if is_full else ""
         sys.exit(f"error: {error.strerror or reason(error)}{where}{fix}")
     except KeyboardInterrupt:
         hint = "; the same command goes on from here" if command.resumes else ""

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import h5py
@@ -161,6 +163,32 @@ def test_an_unfinished_data_set_never_bears_the_final_name(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "d.h5", episodes(), INFO)
     assert not (tmp_path / "d.h5").exists()
+
+
+FILL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import INFO, synthetic_episodes
+from jepa_mpc.world_model.data.dataset import append_episodes, write_dataset
+add, num_episodes = {"write": write_dataset, "append": append_episodes}[sys.argv[2]], int(sys.argv[4])
+add(Path(sys.argv[3]), (synthetic_episodes(1, 60)[0] for _ in range(num_episodes)), INFO)
+"""
+
+
+@pytest.mark.parametrize("how", ["write", "append"])
+def test_a_disk_that_fills_up_leaves_what_was_there_and_nothing_else(tmp_path, how, request):
+    """The disk is one that takes no file beyond 36 MB, of which HDF5 may hold back 32; 40 episodes have 7."""
+    path = tmp_path / "d.h5"
+    if how == "append":
+        write_dataset(path, synthetic_episodes(2, 60), INFO)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    command = [sys.executable, "-c", FILL, str(request.config.rootpath / "tests"), how, str(path), "40"]
+    small = ["bash", "-c", 'ulimit -f 36864; exec "$@"', "bash", *command]
+    full = subprocess.run(small, capture_output=True, text=True)
+    assert full.returncode == 1  # and not a signal of HDF5's
+    assert full.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path}'"
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
 def in_looks(varied, num_blocks=4, side=8):

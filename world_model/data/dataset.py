@@ -39,7 +39,7 @@ from jepa_mpc.pictures import PictureStats
 from jepa_mpc.registry import same
 from jepa_mpc.settings import Count, Natural, NonNegative, read
 from jepa_mpc.world_model.data.frames import Frames
-from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
+from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file, reserve, writing
 from jepa_mpc.world_model.observation import Observation
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ def write_dataset(
     path: Path, episodes: Iterable[Episode], info: DatasetInfo, compression: Compression = "none"
 ) -> None:
     """Writes the episodes to `path`, which appears only once it is whole; pictures may be compressed, each alone."""
-    import h5py
-
-    with whole(path) as scratch, h5py.File(scratch, "w") as file:
+    with whole(path) as scratch, writing(scratch, "w") as file:
         file.attrs.update(vars(info))
         _append(file, episodes, info, compression)
 
@@ -122,15 +120,13 @@ def append_episodes(path: Path, episodes: Iterable[Episode], info: DatasetInfo) 
     """Adds the episodes to those at `path`, if there are any, whole or not at all. Raises `DatasetError` where those
     are of another origin.
     """
-    import h5py
-
     if not path.exists():
         write_dataset(path, episodes, info)
         return
     require_same_origin(path, info)
     with whole(path) as scratch:
         shutil.copyfile(path, scratch)
-        with h5py.File(scratch, "r+") as file:
+        with writing(scratch, "r+") as file:
             _append(file, episodes, info)
 
 
@@ -167,6 +163,7 @@ def _append(
             "ep_idx": np.full(rows, index),
             "step_idx": np.arange(rows) * info.action_block,
         }
+        reserve(file, sum(values.nbytes for values in columns.values()))
         for name, values in columns.items():
             if not all(values.shape[1:]):  # a robot that tells nothing of the kind
                 continue
@@ -180,6 +177,7 @@ def _append(
             stored[-rows:] = values
         lengths.append(rows)
         randomised.append(int(episode.randomised))
+    reserve(file, 3 * 8 * len(lengths))
     offsets = np.cumsum([0, *lengths[:-1]])
     for name, numbers in (("ep_len", lengths), ("ep_offset", offsets), ("ep_randomised", randomised)):
         if name in file:

@@ -6,6 +6,7 @@ that it should, and not declare more than the file can hold.
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _TYPES = {"uint8": "u", "float": "f", "integer": "iu"}  # NumPy's letters for what a column may be of
 PACKED = 1_100  # the most that HDF5's own compression makes of a byte
+_HELD_BACK = 32 * 2**20  # bytes at most that HDF5 writes only when it closes a file: its caches and indices
 
 
 class DatasetError(UserError):
@@ -46,6 +48,32 @@ def open_file(path: Path, fix: str = "name another") -> "h5py.File":
     if not path.is_file():  # nor a pipe, which would block
         raise DatasetError(f"no data set at {path}; {fix}")
     return h5py.File(path, "r")
+
+
+@contextlib.contextmanager
+def writing(path: Path, mode: str) -> Iterator["h5py.File"]:
+    """Opens a file to write to; whoever adds to it must `reserve` the room before."""
+    import h5py
+
+    with h5py.File(path, mode) as file:
+        reserve(file, 0)
+        yield file
+        file.flush()
+        size = file.id.get_filesize()
+    os.truncate(path, size)
+
+
+def reserve(file: "h5py.File", num_bytes: int) -> None:
+    """Takes the room on the disk for so many bytes more. Raises `OSError` where there is none.
+
+    Notable: HDF5 that finds the disk full when it closes a file tries again when Python ends, and crashes.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(file.filename, "rb+") as there:
+            try:
+                os.posix_fallocate(there.fileno(), 0, file.id.get_filesize() + num_bytes + _HELD_BACK)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(Path(file.filename).parent)) from error
 
 
 def column(
