@@ -35,12 +35,6 @@ _RUNS, _GOAL = "runs", "z_goal"  # of what is remembered, how often the graph wa
 Tensors = dict[str, Tensor]
 
 
-def search_sizes(agent: PlanningAgent) -> list[int]:
-    """Returns how many candidates each round of an agent's search draws."""
-    planner = agent.controller.planner
-    return [planner.num_samples(index) for index in range(agent.config.planner.num_iterations)]
-
-
 class Part(nn.Module):
     """A part of the graph: from tensors by name to tensors by name, with an example of what it is given."""
 
@@ -71,7 +65,7 @@ class Decide(Part):
     def __init__(self, agent: PlanningAgent, given: Tensors, num_done: int):
         super().__init__(agent, given)
         self.num_done, self.every = num_done, agent.config.receding_horizon
-        self.room, self.sizes = agent.config.history_len, search_sizes(agent)
+        self.room, self.sizes = agent.config.history_len, agent.controller.planner.sizes()
         # What tells ways to decide apart: how many frames there are, and whether a search is due.
         self.way = min(num_done, self.room), num_done % self.every == 0
 
@@ -150,7 +144,7 @@ def _parts(agent: PlanningAgent) -> tuple[Encode, list[Decide], Tensors]:
     encode = Encode(agent, {PICTURES: torch.zeros(1, *size, 3, dtype=torch.uint8), **felt})
     z = encode(*encode.given.values())[0]
     given = {"z": z, _GOAL: z.clone(), SEEN: torch.ones(1, dtype=torch.bool)}
-    if sizes := search_sizes(agent):
+    if sizes := agent.controller.planner.sizes():
         generators = [torch.Generator().manual_seed(0)]
         given[NOISE] = agent.controller.planner.white(sum(sizes), config.horizon, generators)
     ways: dict[tuple[int, bool], Decide] = {}

@@ -86,8 +86,7 @@ def noise_for(agent: PlanningAgent) -> NDArray[np.float32]:
     """Returns the standard normal numbers (B, S, H, A) that an agent's next search will draw, all rounds together."""
     planner = agent.controller.planner
     generators = [generator.clone_state() for generator in agent.generators]
-    sizes = (planner.num_samples(index) for index in range(agent.config.planner.num_iterations))
-    white = [planner.white(size, agent.config.horizon, generators) for size in sizes]
+    white = [planner.white(size, agent.config.horizon, generators) for size in planner.sizes()]
     return torch.cat(white, dim=1).numpy() if white else np.zeros((len(generators), 0), np.float32)
 
 

@@ -243,7 +243,7 @@ def read_box(words: Sequence[str], option: str) -> dict[str, tuple[float, float]
 
 def _once(there: Mapping[str, object], name: str, word: str, option: str) -> None:
     if not name or name in there:
-        raise UserError(f"{option} {word!r} must name a number, and each but once")
+        raise UserError(f"{option} {word!r} must name a number, and each but once, without spaces about the =")
 
 
 def _number(text: str, word: str, option: str, form: str) -> float:

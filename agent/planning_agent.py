@@ -109,6 +109,7 @@ class PlanningAgent:
         self.num_proprio, self.blocks_ahead = model.config.proprio_dim, config.blocks_ahead
         if calibration is not None and model.config.encoder.num_views > 1:
             raise UserError("a calibration is of one camera, and this model sees by several; leave it out")
+        self.step_seconds = 0.0  # that one action lasts; 0: nobody knows
         self.rounds_done: list[int] = []  # by each of the last searches; fewer than asked for where it met the deadline
         self._num_episodes = 0
         self.generators: list[torch.Generator] = []  # of the episodes' searches
@@ -141,7 +142,9 @@ class PlanningAgent:
             calibration = Calibration.load(Path(calibration))
         elif not isinstance(calibration, Calibration | None):
             raise UserError(f"calibration must be a Calibration or the file of one, not {calibration!r}")
-        return cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration, numbers)
+        agent = cls(model, bounds, block, config, load_proposer(checkpoint, config, device), calibration, numbers)
+        agent.step_seconds = info.interface.step_seconds if info.interface else 0.0
+        return agent
 
     def reset(self, goals: NDArray[np.uint8] | GoalState, seeds: Sequence[int]) -> None:
         """Begins B episodes: goal pictures (B, H, W, 3) uint8, or several (B, G, H, W, 3) of which each serves, encoded

@@ -71,6 +71,7 @@ class RobotAgent(Protocol):
     action_block: int
     num_proprio: int
     blocks_ahead: int  # that are on their way when it decides
+    step_seconds: float  # that one action lasts; 0: nobody knows
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -119,7 +120,7 @@ class Block:
     actions: NDArray[np.float32]  # what was sent (block, A)
     surprise: float  # of the picture
     answered: float  # when the decision was there that the picture was asked for
-    in_time: bool  # whether its own actions were decided when it began
+    in_time: bool  # whether its own actions were decided when it began; true of stillness before the first answer
 
 
 def require_period(robot: Robot, step_seconds: float, whose: str) -> None:
@@ -153,11 +154,12 @@ class Driver:
     ):
         self._robot, self._agent, self._pace, self._clock = robot, agent, pace, clock
         low, high = checked_bounds(robot, "the robot")
-        require_period(robot, getattr(agent, "step_seconds", 0.0), "the robot")
+        require_period(robot, agent.step_seconds, "the robot")
         self._ahead = int(pace.bridge)
         if agent.blocks_ahead != self._ahead:
             raise UserError(
-                f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.blocks_ahead}"
+                f"blocks_ahead must be {self._ahead} for an agent that is driven so, not {agent.blocks_ahead}; "
+                f"export it with --blocks-ahead {self._ahead}, or say so in its AgentConfig"
             )
         self._size, self._length = agent.picture_size, agent.action_block
         self._pool = pool or ThreadPoolExecutor(1)
@@ -187,6 +189,7 @@ class Driver:
                     raise UserError(f"the robot has shown no picture in {_FIRST_PICTURE:g} s; see to its camera")
                 self._look()
                 self._clock.sleep(_POLL)
+            self._rehearse(goals, seed)
             self._begin = self._clock.monotonic()
             action = self._still
             sent: dict[int, tuple[NDArray[np.float32], bool]] = {}
@@ -211,8 +214,6 @@ class Driver:
                 while sent and self._answers[min(sent) + self._ahead].done():  # what is not there yet is not waited for
                     yield self._done(min(sent), *sent.pop(min(sent)))
             self._wait(number, self._due(num_blocks))
-            for number, carried_out in sent.items():
-                yield self._done(number, *carried_out)
         finally:
             try:
                 self._robot.stop()
@@ -221,6 +222,13 @@ class Driver:
             for answer in self._answers.values():  # the agent is at rest too, before anybody resets it
                 with contextlib.suppress(Exception):
                     answer.result()
+        for number, carried_out in sent.items():
+            yield self._done(number, *carried_out)
+
+    def _rehearse(self, goals: Any, seed: int) -> None:
+        """Decides once before it counts: the first decision, for which memory is laid out, takes many times as long."""
+        self._pool.submit(self._decide, self._pictures[-1], self._clock.monotonic()).result()
+        self._agent.reset(goals, [seed])
 
     def _due(self, number: int) -> float:
         """Returns when a block begins."""

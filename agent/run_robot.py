@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from jepa_mpc.agent.picture_file import load_goal
 from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.agent.robot import Block, Driver, Pace, Robot, require_period
 from jepa_mpc.cli import parse
-from jepa_mpc.errors import UserError
+from jepa_mpc.errors import UserError, reason
 from jepa_mpc.registry import load
 from jepa_mpc.settings import NonNegative, Positive, Seed, checked, convert, to_json
 from jepa_mpc.world_model.checkpoint import load_info
@@ -40,7 +39,7 @@ BLOCKS, RESULTS = "blocks.jsonl", "results.json"
 
 @dataclass(frozen=True)
 class RunRobotConfig:
-    """Drive a robot to a goal picture, at its own rate. Stop it by Ctrl-C."""
+    """Drive a robot to a goal picture, at its own rate. Stop it by Ctrl-C; what was done until then is kept."""
 
     robot: str
     """`module:function` without arguments that returns the robot (docs/your-robot.md)."""
@@ -89,13 +88,13 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     if camera is not None and config.calibrate_goal and not isinstance(goal, dict):
         goal = camera(goal)
     numbers = config.by_numbers.numbers(config.checkpoint)
-    folder = config.output or places.runs(f"{datetime.now():%Y%m%d-%H%M%S}-robot")
-    files.refuse_existing(folder)
+    if config.output is not None:
+        files.refuse_existing(config.output)
     if config.record is not None:
         files.require_folder(config.record.parent, f"--record {config.record}")
         if config.record.exists():
             require_same_origin(config.record, _origin(info.task, told, info.planning))
-    robot = make_robot(config.robot, told)
+    robot = make_robot(config.robot, told, config.checkpoint)
     planning = replace(read_planning(info.planning, config.checkpoint), blocks_ahead=int(config.bridge))
     agent = PlanningAgent.load(config.checkpoint, planning, bounds=robot, calibration=camera, numbers=numbers)
     pace = Pace(
@@ -107,7 +106,10 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
     )
     num_blocks = max(1, round(config.seconds / (robot.period * told.action_block)))
     driver, blocks, stopped = Driver(robot, agent, pace), list[Block](), ""
-    folder.mkdir(parents=True)
+    if (folder := config.output) is None:
+        folder = places.new_run("robot")
+    else:
+        folder.mkdir(parents=True)
     try:
         with (
             (folder / BLOCKS).open("w") as log,
@@ -120,27 +122,36 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
                 if config.max_surprise is not None and block.surprise > config.max_surprise:
                     stopped = f"a surprise of {block.surprise:.1f}, above --max-surprise {config.max_surprise:g}"
                     break
+    except BaseException as error:
+        stopped = reason(error) if isinstance(error, Exception) else "interrupted"
+        raise
     finally:
         if config.record is not None and (episodes := list(_episodes(blocks))):
             append_episodes(config.record, episodes, _origin(info.task, told, info.planning))
-    pictures = [block.picture for block in blocks if block.picture is not None]
-    ended: dict[str, Any] = {}
-    if not isinstance(goal, dict):
-        seen = np.stack(pictures)
-        distances = agent.latent_distance(seen if camera is None else camera(seen), goal).tolist()
+        if any(block.picture is not None for block in blocks):
+            about: dict[str, Any] = {"robot": config.robot, "checkpoint": config.checkpoint}
+            about |= {"declared": info.declared} if info.declared else {}
+            about |= {"goal": goal if isinstance(goal, dict) else str(config.goal)}
+            about |= {"seconds": len(blocks) * robot.period * told.action_block, "stopped": stopped}
+            results = about | _results(agent, blocks, None if isinstance(goal, dict) else goal)
+            files.write_json(folder / RESULTS, results)
+    return results | {"folder": str(folder)}
+
+
+def _results(agent: PlanningAgent, blocks: Sequence[Block], goal: NDArray[np.uint8] | None) -> dict[str, Any]:
+    """Returns what blocks, some of which have pictures, came to on the way to a goal picture, if there is one."""
+    with_picture = [block for block in blocks if block.picture is not None]
+    pictures, ended = np.stack([block.picture for block in with_picture if block.picture is not None]), {}
+    if goal is not None:
+        seen = pictures if agent.calibration is None else agent.calibration(pictures)
+        distances = agent.latent_distance(seen, goal).tolist()
         ended["latent_distance"] = {"start": distances[0], "nearest": min(distances), "final": distances[-1]}
-    if numbers is not None:
-        felt = np.stack([block.proprio for block in blocks if block.picture is not None])
-        read = agent.read(np.stack(pictures), felt if agent.num_proprio else None)
+    if agent.numbers is not None:
+        felt = np.stack([block.proprio for block in with_picture])
+        read = agent.read(pictures, felt if agent.num_proprio else None)
         ended["read_at_the_end"] = {name: round(float(values[-1]), 4) for name, values in read.items()}
-        ended["error_of_reading"] = {each.name: each.p90 for each in numbers.probe.coordinates}
-    results = {
-        "robot": config.robot,
-        "checkpoint": config.checkpoint,
-        **({"declared": info.declared} if info.declared else {}),
-        "goal": goal if isinstance(goal, dict) else str(config.goal),
-        "seconds": num_blocks * robot.period * told.action_block,
-        "stopped": stopped,
+        ended["error_of_reading"] = {each.name: each.p90 for each in agent.numbers.probe.coordinates}
+    return {
         "blocks": len(blocks),
         "in_time": float(np.mean([block.in_time for block in blocks])),
         "pictures": len(pictures) / len(blocks),
@@ -148,15 +159,15 @@ def run_robot(config: RunRobotConfig) -> dict[str, Any]:
         **ended,
         "most_surprised": float(np.nanmax([block.surprise for block in blocks], initial=0.0)),
     }
-    files.write_json(folder / RESULTS, results)
-    return results | {"folder": str(folder)}
 
 
 def _goal(config: RunRobotConfig, told: Interface) -> NDArray[np.uint8] | dict[str, float]:
     """Returns the goal, a picture or numbers. Raises `UserError` unless there is one, and one only."""
     state = read_goal(config.by_numbers.goal_state)
-    if (config.goal is None) == (not state):
+    if config.goal is None and not state:
         raise UserError("say what the goal is, by --goal PICTURE or by --goal-state NAME=NUMBER …")
+    if config.goal is not None and state:
+        raise UserError("--goal and --goal-state both say what the goal is; leave one out")
     if config.goal is not None:
         return load_goal(config.goal, told.picture_size, told.cameras, config.goal_camera)
     numbers = {name: value for name, value in state.items() if value is not None}
@@ -165,7 +176,7 @@ def _goal(config: RunRobotConfig, told: Interface) -> NDArray[np.uint8] | dict[s
     return numbers
 
 
-def make_robot(reference: str, told: Interface) -> Robot:
+def make_robot(reference: str, told: Interface, checkpoint: str) -> Robot:
     """Returns the robot that a function makes. Raises `UserError` on one that a checkpoint cannot drive."""
     make = convert(Callable[[], Any], load(reference), (reference,))
     robot = make()
@@ -173,15 +184,17 @@ def make_robot(reference: str, told: Interface) -> Robot:
         if not hasattr(robot, part):
             raise UserError(f"the robot of {reference} has no {part!r}; docs/your-robot.md says what it needs")
     named = tuple(getattr(robot, "cameras", told.cameras))
-    if told.cameras and named != told.cameras:
+    if named != told.cameras and (told.cameras or len(named) > 1):
+        theirs, ours = (", ".join(names) or "one that has no name" for names in (told.cameras, named))
         raise UserError(
-            f"the robot of {reference} has cameras {', '.join(named)}; the checkpoint sees by "
-            f"{', '.join(told.cameras)}, in this order"
+            f"the robot of {reference} has the cameras {ours}; the checkpoint {checkpoint} sees by {theirs}, in this "
+            "order"
         )
     low, _ = checked_bounds(robot, f"the robot of {reference}")
     if len(low) != len(told.action_low):
         raise UserError(
-            f"the robot of {reference} takes actions of {len(low)} numbers, the checkpoint gives {len(told.action_low)}"
+            f"the robot of {reference} takes actions of {len(low)} numbers, the checkpoint {checkpoint} gives "
+            f"{len(told.action_low)}"
         )
     require_period(robot, told.step_seconds, f"the robot of {reference}")
     return robot

@@ -38,6 +38,7 @@ class PixelEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     time_limit = 10**9  # control steps after which its makers would end an episode
     has_reward = False  # whether `advance` returns one of the simulator's own
     names: tuple[str, ...] = ()  # of the coordinates of `qpos`, where the simulator has some
+    all_cameras: tuple[str, ...] = ()  # that the robot's model has, by name or number
     cameras: tuple[str, ...] = ("",)  # by name; where they are several, their pictures lie side by side in one
     proprio_names: tuple[str, ...] = ()  # of what `proprio` returns
     changeable: tuple[Look, ...] = ()  # what `set_looks` can change

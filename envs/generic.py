@@ -11,12 +11,13 @@ within two hundredths of its range, which is a whole turn for a joint without li
 what an environment of goals says itself.
 """
 
+import contextlib
 import functools
 import hashlib
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -37,26 +38,25 @@ _HINGE, _SLIDE, _BALL, _FREE = (
 @functools.cache
 def spec(name: str) -> TaskSpec:
     """Returns the task of that name, with what its simulator says of it. Raises `EnvError` if it cannot be one."""
-    env = make_env(name, 1, 64, True)
-    pose, angles, action_repeat, model = _read(env)
-    longest = env.time_limit // action_repeat
+    with contextlib.closing(make_env(name, 1, 64, True)) as env:
+        found = _read(env)
+        longest = env.time_limit // found.action_repeat
     if longest <= TaskSpec.goal_offset:
         raise EnvError(
-            f"{name} ends after {env.time_limit} steps, of which one here lasts {action_repeat}: too short for goals "
-            f"{TaskSpec.goal_offset} ahead; register a TaskSpec of your own"
+            f"{name} ends after {env.time_limit} steps, of which one here lasts {found.action_repeat}: too short for "
+            f"goals {TaskSpec.goal_offset} ahead; register a TaskSpec of your own"
         )
-    env.close()
     return TaskSpec(
         name=_short(name) if is_model_file(name) else name,
-        make=functools.partial(make_env, name, action_repeat),
-        pose=pose,
-        angles=angles,
-        action_repeat=action_repeat,
+        make=functools.partial(make_env, name, found.action_repeat),
+        pose=found.pose,
+        angles=found.angles,
+        action_repeat=found.action_repeat,
         data_policy=SUITE_POLICY,
         episode_len=min(TaskSpec.episode_len, longest),
         budget=min(TaskSpec.budget, longest),
         far_budget=min(TaskSpec.far_budget, longest),
-        model=model,
+        model=found.model,
         planning={"horizon": _HORIZON},
     )
 
@@ -67,17 +67,27 @@ def _short(name: str) -> str:
     return f"{Path(path).name}@{camera}" if camera else Path(path).name
 
 
-def _read(env: PixelEnv) -> tuple[PoseTest, tuple[bool, ...], int, str]:
-    """Returns the test of success, which coordinates are angles, control steps in a step, and the model's digest."""
+class _Found(NamedTuple):
+    """What a simulator says of a task: the test of success, which coordinates are angles, control steps in a step, and
+    the model's digest.
+    """
+
+    pose: PoseTest
+    angles: tuple[bool, ...]
+    action_repeat: int
+    model: str
+
+
+def _read(env: PixelEnv) -> _Found:
     if not isinstance(env, MujocoEnv):
-        return Untold(), (False,) * len(env.qpos), 1, ""
+        return _Found(Untold(), (False,) * len(env.qpos), 1, "")
     pose, angles = read_pose(env.model)
     own = env.goal_test
     more = (False,) * (len(env.qpos) - env.model.nq)
     buffer = np.empty(mujoco.mj_sizeModel(env.model), np.uint8)
     mujoco.mj_saveModel(env.model, None, buffer)
     digest = hashlib.sha256(buffer.tobytes()).hexdigest()[:8]
-    return own or pose, angles + more, max(1, round(STEP_SECONDS / env.control_seconds)), digest
+    return _Found(own or pose, angles + more, max(1, round(STEP_SECONDS / env.control_seconds)), digest)
 
 
 def make_env(

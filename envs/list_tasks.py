@@ -14,12 +14,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from jepa_mpc.cli import parse
+from jepa_mpc.cli import option_value, parse, seen_through
 from jepa_mpc.envs.registry import SUITE_NAMES, TASKS, get_task, make
 from jepa_mpc.envs.task import SUITE_POLICY, SUITE_TOLERANCE, SUITE_UNIT, Part, PoseTest, Untold
 from jepa_mpc.errors import UserError
 from jepa_mpc.files import require_new, whole
 from jepa_mpc.places import bundled_tasks
+from jepa_mpc.settings import Seed
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class ListConfig:
     """What it is seen through, as of `jepa-mpc collect`; NAME@CAMERA says the same."""
     picture: Path | None = None
     """PNG file to write its picture to, as the agent sees it."""
+    seed: Seed = 0
+    """Decides the pose in that picture."""
 
 
 def listing() -> Iterator[str]:
@@ -46,13 +49,13 @@ def listing() -> Iterator[str]:
         yield f"{name:<30} {policy:<16} {f'{tolerance:g} {unit}':<28} {'bundled' if name in bundled else '–'}"
 
 
-def describe(name: str, picture: Path | None = None) -> dict[str, str]:
+def describe(name: str, picture: Path | None = None, seed: int = 0) -> dict[str, str]:
     """Makes the simulator once, returns what there is to know of it, and writes its picture if a path is given."""
     if picture is not None:
         require_new(picture, "--picture")
     spec, env = get_task(name), make(name)
     spec.check(env)
-    pixels, _ = env.reset(seed=0)
+    pixels, _ = env.reset(seed=seed)
     if picture is not None:
         from PIL import Image
 
@@ -68,7 +71,8 @@ def describe(name: str, picture: Path | None = None) -> dict[str, str]:
         "period": f"{1000 * env.step_seconds:g} ms a step, {1000 * env.step_seconds * spec.action_block:g} ms a block",
         "coordinates": f"{len(env.qpos)}; angles: {', '.join(map(str, np.flatnonzero(spec.angles))) or 'none'}",
         **({"called": ", ".join(f"{i} {name}" for i, name in enumerate(env.names))} if env.names else {}),
-        "reached": rule(spec.pose),
+        **({"cameras": ", ".join(env.all_cameras)} if env.all_cameras else {}),
+        "reached": rule(spec.pose, env.names),
         "goal": f"{spec.goal_offset} steps ahead in {spec.budget}; of another episode in {spec.far_budget}",
         "data": f"episodes of {spec.episode_len} steps by {spec.data_policy}",
         "checkpoint": "bundled" if name in bundled_tasks() else "–",
@@ -77,12 +81,13 @@ def describe(name: str, picture: Path | None = None) -> dict[str, str]:
     return shown
 
 
-def rule(test: PoseTest) -> str:
-    """Returns in words when a pose counts as the goal's."""
+def rule(test: PoseTest, names: Sequence[str] = ()) -> str:
+    """Returns in words when a pose, whose coordinates have these names, counts as the goal's."""
 
     def said(part: Part) -> str:
         scale = f" / {part.scale:.3g}" if part.scale != 1 else ""
-        return f"{part.kind} of {', '.join(map(str, part.coordinates))}{scale}"
+        called = (names[index] if index < len(names) else str(index) for index in part.coordinates)
+        return f"{part.kind} of {', '.join(called)}{scale}"
 
     if isinstance(test, Untold):
         return "not told by this simulator: plan to pictures with --goal-image"
@@ -90,11 +95,13 @@ def rule(test: PoseTest) -> str:
 
 
 def main(args: Sequence[str]) -> None:
+    if option_value(args, "--task") is not None:
+        raise UserError("the task's name stands by itself: `jepa-mpc tasks reacher`")
     config = parse(ListConfig, args)
-    name = f"{config.name}@{config.camera}" if config.camera else config.name
+    name = seen_through(config.name, config.camera) if config.name and config.camera else config.name
     if not config.name and (config.picture or config.camera):
         raise UserError("--picture and --camera are of one task; name it: `jepa-mpc tasks reacher …`")
     for line in listing() if not name else ():
         print(line)  # noqa: T201
-    for label, value in describe(name, config.picture).items() if name else ():
+    for label, value in describe(name, config.picture, config.seed).items() if name else ():
         print(textwrap.fill(f"{label:<12} {value}", 100, subsequent_indent=" " * 13))  # noqa: T201

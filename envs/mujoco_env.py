@@ -224,6 +224,10 @@ class MujocoEnv(PixelEnv):
         """Returns positions and velocities of the joints that actuators move; endless turns by cosine and sine."""
         return felt(self._driven, self.data)
 
+    @property
+    def all_cameras(self):  # type: ignore[override]
+        return camera_names(self.model)
+
     def position(self, geom):
         return self._physics.named.data.geom_xpos[geom].copy()
 
@@ -241,6 +245,11 @@ def _name(model: mujoco.MjModel) -> str:
     return f"MuJoCo's model {model.names.split(bytes(1))[0].decode()!r}"
 
 
+def camera_names(model: mujoco.MjModel) -> tuple[str, ...]:
+    """Returns what a model's cameras are called: by their names, or by number where they have none."""
+    return tuple(model.camera(index).name or str(index) for index in range(model.ncam))
+
+
 def _place(model: mujoco.MjModel, camera: int | str | View) -> int | str | View:
     """Returns a camera that the model has, or a view. Raises `EnvError`, which lists the cameras, on any other."""
     names = [model.camera(index).name for index in range(model.ncam)]
@@ -255,7 +264,7 @@ def _place(model: mujoco.MjModel, camera: int | str | View) -> int | str | View:
         if not (np.isfinite([azimuth, elevation, x, y, z]).all() and 0 < distance < _FARTHEST * model.stat.extent):
             raise ValueError("this view shows nothing")
     except ValueError as error:
-        there = ", ".join(name or str(index) for index, name in enumerate(names)) or "it has none"
+        there = ", ".join(camera_names(model)) or "it has none"
         raise EnvError(
             f"{_name(model)} has no camera {camera!r}; its cameras: {there}; a free view is "
             "AZIMUTH,ELEVATION[,DISTANCE[,X,Y,Z]] in degrees and metres, such as 90,-30"

@@ -14,17 +14,17 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from jepa_mpc import envs, files, places
 from jepa_mpc.agent.agent_config import AgentConfig, read_planning
 from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.practice import NAME, Practice
-from jepa_mpc.cli import parse
+from jepa_mpc.cli import parse, typed
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, declaration, published
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, summarise
@@ -32,7 +32,7 @@ from jepa_mpc.eval.protocols import GoalProtocol
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import EpisodeRecord, Trial
 from jepa_mpc.provenance import provenance
-from jepa_mpc.settings import Count, Natural, Positive, Range, Seed, checked, read, to_json
+from jepa_mpc.settings import Count, Fraction, Natural, Positive, Seed, checked, read, to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, weights_digest
 from jepa_mpc.world_model.data.dataset import Dataset
 from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig
@@ -64,7 +64,7 @@ class ImproveConfig:
     """No round begins later than this."""
     num_episodes: Count = 500
     """Episodes of practice in a round."""
-    share: Annotated[float, Range(0, 1, open=True)] = 0.4
+    share: Fraction = 0.4
     """Of the windows to train on, those that practice has given; the others are of --data."""
     num_steps: Natural = 0
     """Steps of encoder and predictor together in a round; 0 leaves the encoder as it is."""
@@ -98,9 +98,9 @@ def improve(config: ImproveConfig) -> Path:
     book = Book(ImproveRow, config.output)
     if config.publish:
         book = Book(ImproveRow, published(f"improve/{places.slug(config.task)}"), [config.output])
-    settings = {**to_json(config), "checkpoint": weights_digest(first)}
+    seen = Dataset(data, task=config.task, in_memory="no")  # raises before anything is written
+    settings = {**to_json(config), "checkpoint": weights_digest(first), "episodes": seen.fingerprint()}
     free = ("output", "data", "rounds", "minutes", "protocol", "num_pairs", "publish")
-    Dataset(data, task=config.task, in_memory="no")  # raises before anything is written
     checkpoint, practised, minutes = first, list[Path](), 0.0
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(envs.make(config.task)))
@@ -112,7 +112,7 @@ def improve(config: ImproveConfig) -> Path:
                 break
             folder, begin = config.output / f"round-{number}", time.monotonic()
             log.info("round %d of %d", number, config.rounds)
-            practised.append(_practise(config, checkpoint, data, folder, number))
+            practised.append(_practise(config, checkpoint, seen, folder, number))
             checkpoint = _train(config, checkpoint, data, practised, folder)
             if not (took := folder / _TOOK).exists():
                 files.write_json(took, (time.monotonic() - begin) / 60)
@@ -133,11 +133,10 @@ def improve(config: ImproveConfig) -> Path:
     return path
 
 
-def _practise(config: ImproveConfig, checkpoint: Path, data: Sequence[Path], folder: Path, number: int) -> Path:
+def _practise(config: ImproveConfig, checkpoint: Path, seen: Dataset, folder: Path, number: int) -> Path:
     """Returns the episodes of a round's practice, which are collected where they are missing."""
     path = folder / "practice.h5"
     if not path.exists():
-        seen = Dataset(data, task=config.task, in_memory="no")
         practice = Practice.prepare(checkpoint, seen, config.output / "goals.safetensors")
         asked = CollectConfig(
             task=config.task,
@@ -203,10 +202,7 @@ def table(rows: dict[str, ImproveRow], config: ImproveConfig) -> str:
     pairs = [(a.success, b.success) for a, b in zip(before.episodes, after.episodes, strict=True)]
     won, lost = pairs.count((False, True)), pairs.count((True, False))
     chance = binomtest(won, won + lost).pvalue if won + lost else 1.0
-    given = {name: getattr(config, name) for name in ("rounds", "num_episodes", "share", "num_steps", "protocol")}
-    options = "".join(
-        f" --{name.replace('_', '-')} {value}" for name, value in given.items() if value != getattr(ImproveConfig, name)
-    )
+    options = typed(config, [each.name for each in fields(config) if each.name not in ("output", "task", "publish")])
     baselines = ", ".join(f"{name.replace('_', ' ')} {_success(row)} %" for name, row in before.baselines.items())
     declared = declaration(load_info(str(config.checkpoint or config.task)))
     return report.page(
@@ -232,4 +228,7 @@ def _success(row: SuccessSummary) -> str:
 
 
 def main(args: Sequence[str]) -> None:
-    print(f"wrote {improve(parse(ImproveConfig, args))}")  # noqa: T201
+    config = parse(ImproveConfig, args)
+    path = improve(config)
+    made = sorted(config.output.glob("round-*/checkpoint"), key=lambda each: int(each.parent.name.partition("-")[2]))
+    print(f"wrote {path}; the model is in {made[-1]}")  # noqa: T201

@@ -9,12 +9,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
     run("plan")
 
 import contextlib
-import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -199,14 +197,7 @@ def told(config: RunConfig) -> dict[str, float]:
 @contextlib.contextmanager
 def _run_folder(config: RunConfig) -> Iterator[Path]:
     """Makes the folder, and keeps it for this run alone."""
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{places.slug(config.task)}-{config.protocol}"
-    for number in itertools.count(1):
-        folder = config.output or places.runs(name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            break
-        if config.output is not None:
-            break
+    folder = config.output or places.new_run(f"{places.slug(config.task)}-{config.protocol}")
     for written in WRITTEN:
         files.refuse_existing(folder / written)
     with files.claimed(folder, to_json(config)):

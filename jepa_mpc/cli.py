@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from jepa_mpc.errors import UserError, reason
 from jepa_mpc.places import HOME_VARIABLE
-from jepa_mpc.registry import did_you_mean
+from jepa_mpc.registry import did_you_mean, split_camera
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ def overview(names: Sequence[str] = ()) -> str:
     lines += [
         "`jepa-mpc COMMAND --help` lists a command's options; `jepa-mpc --version` prints the version.",
         f"Every command takes --home DIR, or reads {HOME_VARIABLE}: where data, runs and caches lie.",
-        "Commands with --task take --camera too; --task robot.xml@CAMERA says the same.",
+        "Commands that simulate a --task take --camera too; --task robot.xml@CAMERA says the same.",
     ]
     return "\n".join(lines)
 
@@ -202,6 +202,17 @@ def option_value(args: Sequence[str], option: str) -> str | None:
     return _take(list(args), option)
 
 
+def typed(config: Any, names: Iterable[str]) -> str:
+    """Returns the options of those names as they are typed, each after a space, but for those at their defaults."""
+    words = []
+    for name in names:
+        if (value := getattr(config, name)) != getattr(type(config), name):
+            words.append(f" --{name.replace('_', '-')}")
+            given = value if isinstance(value, tuple) else (value,)
+            words += [f" {each:g}" if isinstance(each, float) else f" {each}" for each in given]
+    return "".join(words)
+
+
 def choose(args: Sequence[str], options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Takes options that choose a class of settings by name, such as --planner, out of the words.
 
@@ -235,7 +246,14 @@ def _with_camera(words: list[str]) -> list[str]:
         return words
     if (task := _take(words, "--task")) is None:
         raise UserError("--camera is of a robot that --task names; give both")
-    return [*words, "--task", f"{task}@{camera}"]
+    return [*words, "--task", seen_through(task, camera)]
+
+
+def seen_through(task: str, camera: str) -> str:
+    """Returns a task's name with a camera. Raises `UserError` if it has one already."""
+    if there := split_camera(task)[1]:
+        raise UserError(f"{task} names the camera {there}, and --camera {camera}; leave one out")
+    return f"{task}@{camera}"
 
 
 def _set_home(words: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,10 @@ def claimed(folder: Path, settings: Mapping[str, Any], free: Collection[str] = (
     try:
         (folder / _HOLDER).write_text(f"{os.getpid()}\n")
         for left in folder.glob(f".*{_SCRATCH}"):
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
         _hold_settings(folder / _CLAIM, settings, free)
         yield
     finally:

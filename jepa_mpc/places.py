@@ -4,7 +4,10 @@ The home is `$JEPA_MPC_HOME`, which every command's `--home` sets; else the chec
 write to it; else the user's folder for data. Nothing depends on the folder that one stands in.
 """
 
+import contextlib
+import itertools
 import os
+from datetime import datetime
 from pathlib import Path
 
 from jepa_mpc.errors import UserError
@@ -55,6 +58,16 @@ def runs(*parts: str) -> Path:
     return home().joinpath("runs", *map(_folders, parts))
 
 
+def new_run(name: str) -> Path:
+    """Makes a folder of this moment and that name under the folder of runs, which no other run has."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            (folder := runs(name if number == 1 else f"{name}-{number}")).mkdir(parents=True)
+            return folder
+    raise AssertionError
+
+
 def bundled_checkpoints() -> Path:
     """Returns the folder of the checkpoints that come with the code."""
     root = checkout()
@@ -79,7 +92,7 @@ def checkpoint(name: Path | str) -> Path:
             return path
         more = "" if checkout() else "; a checkout has more, as folders: --checkpoint CHECKOUT/checkpoints/TASK"
         raise UserError(
-            f"no checkpoint at {path}; train one with `jepa-mpc train`, or name a bundled one: "
+            f"no checkpoint at {path}; train one with `jepa-mpc train`, and name it by --checkpoint, or a bundled one: "
             f"{', '.join(bundled_tasks()) or 'there are none'}{more}"
         )
     return bundled

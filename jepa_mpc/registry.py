@@ -24,6 +24,8 @@ T = TypeVar("T")
 def load(reference: str) -> object:
     """Imports what `module:attribute` names; raises `UserError` if it is not there."""
     module_name, _, attribute = reference.partition(":")
+    if not attribute:
+        raise UserError(f"{reference!r} names no function; say module:function, such as my_robot:arm")
     module = import_module(module_name, reference)
     if not hasattr(module, attribute):
         raise UserError(f"module {module_name!r} has no {attribute!r}; correct {reference!r}")
@@ -41,7 +43,10 @@ def import_module(module_name: str, reference: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # something that the module itself imports
-        raise UserError(f"no module {module_name!r} for {reference!r}; give it as it is imported from here") from error
+        fix = "give it as it is imported from here"
+        if module_name.endswith(".py"):
+            fix = f"leave .py out: {reference.replace('.py:', ':')}"
+        raise UserError(f"no module {module_name!r} for {reference!r}; {fix}") from error
 
 
 def same(one: str, other: str) -> bool:

@@ -157,6 +157,10 @@ class Planner(ABC):
         """Returns the plan that a search has found in so many rounds."""
         return Plan(torch.clamp(search.best, self.low, self.high), search.cost, search.elites, num_rounds)
 
+    def sizes(self) -> list[int]:
+        """Returns how many candidates each round draws."""
+        return [self.num_samples(index) for index in range(self.config.num_iterations)]
+
     def num_samples(self, index: int) -> int:
         """Returns the number of candidates in round `index`."""
         return self.config.num_samples

@@ -58,7 +58,7 @@ def fit_probe(config: FitProbeConfig) -> Probe:
     data = Dataset(config.data or (places.dataset(config.task),), task=config.task, in_memory="no")
     own = data.rows_of(data.in_own_looks(np.arange(len(data.ep_len))))
     rows = np.flatnonzero(~np.isnan(data.qpos).any(axis=1))  # whose pose is told
-    own = np.intersect1d(own, rows)
+    own, every = np.intersect1d(own, rows), rows
     num = min(len(rows), MOST_LABELS) if config.num_labels is None else config.num_labels
     if num > min(len(rows), MOST_LABELS):
         raise UserError(f"--num-labels must be at most {min(len(rows), MOST_LABELS)} of these data, not {num}")
@@ -73,7 +73,9 @@ def fit_probe(config: FitProbeConfig) -> Probe:
     episode = np.searchsorted(data.ep_offset, rows, side="right") - 1
     in_own = np.isin(rows, own)
     judged = in_own if in_own.any() else None
-    probe = Probe.fit(encode_rows(model, data, rows), labels, angles, episode, weights_digest(checkpoint), judged)
+    known = state_numbers(data, every)[0] if config.labels is None else None
+    z = encode_rows(model, data, rows)
+    probe = Probe.fit(z, labels, angles, episode, weights_digest(checkpoint), judged, known)
     probe.save(config.output)
     return probe
 

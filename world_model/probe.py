@@ -34,7 +34,8 @@ _NUM_FOLDS = 5
 # Widths of the kernel, in units of how far embeddings lie from their mean, and the ridge beside it: narrow kernels are
 # for many labels, wide ones for few.
 _TRIED = ((0.5, 1e-2), (1.0, 1e-2), (2.0, 1e-4), (4.0, 1e-4), (8.0, 1e-4))
-_BARRIER = math.radians(20)  # of angles never seen, which one that could turn all round would have been at
+# A gap in the angles seen that one which could turn all round would not leave: of many labels, and at most of few.
+_BARRIER, _WIDEST_BARRIER = math.radians(20), math.radians(55)
 _JITTER = 1e-7  # so that the kernel of centres that are nearly the same has a root
 
 
@@ -167,6 +168,7 @@ class Probe:
         groups: NDArray[np.integer] | None = None,
         checkpoint: str = "",
         judged: NDArray[np.bool_] | None = None,
+        known: Mapping[str, NDArray[np.floating]] | None = None,
     ) -> Probe:
         """Returns the probe that reads labels, (N,) each, off embeddings z (N, D).
 
@@ -177,6 +179,7 @@ class Probe:
             groups: (N,) of each label, such as its episode: what is near in time is not fitted to judge its neighbour.
             checkpoint: digest of the world model.
             judged: (N,) on which labels the error is measured; all unless given.
+            known: more labels of the same names, which tell where an angle goes; these alone unless given.
 
         Raises `UserError` where there are too few labels, or of too few groups, or one never varies.
         """
@@ -200,7 +203,9 @@ class Probe:
         read = _decoded(best.unseen * std + bias, is_angle)[on]
         truth = torch.from_numpy(values)
         coordinates = [
-            _judged(name, angle, truth[:, i], read[:, i] - truth[on, i])
+            _judged(
+                name, angle, truth[:, i] if known is None else torch.from_numpy(known[name]), read[:, i] - truth[on, i]
+            )
             for i, (name, angle) in enumerate(zip(labels, is_angle, strict=True))
         ]
         tensors = {"mean": mean, "scale": scale, "centres": best.centres, "weights": best.weights * std, "bias": bias}
@@ -267,19 +272,28 @@ def _solved(gram: Tensor, product: Tensor) -> Tensor:
 
 def _judged(name: str, is_angle: bool, label: Tensor, missed: Tensor) -> Coordinate:
     """Returns what there is to know of a number, from its labels (N,), and by how much some (M,) were missed."""
-    wraps = is_angle and _goes_round(label)
-    low, high = (float(end) for end in (wrapped(label) if wraps else label).aminmax())
+    wraps, label = _unrolled(label) if is_angle else (False, label)
+    low, high = (float(end) for end in label.aminmax())
     far = (wrapped(missed) if is_angle else missed).abs()
     error = max(float(far.quantile(0.9)), 1e-9 * (high - low))  # what is never missed still has a unit
     return Coordinate(name, is_angle, wraps, low, high, float(far.median()), error)
 
 
-def _goes_round(angle: Tensor) -> bool:
-    """Says whether labels (N,) of an angle are of one that can turn all the way."""
+def _unrolled(angle: Tensor) -> tuple[bool, Tensor]:
+    """Says whether labels (N,) of an angle are of one that can turn all the way; returns them between −π and π if so,
+    and otherwise without a leap where they pass from one of these to the other.
+    """
     turn = 2 * math.pi
     places = torch.remainder(angle, turn).sort().values
     gaps = torch.cat([places.diff(), places[:1] + turn - places[-1:]])
-    return float(angle.max() - angle.min()) >= turn or float(gaps.max()) < _BARRIER
+    by_chance = turn * (math.log(len(angle)) + 3) / len(angle)  # as wide as seldom among so many, drawn evenly
+    if np.ptp(angle) >= turn or float(gaps.max()) < max(_BARRIER, min(by_chance, _WIDEST_BARRIER)):
+        return True, wrapped(angle)
+    if np.ptp(angle) <= turn - float(gaps.max()) + 1e-9:  # as they stand
+        return False, angle
+    first = places[(int(gaps.argmax()) + 1) % len(places)]
+    middle = first + (turn - gaps.max()) / 2
+    return False, wrapped(middle) + wrapped(angle - middle)
 
 
 def _encoded(values: NDArray[np.float64], is_angle: Sequence[bool]) -> NDArray[np.float64]:

@@ -183,7 +183,7 @@ class GymnasiumEnv(PixelEnv):
 
     def _read(self, observation: Any) -> NDArray[np.float64]:
         """Returns the numbers (Q,) of an observation that is a vector; none of any other."""
-        values = np.asarray(observation) if not isinstance(observation, dict) else np.empty((0, 0))
+        values = np.empty((0, 0)) if isinstance(observation, dict | tuple) else np.asarray(observation)
         is_vector = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
         seen = values.astype(np.float64) if is_vector else np.empty(0)
         if self._num_seen is not None and len(seen) != self._num_seen:

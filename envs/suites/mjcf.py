@@ -18,8 +18,8 @@ class MJCFEnv(MujocoEnv):
     """The model in a file. An action is every actuator's control, for one physics step.
 
     An episode begins at rest, with each joint drawn from its range, or from a turn where it has none; what slides or
-    flies without limits stays where the model puts it. Poses in which bodies overlap are drawn again. The other
-    arguments are `MujocoEnv`'s.
+    flies without limits stays where the model puts it. Poses in which bodies overlap are drawn again, up to a hundred
+    times. The other arguments are `MujocoEnv`'s.
     """
 
     has_reward = False

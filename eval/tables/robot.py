@@ -23,7 +23,7 @@ from jepa_mpc.agent.agent_config import planning_of
 from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.robot import Block, Driver, Pace
 from jepa_mpc.agent.simulated_robot import Hardware, SimulatedRobot
-from jepa_mpc.cli import parse
+from jepa_mpc.cli import parse, typed
 from jepa_mpc.eval import report
 from jepa_mpc.eval.book import Book, CheckpointTableConfig
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
@@ -115,12 +115,7 @@ def measure(trial: Trial, agent: PlanningAgent, hardware: Hardware, description:
 
 def table(rows: dict[str, RobotRow], config: RobotTableConfig) -> str:
     """Returns the table as Markdown, with the command that makes it."""
-    given = {name: getattr(config, name) for name in ("delay_ms", "jitter_ms", "dropped", "noise")}
-    options = "".join(
-        f" --{name.replace('_', '-')} {value:g}"
-        for name, value in given.items()
-        if value != getattr(RobotTableConfig, name)
-    )
+    options = typed(config, ("delay_ms", "jitter_ms", "dropped", "noise"))
     return report.page(
         f"Made by `jepa-mpc benchmark robot --task {config.task}{options}` on {config.num_episodes} far pairs of seed "
         f"{config.seed}, in real time: pictures are there {config.delay_ms:g} ± {config.jitter_ms:g} ms after they are "

@@ -130,7 +130,8 @@ def test_every_block_is_decided_once(bridge):
     time = Time()
     agent, model = agent_with(blocks_ahead=int(bridge), horizon=3)
     list(Driver(PointRobot(time), agent, Pace(bridge, reserve=0.01), time, Thinking(time)).drive(picture_of(GOAL), 9))
-    assert len(model.seen) == 1 + 9  # the goal, and a picture a block
+    goal = rehearsed_goal = rehearsal = 1
+    assert len(model.seen) == goal + rehearsal + rehearsed_goal + 9  # a picture a block
 
 
 def test_without_bridging_the_newest_picture_is_answered_late():
@@ -195,6 +196,24 @@ def test_the_robot_is_stopped_however_a_drive_ends(number, monkeypatch):
     next(run)
     run.close()  # nobody asks for more
     assert robot.num_stops == 1
+
+
+def test_the_robot_is_at_rest_once_its_time_is_over_whatever_is_still_thought_about():
+    """The last decision takes three blocks, and whoever asks for blocks is in no hurry."""
+    time = Time()
+    robot, (agent, _) = PointRobot(time), agent_with(blocks_ahead=1, horizon=3)
+    thinking, stops = Thinking(time), []
+    robot.stop = lambda: stops.append(time.now)
+    for block in Driver(robot, agent, Pace(reserve=0.01), time, thinking).drive(picture_of(GOAL), 4):
+        thinking._seconds = 3 * BLOCK * PERIOD if block.due > 0 else 0.005
+        time.now += 0.5 * BLOCK * PERIOD if stops else 0.0
+    assert stops == [pytest.approx(robot.actions[-1][0] + PERIOD, abs=0.003)]
+
+
+def test_an_agent_of_a_checkpoint_knows_its_period():
+    agent = PlanningAgent.load(CHECKPOINT, AgentConfig(blocks_ahead=1))
+    with pytest.raises(UserError, match=r"of the robot is .* ms, and the model was trained on steps of 40 ms"):
+        Driver(PointRobot(Time()), agent)
 
 
 def test_an_agent_must_foresee_what_is_bridged():
@@ -278,6 +297,9 @@ def test_a_robot_that_is_left_alone_is_stopped(place):
     out, err = run.communicate(timeout=60)
     assert run.returncode == 129, err
     assert "stopped" in out
+    results = json.loads((place / "run/results.json").read_text())
+    assert results["stopped"] == "interrupted"
+    assert results["seconds"] == pytest.approx(results["blocks"] * 5 * 0.04)
     with h5py.File(place / "rec.h5") as record:
         assert len(record["pixels"]) > 1
 
@@ -415,7 +437,7 @@ def test_a_robot_that_cannot_be_driven_is_one_line(run_command, place):
     for robot, message in (
         ("my_arms:Nobody", "module 'my_arms' has no 'Nobody'"),
         ("my_arms:Mute", "the robot of my_arms:Mute has no 'observe'"),
-        ("my_arms:Wide", "takes actions of 3 numbers, the checkpoint gives 2"),
+        ("my_arms:Wide", f"takes actions of 3 numbers, the checkpoint {CHECKPOINT} gives 2"),
         (
             "my_arms:Slow",
             "my_arms:Slow is 100 ms, and the model was trained on steps of 40 ms",
@@ -482,7 +504,7 @@ def test_a_robot_may_have_several_cameras_and_feel_itself():
     assert 3 <= len(felt) < len(blocks)  # in the end nothing is felt any more
     assert np.isnan(blocks[-1].proprio).all()
     np.testing.assert_allclose(felt[0], [10, 10])
-    for block, picture, now in zip(blocks[: len(felt)], pictures, felt, strict=True):
+    for block, picture, now in zip(blocks, pictures[1:], felt[1:], strict=False):  # the first is the rehearsal
         np.testing.assert_array_equal(block.picture, picture)
         np.testing.assert_array_equal(block.proprio, now)
     with pytest.raises(UserError, match="the robot's picture must be 2 pictures, one a camera, not"):

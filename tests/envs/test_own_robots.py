@@ -62,6 +62,14 @@ class Mute(Square):
     def step(self, action):
         return {"picture": self.render()}, *super().step(action)[1:]
 
+class Apart(Square):
+    """Observes two vectors, of which neither is the state."""
+    observation_space = gym.spaces.Tuple([gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-1, 1, (3,))])
+    def reset(self, **options):
+        return (super().reset(**options)[0], np.zeros(3)), {}
+    def step(self, action):
+        return (self.place, np.zeros(3)), *super().step(action)[1:]
+
 def mute():
     return Mute()
 def square():
@@ -251,6 +259,13 @@ def test_a_function_that_makes_an_environment_is_a_task():
     np.testing.assert_allclose(env.qpos - before, [0.05, -0.1])  # clipped to its bounds
     with pytest.raises(Ended, match="own_robots:square has ended the episode"):
         [env.advance(np.array([1.0, 0.0])) for _ in range(30)]
+
+
+def test_an_observation_in_parts_is_no_state():
+    env = envs.make("own_robots:Apart")
+    env.reset(seed=0)
+    env.advance(np.zeros(2))
+    assert env.qpos.shape == (0,)
 
 
 def test_observations_that_grow_are_named():

@@ -49,6 +49,14 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert done == ["fsync", "replace"]
 
 
+def test_what_a_killed_command_left_is_cleared_away_folders_too(tmp_path):
+    (tmp_path / ".a.0123456789abcdef.unfinished").mkdir()
+    (tmp_path / ".a.0123456789abcdef.unfinished/part").write_text("half")
+    (tmp_path / ".b.0123456789abcdef.unfinished").write_text("half")
+    with claimed(tmp_path, {}):
+        assert not [*tmp_path.glob(".*.unfinished")]
+
+
 def test_neighbours_of_like_names_are_not_touched(tmp_path):
     for name in ("thesis.unfinished", "thesis.json.unfinished", "thesis.h5"):
         (tmp_path / name).write_text("mine")

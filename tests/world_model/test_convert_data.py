@@ -183,6 +183,7 @@ def test_what_cannot_be_converted_is_one_line(converted, tmp_path):
         ),
         ([*camera, "--drop-episodes", "3"], f"--drop-episodes 3: {V3} has 3, numbered from 0"),
         ([*camera, "--drop-episodes", "0", "1", "2"], f"{V3} has no episode that is left; drop fewer"),
+        ([*camera, "--min-length", "1"], "--min-length must be at least 2, not 1"),
         ([*camera, "--min-length", "31"], f"{V3} has no episode of 31 rows; lower --min-length"),
         ([*camera, "--action-low", "0", "0", "0"], "--action-low must be 2 numbers, or one for all, not 3"),
         ([*camera, "--action-low", "1"], "--action-low must not lie above --action-high"),

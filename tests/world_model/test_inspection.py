@@ -195,7 +195,10 @@ def test_an_action_that_never_varies_is_found_by_name():
     source.action_names = ("shoulder", "gripper")
     for episode in source.episodes:
         episode[0][:, 1] = 0.3
-    assert "action gripper never varies" in found(source)[0].says
+    assert found(source)[0].says == "action gripper never varies: that joint is not explored"
+    for episode in source.episodes:
+        episode[0][:, 0] = 0.1
+    assert found(source)[0].says == "action shoulder, action gripper never varies: nothing is explored"
 
 
 def test_short_episodes_are_found_by_the_frameskip_to_come():

@@ -89,6 +89,38 @@ def test_an_angle_with_a_stop_is_told_from_one_that_turns(labels, wraps, ends):
         assert float(a.difference(torch.tensor(a.high), a.low)) == pytest.approx(a.high - a.low)
 
 
+def circle(angle):
+    return torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).float()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_hundred_labels_tell_a_joint_that_turns_from_one_with_stops(seed):
+    rng = np.random.default_rng(seed)
+    for most, wraps in ((np.pi, True), (np.radians(150), False)):
+        labels = rng.uniform(-most, most, 100)
+        labels[:2] = -most, most
+        assert Probe.fit(circle(labels), {"a": labels}, ["a"]).coordinates[0].wraps == wraps
+
+
+def test_more_labels_than_it_is_fitted_on_tell_where_an_angle_goes():
+    labels = RNG.uniform(-2.0, 2.0, 50)
+    known = {"a": np.linspace(-np.pi, np.pi, 1000)}
+    assert not Probe.fit(circle(labels), {"a": labels}, ["a"]).coordinates[0].wraps
+    assert Probe.fit(circle(labels), {"a": labels}, ["a"], known=known).coordinates[0].wraps
+
+
+def test_a_joint_that_swings_across_the_turn_is_read_without_a_leap():
+    angle = np.linspace(2.0, 4.5, 200)
+    probe = Probe.fit(circle(angle), {"a": (angle + np.pi) % (2 * np.pi) - np.pi}, ["a"])
+    (a,) = probe.coordinates
+    assert not a.wraps
+    assert a.high - a.low == pytest.approx(2.5)
+    read = probe(circle(angle))[:, 0]
+    np.testing.assert_allclose(read - read[0], angle - angle[0], atol=0.02)
+    (goal,) = a.normal(torch.tensor([3.0])).tolist()
+    assert a.low < goal < a.high
+
+
 def test_what_is_not_there_is_not_claimed_to_be_read():
     noise = RNG.normal(size=300)
     (x,) = Probe.fit(embeddings(), {"x": noise}).coordinates

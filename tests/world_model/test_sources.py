@@ -453,7 +453,11 @@ def test_minari_without_pictures_or_with_discrete_actions_is_named(tmp_path):
         ("action\n1\nleft\n", "000.csv, line 3: could not convert string to float: 'left'; write a number or nothing"),
         ("action\n", "000.csv has no rows"),
         ("action\n1\n2\n", "000.mp4 has 30 pictures and 000.csv 2 rows; make them equal, or add a column 'timestamp'"),
-        ("timestamp,action\n1e6,1\n", "000.mp4 has no picture at 1000000.000 s"),
+        ("timestamp,action\n50,1\n", "000.mp4 has no picture at 50.000 s"),
+        (
+            "timestamp,action\n0,1\n2900,1\n",
+            "000.csv: column 'timestamp' goes on to 2900 s, and 000.mp4 is 3 s long; write seconds, not milliseconds",
+        ),
         (
             "timestamp,action\n1764500000.5,1\n",
             "000.csv: column 'timestamp' begins at 1764500000 s, as a clock does; take off the moment of the video's",

@@ -24,7 +24,7 @@ from jepa_mpc import places
 from jepa_mpc.cli import parse
 from jepa_mpc.files import require_new
 from jepa_mpc.pictures import square
-from jepa_mpc.settings import Count, Natural, Positive, Range, checked
+from jepa_mpc.settings import Natural, Positive, Range, checked
 from jepa_mpc.world_model.data.dataset import (
     MOST,
     NO_SIMULATOR,
@@ -34,6 +34,7 @@ from jepa_mpc.world_model.data.dataset import (
     Episode,
     write_dataset,
 )
+from jepa_mpc.world_model.data.finding import few
 from jepa_mpc.world_model.data.hdf5 import DatasetError
 from jepa_mpc.world_model.data.sources import Numbers, Source, open_source
 
@@ -69,7 +70,7 @@ class DataConfig:
     """Episodes to leave out, by number, such as `jepa-mpc inspect` names."""
     lag: Shift = 0
     """Rows by which actions act later than they stand, as `jepa-mpc inspect` finds: moves them so that they fit."""
-    min_length: Count = 2
+    min_length: Annotated[int, Range(2, 10**12)] = 2
     """Rows that an episode must have to be taken."""
     compression: Compression = "none"
     """Of the pictures, each by itself; compressed ones are slower to read."""
@@ -138,10 +139,9 @@ def _ranges(source: Source, kept: Sequence[int], lag: int) -> tuple[NDArray[np.f
             bad.append(index)
         low, high = np.minimum(low, action[:last].min(0)), np.maximum(high, action[:last].max(0))
     if bad:
-        named = " ".join(map(str, bad[:20])) + (" …" if len(bad) > 20 else "")
         raise DatasetError(
             f"{source.path}: actions or state of {len(bad)} episodes are not all numbers; "
-            f"leave them out by --drop-episodes {named}"
+            f"leave them out by --drop-episodes {few(bad)}"
         )
     return low, high
 

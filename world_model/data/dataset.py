@@ -24,6 +24,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -400,7 +401,7 @@ def _same_info(infos: Sequence[DatasetInfo], paths: Sequence[Path]) -> DatasetIn
 
 def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo]:
     """Returns all columns but the pictures, and where the data came from."""
-    fix = f"collect it again with `jepa-mpc collect --task {task or 'TASK'}`"
+    fix = f"collect it again with `jepa-mpc collect --task {shlex.quote(task or 'TASK')}`"
     with guarded(path, fix), open_file(path, fix.replace("it again", "one")) as file:
         info = read_info(file, fix)
         columns = _columns(file, state_column(file) if info is None or info.angles else None, info)

@@ -7,6 +7,7 @@ that it should, and not declare more than the file can hold.
 import contextlib
 import itertools
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def open_file(path: Path, fix: str = "name another") -> "h5py.File":
     import h5py
 
     if path.is_dir():
-        convert = f"jepa-mpc convert data {path} --output FILE.h5"
+        convert = f"jepa-mpc convert data {shlex.quote(str(path))} --output FILE.h5"
         raise DatasetError(f"{path} is a folder; data sets are HDF5 files, and `{convert}` may make one of it")
     if not path.is_file():  # nor a pipe, which would block
         raise DatasetError(f"no data set at {path}; {fix}")

@@ -1,6 +1,5 @@
 """What is wrong with recorded data, each with its fix, before a training is spent on them."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,11 +20,10 @@ from jepa_mpc.world_model.data.camera_check import (
 from jepa_mpc.world_model.data.dataset import FRAMESKIP, is_unused, spread
 from jepa_mpc.world_model.data.finding import Finding, few
 from jepa_mpc.world_model.data.lag import Lag, find_lag
-from jepa_mpc.world_model.data.sources import Numbers, Source
+from jepa_mpc.world_model.data.sources import SOURCES, Numbers, Source
+from jepa_mpc.world_model.training.config import TrainConfig
 
-log = logging.getLogger(__name__)
-
-NUM_FRAMES = 8  # of a training's windows, by default
+NUM_FRAMES = TrainConfig.num_frames
 _ROWS = 20_000  # that the lag is looked for in
 
 
@@ -124,7 +122,7 @@ def inspect(
     findings += _lag_findings(source, lags)
     report = Report(
         path=str(source.path),
-        format=type(source).__name__,
+        format=next((name for name in SOURCES if SOURCES[name] is type(source)), type(source).__name__),
         num_episodes=len(source.lengths),
         num_rows=int(source.lengths.sum()),
         shortest=int(source.lengths.min()),
@@ -162,7 +160,7 @@ def _lengths(source: Source, frameskip: int) -> Iterator[Finding]:
         yield Finding(
             f"{len(short)} episodes have fewer than the {needed} rows of a training's window ({NUM_FRAMES} frames, "
             f"{frameskip} rows apart); nothing is learned from them",
-            "train with a smaller --frameskip or --num-frames, or record longer ones",
+            "train with a smaller --frameskip, or --num-frames and --predictor-num-frames, or record longer ones",
             tuple(short.tolist()),
         )
     if len(source.lengths) < 2:
@@ -188,7 +186,8 @@ def _numbers(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
         idle = [name for name, is_idle in zip(names, is_unused(together), strict=True) if is_idle]
         if idle:
             yield Finding(
-                f"{', '.join(idle)} never varies: {'nothing' if len(idle) == len(names) else 'that joint'} is explored",
+                f"{', '.join(idle)} never varies: "
+                + ("nothing is explored" if len(idle) == len(names) else "that joint is not explored"),
                 "check that it is recorded; training treats what never varies as unused, and plans do not move it",
             )
 

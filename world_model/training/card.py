@@ -1,5 +1,6 @@
 """A checkpoint's card: the gist of a training, for people, and the command that makes it again."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,17 @@ def card(info: CheckpointInfo) -> str:
     }
     for phase, terms in info.metrics["loss"].items():
         facts[f"loss, {phase}"] = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    task = shlex.quote(info.task)
     table = [f"# {info.task}", "", "| | |", "|---|---|", *(f"| {name} | {said} |" for name, said in facts.items())]
-    collect = f"jepa-mpc collect --task {info.task} --policy {data['data_policy']}{collect_options(data)}"
+    collect = f"jepa-mpc collect --task {task} --policy {data['data_policy']}{collect_options(data)}"
     folders = [*(f"FOLDER-{number}" for number in range(1, len(trainings))), "FOLDER"]
     begun = [trainings[0].get("init"), *folders[:-1]]
     train = [
-        f"jepa-mpc train --task {info.task} --output {folder}{train_options({**training, 'init': init})}"
+        f"jepa-mpc train --task {task} --output {folder}{train_options({**training, 'init': init})}"
         for folder, init, training in zip(folders, begun, trainings, strict=True)
     ]
     if data["data_policy"] == RECORDED:
-        collect = f"jepa-mpc convert data LOG --task {info.task} --output DATA.h5"
+        collect = f"jepa-mpc convert data LOG --task {task} --output DATA.h5"
         train = [f"{each} --data DATA.h5" for each in train]
     elif " " in data["data_policy"]:  # of several files, or recorded by `jepa-mpc run`
         collect = f"# {data['num_episodes']} episodes by {data['data_policy']}"
@@ -74,7 +76,7 @@ def train_options(training: dict[str, Any]) -> str:
             if isinstance(value, bool):
                 parents, dot, last = option.rpartition(".")
                 option, said = option if value else f"{parents}{dot}no-{last}", []
-            options.append(" ".join([f" --{option}", *map(str, said)]))
+            options.append(" ".join([f" --{option}", *map(shlex.quote, map(str, said))]))
     return "".join(options)
 
 

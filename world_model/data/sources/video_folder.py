@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from jepa_mpc.world_model.data.dataset import recorded_info
 from jepa_mpc.world_model.data.hdf5 import DatasetError
 from jepa_mpc.world_model.data.sources.base import Numbers, Source, source
-from jepa_mpc.world_model.data.video import CONTAINERS, frames, frames_at, video_info
+from jepa_mpc.world_model.data.video import CONTAINERS, VideoInfo, frames, frames_at, video_info
 
 _ONLY = "pixels"  # what the only camera is called
 _TIME = "timestamp"
 _CLOCK = 1e8  # seconds, three years: a timestamp of so many was read off a clock
+_FINER = 100  # times the video's length, which timestamps go beyond that are not in seconds
 _UNEVEN = 0.03  # share by which videos of one rate may differ in what they say of it
 
 
@@ -63,13 +64,7 @@ class VideoFolder(Source):
         at = {name: index for index, name in enumerate(self._header)}
         action, state = (rows[:, [at[name] for name in names]] for names in (self.action_names, self.state_names))
         felt = rows[:, [at[name] for name in self.proprio_names]] if self.proprio_names else None
-        seconds = rows[:, at[_TIME]] if _TIME in at else None
-        if seconds is not None and seconds[0] > _CLOCK:
-            raise DatasetError(
-                f"{self._tables[episode]}: column {_TIME!r} begins at {seconds[0]:.0f} s, as a clock does; take off "
-                "the moment of the video's first picture"
-            )
-        return Numbers(action, state, seconds, felt)
+        return Numbers(action, state, rows[:, at[_TIME]] if _TIME in at else None, felt)
 
     def stream(self, episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         video, seconds = self._videos[episode][camera], self.numbers(episode).seconds
@@ -91,20 +86,37 @@ class VideoFolder(Source):
             raise DatasetError(
                 f"{table} has videos of cameras {names}, not {', '.join(self.cameras)}; put them beside it"
             )
-        rows = len(_rows(table))
-        for video in videos.values() if _TIME not in header else ():
+        rows = _rows(table)
+        for video in videos.values():
             told = video_info(video)
-            if told.num_frames != rows:
+            if _TIME in header:
+                _require_seconds(table, rows[:, header.index(_TIME)], video, told)
+                continue
+            if told.num_frames != len(rows):
                 raise DatasetError(
-                    f"{video} has {told.num_frames} pictures and {table.name} {rows} rows; make them equal, or add a "
-                    f"column {_TIME!r} in seconds"
+                    f"{video} has {told.num_frames} pictures and {table.name} {len(rows)} rows; make them equal, or "
+                    f"add a column {_TIME!r} in seconds"
                 )
             if abs(told.fps - self._fps) > _UNEVEN * self._fps:
                 raise DatasetError(
                     f"{video} has {told.fps:g} pictures a second, not {self._fps:g} as the first; write both at one "
                     f"rate, or add a column {_TIME!r} in seconds"
                 )
-        return rows
+        return len(rows)
+
+
+def _require_seconds(table: Path, times: NDArray[np.float64], video: Path, told: VideoInfo) -> None:
+    """Raises `DatasetError` on times (N,) that are no seconds from a video's first picture, but finer or a clock's."""
+    if times[0] > _CLOCK:
+        raise DatasetError(
+            f"{table}: column {_TIME!r} begins at {times[0]:.0f} s, as a clock does; take off the moment of the "
+            "video's first picture"
+        )
+    if told.fps and times[-1] > _FINER * (length := told.num_frames / told.fps):
+        raise DatasetError(
+            f"{table}: column {_TIME!r} goes on to {times[-1]:g} s, and {video.name} is {length:.3g} s long; write "
+            "seconds, not milliseconds"
+        )
 
 
 def _csv_files(path: Path) -> list[Path]:
