@@ -251,8 +251,9 @@ def _with_camera(words: list[str]) -> list[str]:
 
 def seen_through(task: str, camera: str) -> str:
     """Returns a task's name with a camera. Raises `UserError` if it has one already."""
-    if there := split_camera(task)[1]:
-        raise UserError(f"{task} names the camera {there}, and --camera {camera}; leave one out")
+    name, there = split_camera(task)
+    if there:
+        raise UserError(f"{name} names the camera {there}, and --camera {camera}; leave one out")
     return f"{task}@{camera}"
 
 

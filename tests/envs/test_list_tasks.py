@@ -42,7 +42,8 @@ def test_one_task_is_shown_in_full(tmp_path):
     assert shown["action"] == "1 numbers in [-1, 1]"
     assert shown["period"] == "40 ms a step, 200 ms a block"
     assert shown["coordinates"] == "2; angles: 1"
-    assert shown["reached"] == "within 0.02 of the range: distance of 0 / 3.6; angle of 1 / 6.28"
+    assert shown["reached"] == "within 0.02 of the range: distance of slider / 3.6; angle of hinge_1 / 6.28"
+    assert shown["cameras"].startswith("fixed, lookatcart")
     assert shown["goal"] == "25 steps ahead in 50; of another episode in 100"
     assert shown["data"] == "episodes of 200 steps by pink"
     assert shown["checkpoint"] == "bundled"
@@ -61,6 +62,8 @@ def test_a_task_is_shown_through_the_camera_that_is_named(tmp_path):
     ("options", "message"),
     [
         (["recher"], "unknown task 'recher'; did you mean reacher?"),
+        (["--task", "reacher"], "the task's name stands by itself: `jepa-mpc tasks reacher`"),
+        (["reacher@hand", "--camera", "fixed"], "reacher names the camera hand, and --camera fixed; leave one out"),
         (["--picture", "x.png"], "--picture and --camera are of one task; name it"),
         (["--camera", "hand"], "--picture and --camera are of one task; name it"),
         (["reacher", "--camera", "foot"], "MuJoCo's model 'two-link planar reacher' has no camera 'foot'"),
