@@ -36,7 +36,7 @@ from jepa_mpc.world_model.data.dataset import (
 )
 from jepa_mpc.world_model.data.finding import few
 from jepa_mpc.world_model.data.hdf5 import DatasetError
-from jepa_mpc.world_model.data.sources import Numbers, Source, open_source
+from jepa_mpc.world_model.data.sources import Numbers, Source, done, open_source
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +115,9 @@ def _episodes(config: DataConfig, source: Source, cameras: Sequence[str], kept: 
                     what = f"--image-size {side}: camera {camera!r} of {source.path}"
                     pixels[row - rows.start, view] = square(picture, side, what)
         state, felt = numbers.state[rows], numbers.proprio
-        last = None if np.isfinite(action[-1]).all() else -1
         yield Episode(
             np.concatenate([*pixels.swapaxes(0, 1)], axis=2),
-            action[:last].astype(np.float32),
+            done(action).astype(np.float32),
             state,
             np.empty((len(state), 0)),
             index in source.randomised,
@@ -132,12 +131,11 @@ def _ranges(source: Source, kept: Sequence[int], lag: int) -> tuple[NDArray[np.f
     for index in kept:
         numbers = source.numbers(index)
         action, rows = shifted(numbers, lag)
-        action = action.astype(np.float32).astype(float)  # as they are written
-        last = len(action) - (not np.isfinite(action[-1]).all())  # nothing need be done there
+        action = done(action.astype(np.float32).astype(float))  # as they are written
         felt = np.zeros(0) if numbers.proprio is None else np.nan_to_num(numbers.proprio[rows], posinf=np.inf)
-        if not all((np.abs(each) < MOST).all() for each in (action[:last], numbers.state[rows], felt)):
+        if not all((np.abs(each) < MOST).all() for each in (action, numbers.state[rows], felt)):
             bad.append(index)
-        low, high = np.minimum(low, action[:last].min(0)), np.maximum(high, action[:last].max(0))
+        low, high = np.minimum(low, action.min(0)), np.maximum(high, action.max(0))
     if bad:
         raise DatasetError(
             f"{source.path}: actions or state of {len(bad)} episodes are not all numbers; "
@@ -173,7 +171,7 @@ def _info(
     step_seconds = told.step_seconds if config.fps is None else 1 / config.fps / block
     if not step_seconds:
         log.warning("%s does not say how long a row lasts; say --fps if an agent is to act by it", source.path)
-    is_foreign, names = told.simulator == "unknown", source.state_names
+    is_foreign, names = told.is_foreign, source.state_names
     names = told.names or (names if len(set(names)) == len(names) == len(told.angles) else ())
     views = tuple(camera.replace("/", ".") for camera in cameras)
     return dataclasses.replace(

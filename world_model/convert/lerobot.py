@@ -32,7 +32,7 @@ from jepa_mpc.world_model.convert.lerobot_stats import Stats, episode_stats, poo
 from jepa_mpc.world_model.data.dataset import MOST, spread
 from jepa_mpc.world_model.data.extras import needed
 from jepa_mpc.world_model.data.hdf5 import DatasetError
-from jepa_mpc.world_model.data.sources import Numbers, Source, open_source
+from jepa_mpc.world_model.data.sources import Numbers, Source, done, open_source
 from jepa_mpc.world_model.data.sources.lerobot import ACTION, CAMERA, INFO, STATE
 from jepa_mpc.world_model.data.video import VideoWriter
 
@@ -78,15 +78,14 @@ def convert(config: LeRobotConfig) -> Path:
     needed("pyarrow", "data", "to write Parquet files")
     needed("av", "data", "to write video")
     source = open_source(config.source, config.format)
-    step = source.info.step_seconds * (source.info.action_block or 1)
-    if config.fps is None and not step:
+    if config.fps is None and not source.row_seconds:
         raise DatasetError(f"{source.path} does not say how many rows it has a second; say --fps")
-    fps = Fraction(config.fps or 1 / step).limit_denominator(1001)
+    fps = Fraction(config.fps or 1 / source.row_seconds).limit_denominator(1001)
     kept = source.without(config.drop_episodes)
     scratch = config.output.with_name(f".{config.output.name}.{secrets.token_hex(8)}.unfinished")
     with contextlib.ExitStack() as failure:
         failure.callback(shutil.rmtree, scratch, ignore_errors=True)
-        task = config.task or (source.info.task if source.info.simulator != "unknown" else source.path.resolve().stem)
+        task = config.task or (source.path.resolve().stem if source.info.is_foreign else source.info.task)
         _write(source, kept, scratch, fps, task, config.crf)
         os.replace(scratch, config.output)
         failure.pop_all()
@@ -226,7 +225,7 @@ def _felt(numbers: Numbers) -> NDArray[np.float64]:
 def _complete(source: Source, index: int) -> Numbers:
     """Returns an episode's numbers, with an action in every row. Raises `DatasetError` where some are none."""
     numbers = source.numbers(index)
-    if len(numbers.action) > 1 and not np.isfinite(numbers.action[-1]).all():
+    if 1 < len(numbers.action) > len(done(numbers.action)):
         numbers = numbers._replace(action=np.concatenate([numbers.action[:-1], numbers.action[-2:-1]]))
     if not (np.abs(numbers.action) < MOST).all() or not (np.abs(_felt(numbers)) < MOST).all():
         raise DatasetError(

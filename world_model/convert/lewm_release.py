@@ -29,7 +29,7 @@ from jepa_mpc.files import read_json, refuse_existing, whole, write_json
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, checked, read
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from jepa_mpc.world_model.data.dataset import FRAMESKIP, UNUSED, is_unused
+from jepa_mpc.world_model.data.dataset import FRAMESKIP, UNKNOWN, UNUSED, is_unused
 from jepa_mpc.world_model.data.hdf5 import DatasetError, column, guarded, open_file
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.weights import FLOATS, CheckpointError, fill, plain_name, require_same
@@ -257,7 +257,7 @@ def import_release(config: Import) -> Path:
         )
     for buffer, values in ((model.action_mean, mean), (model.action_std, std)):
         buffer.copy_(values.repeat(config.frameskip))
-    source = {"source": str(config.release), "simulator": "unknown", "action_block": config.frameskip}
+    source = {"source": str(config.release), "simulator": UNKNOWN, "action_block": config.frameskip}
     info = CheckpointInfo(config.task, model.config, source, {}, git_commit(), learning_seconds=0.0, metrics={})
     save_checkpoint(config.output, model, info, f"# {config.task}\n\nMade of {config.release}.\n", half=False)
     return config.output

@@ -56,6 +56,7 @@ _COLUMNS = ("action", "qpos", "proprio", "ep_len", "ep_randomised")
 # Attributes that some files have not: older ones, and of `angles` those that tell no poses.
 _LATER = (*_BOUNDS, "step_seconds", "planning", "names", "proprio_names", "angles")
 _OWN = ("seed", "data_policy")  # attributes of which each file of a data set may have its own
+UNKNOWN = "unknown"  # where a file of others does not say
 NO_SIMULATOR = "none"  # instead of one, where a robot moved
 _SIMULATED = ("simulator", "action_repeat", "randomise")  # attributes that such data leave to simulated ones
 RECORDED = "recorded"  # instead of a policy, where a robot's log was converted
@@ -85,6 +86,11 @@ class DatasetInfo:
     cameras: tuple[str, ...] = ()  # of several, whose pictures lie side by side in this order; of one there is no word
     proprio_names: tuple[str, ...] = ()  # of the numbers of proprio
     format_version: int = FORMAT_VERSION
+
+    @property
+    def is_foreign(self) -> bool:
+        """Says whether others wrote the data, and did not say where they came from."""
+        return self.simulator == UNKNOWN
 
     @property
     def picture_columns(self) -> tuple[str, ...]:
@@ -406,7 +412,7 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
         info = read_info(file, fix)
         columns = _columns(file, state_column(file) if info is None or info.angles else None, info)
     if info is None:
-        return columns, recorded_info(columns["qpos"].shape[1], task=task or "unknown", action_block=0)
+        return columns, recorded_info(columns["qpos"].shape[1], task=task or UNKNOWN, action_block=0)
     if task is not None and not same(info.task, task):
         raise DatasetError(f"{path} was collected on task {info.task!r}, not {task!r}; pass another --data")
     width, Q = columns["action"].shape[1], columns["qpos"].shape[1]
@@ -428,10 +434,10 @@ def _read(path: Path, task: str | None) -> tuple[dict[str, NDArray], DatasetInfo
 
 
 def recorded_info(
-    num_states: int, step_seconds: float = 0.0, task: str = "unknown", action_block: int = 1
+    num_states: int, step_seconds: float = 0.0, task: str = UNKNOWN, action_block: int = 1
 ) -> DatasetInfo:
     """Returns what is known of data that others recorded, with a row a step; with block 0 that is not said."""
-    return DatasetInfo(task, 0, "unknown", "unknown", action_block, 1, (False,) * num_states, step_seconds=step_seconds)
+    return DatasetInfo(task, 0, UNKNOWN, UNKNOWN, action_block, 1, (False,) * num_states, step_seconds=step_seconds)
 
 
 def read_info(file: "h5py.File", fix: str) -> DatasetInfo | None:

@@ -20,7 +20,7 @@ from jepa_mpc.world_model.data.camera_check import (
 from jepa_mpc.world_model.data.dataset import FRAMESKIP, is_unused, spread
 from jepa_mpc.world_model.data.finding import Finding, few
 from jepa_mpc.world_model.data.lag import Lag, find_lag
-from jepa_mpc.world_model.data.sources import SOURCES, Numbers, Source
+from jepa_mpc.world_model.data.sources import SOURCES, Numbers, Source, done
 from jepa_mpc.world_model.training.config import TrainConfig
 
 NUM_FRAMES = TrainConfig.num_frames
@@ -127,7 +127,7 @@ def inspect(
         num_rows=int(source.lengths.sum()),
         shortest=int(source.lengths.min()),
         longest=int(source.lengths.max()),
-        rows_per_second=1 / (told.step_seconds * (told.action_block or 1)) if told.step_seconds else 0.0,
+        rows_per_second=1 / source.row_seconds if source.row_seconds else 0.0,
         block=told.action_block or 1,
         cameras=tuple(reports),
         actions=_ranges("action", source.action_names, [each.action for each in read.numbers.values()]),
@@ -169,7 +169,7 @@ def _lengths(source: Source, frameskip: int) -> Iterator[Finding]:
 
 def _numbers(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
     """Yields what is wrong with actions and states by themselves."""
-    actions = {index: _done(each.action) for index, each in numbers.items()}
+    actions = {index: done(each.action) for index, each in numbers.items()}
     for kind, columns in (("actions", actions), ("states", {i: each.state for i, each in numbers.items()})):
         bad = [index for index, values in columns.items() if not np.isfinite(values).all()]
         if bad:
@@ -214,7 +214,7 @@ def _times(source: Source, numbers: dict[int, Numbers]) -> Iterator[Finding]:
             f"rows are missing there: record with less load, or leave those episodes out: --drop-episodes {few(gaps)}",
             tuple(gaps),
         )
-    told = source.info.step_seconds * (source.info.action_block or 1)
+    told = source.row_seconds
     if told and usual > 0 and abs(usual / told - 1) > 0.05:
         yield Finding(
             f"rows are {usual:.4g} s apart, and the data say {told:.4g} s",
@@ -230,7 +230,7 @@ def _lags(looks: dict[str, dict[int, Look]], numbers: dict[int, Numbers]) -> dic
         seen["state"] = {index: each.state for index, each in numbers.items() if np.isfinite(each.state).all()}
     lags = {}
     for name, parts in seen.items():
-        whole = {i: part for i, part in parts.items() if np.isfinite(_done(numbers[i].action)).all()}
+        whole = {i: part for i, part in parts.items() if np.isfinite(done(numbers[i].action)).all()}
         most = max(1, _ROWS // max(1, int(np.mean([len(part) for part in whole.values()])))) if whole else 0
         chosen = spread(np.array(sorted(whole), int), most).tolist() if whole else []
         lags[name] = find_lag([whole[i] for i in chosen], [numbers[i].action for i in chosen])
@@ -238,7 +238,7 @@ def _lags(looks: dict[str, dict[int, Look]], numbers: dict[int, Numbers]) -> dic
 
 
 def _lag_findings(source: Source, lags: dict[str, Lag | None]) -> Iterator[Finding]:
-    seconds = source.info.step_seconds * (source.info.action_block or 1)
+    seconds = source.row_seconds
     for name, lag in lags.items():
         if lag is None or not lag.shift:
             continue
@@ -258,11 +258,6 @@ def _lag_findings(source: Source, lags: dict[str, Lag | None]) -> Iterator[Findi
             "actions foretell nothing of what follows, by whatever rows they are moved",
             "check that they are those that were sent, in the order of the rows, and that the camera sees the robot",
         )
-
-
-def _done(action: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the actions of all rows but a last from which nothing was done."""
-    return action[:-1] if len(action) and not np.isfinite(action[-1]).all() else action
 
 
 def _ranges(kind: str, names: Sequence[str], parts: Sequence[NDArray[np.float64]]) -> tuple[Range, ...]:

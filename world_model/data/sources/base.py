@@ -47,6 +47,11 @@ class Source(ABC):
     def __init__(self, path: Path):
         self.path = path
 
+    @property
+    def row_seconds(self) -> float:
+        """Returns how long a row lasts; 0 where nobody says."""
+        return self.info.step_seconds * (self.info.action_block or 1)
+
     @classmethod
     @abstractmethod
     def recognises(cls, path: Path) -> bool:
@@ -117,6 +122,11 @@ class Source(ABC):
         if not kept:
             raise DatasetError(f"{self.path} has no episode that is left; drop fewer")
         return kept
+
+
+def done(action: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the actions (T, A) of all rows but a last from which nothing was done."""
+    return action[:-1] if len(action) and not np.isfinite(action[-1]).all() else action
 
 
 def numbered(names: Sequence[str], num: int) -> tuple[str, ...]:
