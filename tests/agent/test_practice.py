@@ -10,7 +10,7 @@ from conftest import CHECKPOINT, INFO, synthetic_episodes
 
 from jepa_mpc import envs
 from jepa_mpc.agent import practice
-from jepa_mpc.agent.practice import CANDIDATES, EASE, PATIENCE, STEP, Practice
+from jepa_mpc.agent.practice import CANDIDATES, EASE, LEAD, PATIENCE, STEP, Practice
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.weights import read_tensors
@@ -43,6 +43,24 @@ def pupil():
         model=model, goals=goals, z_goals=torch.arange(50.0)[:, None], block_length=torch.tensor(1.5)
     )
     return practice._Pupil(SimpleNamespace(proprio=np.empty(0, np.float32)), Walker(), school, np.random.default_rng(0))
+
+
+def test_the_datas_policy_leads_to_where_goals_begin(pupil):
+    led, pupil._lead = [], lambda picture: led.append(int(picture[0, 0, 0])) or np.ones((2, 1), np.float32)
+    pupil._lead_left = 3
+    for x in range(3):
+        np.testing.assert_array_equal(pupil(picture(x)), np.ones((2, 1)))
+    assert (led, pupil._agent.goals) == ([0, 1, 2], [])
+    np.testing.assert_array_equal(pupil(picture(3)), np.zeros((2, 1)))
+    (goal,) = pupil._agent.goals
+    lengths = []
+    for _ in range(30):  # each goal is attained at once, and another lead begins
+        begin = len(led)
+        while len(pupil._agent.goals) == len(lengths) + 1:
+            pupil(picture(pupil._agent.goals[-1]))
+        lengths.append(len(led) - begin)
+    assert (min(lengths), max(lengths)) == (0, LEAD) or (min(lengths) <= 2 and LEAD - 2 <= max(lengths) <= LEAD)
+    assert goal == pupil._agent.goals[0]
 
 
 def test_goals_grow_harder_as_they_are_attained_and_easier_as_they_are_missed(pupil):
