@@ -52,15 +52,15 @@ def test_the_datas_policy_leads_to_where_goals_begin(pupil):
         np.testing.assert_array_equal(pupil(picture(x)), np.ones((2, 1)))
     assert (led, pupil._agent.goals) == ([0, 1, 2], [])
     np.testing.assert_array_equal(pupil(picture(3)), np.zeros((2, 1)))
-    (goal,) = pupil._agent.goals
+    assert len(pupil._agent.goals) == 1
     lengths = []
     for _ in range(30):  # each goal is attained at once, and another lead begins
         begin = len(led)
         while len(pupil._agent.goals) == len(lengths) + 1:
             pupil(picture(pupil._agent.goals[-1]))
         lengths.append(len(led) - begin)
-    assert (min(lengths), max(lengths)) == (0, LEAD) or (min(lengths) <= 2 and LEAD - 2 <= max(lengths) <= LEAD)
-    assert goal == pupil._agent.goals[0]
+    assert min(lengths) <= 2
+    assert LEAD - 2 <= max(lengths) <= LEAD
 
 
 def test_goals_grow_harder_as_they_are_attained_and_easier_as_they_are_missed(pupil):
