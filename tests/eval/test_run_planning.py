@@ -14,7 +14,7 @@ from conftest import CHECKPOINT, ROOT
 from PIL import Image
 from watching import KINDS, assert_asked_the_pairs, watch_agents
 
-from jepa_mpc import envs
+from jepa_mpc import envs, places
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import measure, report, run_planning
@@ -254,12 +254,12 @@ def test_no_two_runs_share_a_folder(command, tmp_path, monkeypatch):
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.setattr(measure, "NUM_TIMED_DECISIONS", 1)
 
-    class Frozen(run_planning.datetime):
+    class Frozen(places.datetime):
         @classmethod
         def now(cls):
             return cls(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr(run_planning, "datetime", Frozen)
+    monkeypatch.setattr(places, "datetime", Frozen)
     for _ in range(3):
         assert command("--num-episodes", 1, "--budget", 5, "--no-video")[0] == 0
     folders = sorted((tmp_path / "home/runs").iterdir())
