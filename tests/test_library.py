@@ -137,6 +137,7 @@ def record_log(project, num_episodes=4, num_steps=60):
     return all_actions
 
 
+@pytest.mark.slow
 def test_a_strangers_robot_works_by_every_command(installed, project):
     recorded, said = record_log(project), {}
     small = {**SMALL, "run": ["--seconds", "2"], "inspect": [], "convert": [], "fit-probe": [], "export": []}

@@ -388,7 +388,7 @@ def test_bad_input_to_the_command_is_one_line(run_command, pictures, tmp_path):
         ({"--checkpoint": old}, "is of an older version, which kept no pictures.safetensors; train it again"),
         ({"--checkpoint": damaged}, "pictures.safetensors is damaged"),
         ({"--checkpoint": tmp_path / "nowhere"}, "no checkpoint at .*nowhere"),
-        ({"--checkpoint": "recher"}, "no checkpoint at recher; train one with .*, or name a bundled one: .*reacher"),
+        ({"--checkpoint": "recher"}, "no checkpoint at recher; train one with .*, or a bundled one: .*reacher"),
     ):
         options = {"--pictures": pictures, "--output": tmp_path / "out.json", "--checkpoint": CHECKPOINT, **changes}
         code, out, err = run_command("calibrate", *(word for option in options.items() for word in option))

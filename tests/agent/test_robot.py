@@ -284,12 +284,18 @@ def test_a_picture_of_another_clock_is_named(taken):
     assert robot.num_stops == 1
 
 
+def _hang_up():
+    """Ends by SIGHUP, also where the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_a_robot_that_is_left_alone_is_stopped(place):
     """As by a terminal that is closed."""
     words = ["--robot", "my_arms:Arm", "--goal", "goal.png", "--checkpoint", CHECKPOINT, "--seconds", "60"]
     command = [sys.executable, "-m", "jepa_mpc", "run", *map(str, words), "--output", "run", "--record", "rec.h5"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    run = subprocess.Popen(command, text=True, env=environment, preexec_fn=_hang_up, **pipes)  # noqa: PLW1509
     log = place / "run/blocks.jsonl"
     while run.poll() is None and not (log.exists() and log.read_text().count("\n") > 3):
         time.sleep(0.05)
