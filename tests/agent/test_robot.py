@@ -295,7 +295,7 @@ def test_a_robot_that_is_left_alone_is_stopped(place):
     command = [sys.executable, "-m", "jepa_mpc", "run", *map(str, words), "--output", "run", "--record", "rec.h5"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    run = subprocess.Popen(command, text=True, env=environment, preexec_fn=_hang_up, **pipes)  # noqa: PLW1509
+    run = subprocess.Popen(command, text=True, env=environment, preexec_fn=_hang_up, **pipes)
     log = place / "run/blocks.jsonl"
     while run.poll() is None and not (log.exists() and log.read_text().count("\n") > 3):
         time.sleep(0.05)
