@@ -44,8 +44,8 @@ class AgentConfig:
     gets wrong, such as a pose that it thinks is nearer, then no longer stops the agent short of the goal."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the predictor's products; auto: bfloat16 where the hardware has it and the predictor is wide."""
-    warm_start: Literal["none", "inverse", "gcbc"] = "none"
-    """A policy whose proposal competes in every search, the checkpoint's file of that name; with --num-iterations 0
+    warm_start: Literal["none", "inverse", "gcbc", "retrieval"] = "none"
+    """A policy whose proposals compete in every search, the checkpoint's file of that name; with --num-iterations 0
     there is no search, and it decides alone."""
     deadline_ms: Positive | None = None
     """Time for a decision: rounds of the search that do not fit are left out. Plans then depend on the machine."""

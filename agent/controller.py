@@ -193,8 +193,8 @@ class Controller:
         return costs
 
     def _propose(self, memory: Memory, z_history: Tensor, past_actions: Tensor | None) -> Plan:
-        """Returns the plan to start from, with the policy's own, in the futures that it leads to, among its elites.
-        Without a search the policy's own is the plan, no longer than it is acted on.
+        """Returns the plan to start from, with the policy's own among its elites. Without a search the policy's best is
+        the plan, no longer than it is acted on.
         """
         assert self._proposer is not None
         z, z_goals = z_history[:, -1], memory.z_goal[:, :, 0, 0]
@@ -202,16 +202,17 @@ class Controller:
         z_goal = z_goals[torch.arange(len(z)), nearest]
         z_before = z_history[:, -2] if z_history.shape[1] > 1 else z
         alone, warm_start = not self.config.planner.num_iterations, memory.plan
-        blocks: list[Tensor] = []
+        horizon = self.config.receding_horizon if alone else self.config.horizon
         planner = self.planner
-        for _ in range(self.config.receding_horizon if alone else self.config.horizon):
-            if blocks:
-                candidates = torch.stack(blocks, dim=1).unsqueeze(1)
-                future = self.model.rollout(z_history, past_actions, candidates, memory.offset)
-                z_before, z = z, future[:, 0, -1]
-            blocks.append(torch.clamp(self._proposer(z_before, z, z_goal), planner.low, planner.high))
-        actions = torch.stack(blocks, dim=1)
+
+        def within(plans: Tensor) -> Tensor:
+            return torch.clamp(plans, planner.low, planner.high)
+
+        def foresee(blocks: Tensor) -> Tensor:
+            return self.model.rollout(z_history, past_actions, within(blocks)[:, None], memory.offset)[:, 0, -1]
+
+        plans = within(self._proposer.plans(z_before, z, z_goal, horizon, foresee))
         if alone or warm_start is None:
-            return Plan(actions, actions.new_zeros(len(actions)), actions.unsqueeze(1), 0)
-        elites = torch.cat([warm_start.elites, actions.unsqueeze(1)], dim=1)
+            return Plan(plans[:, 0], plans.new_zeros(len(plans)), plans, 0)
+        elites = torch.cat([warm_start.elites, plans], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)

@@ -32,7 +32,8 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.planners import CostFn, Plan, Planner
 from jepa_mpc.settings import checked
 from jepa_mpc.world_model.checkpoint import load_checkpoint
-from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, load_latent_policy
+from jepa_mpc.world_model.latent_policy.policy import LatentPolicy
+from jepa_mpc.world_model.latent_policy.stored import load_latent_policy
 from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.observation import Observation
 

@@ -13,7 +13,7 @@ from jepa_mpc.agent.planning_agent import PlanningAgent
 from jepa_mpc.agent.rivals import THREE_SEEDS, Command, Facts, Rival, bounds_and_block, command, folder_of
 from jepa_mpc.planners import ICEMConfig
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, load_info
-from jepa_mpc.world_model.latent_policy.policy import Kind, load_latent_policy
+from jepa_mpc.world_model.latent_policy.stored import Kind, load_latent_policy
 from jepa_mpc.world_model.training.card import collect_options, train_options
 
 SHORT_STEPS = 30_000  # a quarter of what Dreamer sees

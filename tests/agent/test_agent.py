@@ -16,6 +16,8 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.eval import run_planning
 from jepa_mpc.planners import PLANNERS, CEMConfig, ICEMConfig, MPPIConfig
 from jepa_mpc.settings import read, to_json
+from jepa_mpc.world_model.latent_policy.policy import Regression
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -57,10 +59,18 @@ def picture_of(point):
     return picture
 
 
+class Answering(Regression):
+    """A policy whose block is a function's answer."""
+
+    def __init__(self, function):
+        torch.nn.Module.__init__(self)
+        self.forward = function
+
+
 def agent_with(proposer=None, **config):
     model = PointModel().eval().requires_grad_(False)
     settings = {"objective": "latent", "effort_weight": 0.0, "planner": SEARCH, **config}
-    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings), proposer), model
+    return PlanningAgent(model, SPACE, BLOCK, AgentConfig(**settings), proposer and Answering(proposer)), model
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -306,6 +316,28 @@ def test_what_a_policy_proposes_competes_in_the_search():
     assert (left["none"] > 1).all()
 
 
+def test_what_was_done_before_competes_in_every_search_and_the_best_of_it_is_a_plan_alone():
+    """One of the four episodes leads from where the point is to the goal, by two blocks that no search would draw."""
+    blocks = torch.tensor([[1.0, -1.0, -1.0, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, -2.0, 1.0, 0.0]])
+    moves = blocks.unflatten(-1, (BLOCK, 2)).sum(1)
+    other = Retrieval(12, 2, 2 * BLOCK, num_near=12, reach=2, num_plans=2)
+    for episode in range(4):
+        begin = torch.tensor([10.0, 10.0]) + 5 * (episode != 2)
+        rows = slice(3 * episode, 3 * episode + 3)
+        other.z[rows] = torch.stack([begin, begin + moves[0], begin + moves.sum(0)])
+        other.action[rows] = torch.stack([*blocks, blocks[1]]) if episode == 2 else torch.zeros(3, 6)
+        other.left[rows] = torch.tensor([2, 1, 0])
+    goal = picture_of((10 + moves.sum(0)[0], 10 + moves.sum(0)[1]))
+    few = ICEMConfig(num_samples=2, num_elites=1, num_iterations=1)
+    for planner in (few, ICEMConfig(num_iterations=0)):
+        settings = {"objective": "latent", "reduction": "terminal", "effort_weight": 0.0, "horizon": 2}
+        config = AgentConfig(planner=planner, warm_start="retrieval", receding_horizon=2, **settings)
+        agent = PlanningAgent(PointModel().eval(), SPACE, BLOCK, config, other.eval())
+        agent.reset(goal[None], seeds=[0])
+        for block in blocks:
+            np.testing.assert_allclose(agent.act(picture_of((10, 10))[None])[0].ravel(), block, atol=1e-6)
+
+
 def test_a_deadline_leaves_rounds_out_and_says_so(clock):
     def rounds_within(milliseconds):
         agent, _ = agent_with(deadline_ms=milliseconds)
@@ -498,7 +530,7 @@ def test_a_rounded_predictor_is_surprised_by_nearly_as_much():
     np.testing.assert_allclose(*found, rtol=0.05)
 
 
-@pytest.mark.parametrize("kind", ["inverse", "gcbc"])
+@pytest.mark.parametrize("kind", ["inverse", "gcbc", "retrieval"])
 def test_a_warm_start_is_the_checkpoints_file_of_its_name(kind):
     with pytest.raises(UserError, match=rf"reacher/{kind}\.safetensors"):
         PlanningAgent.load(CHECKPOINT, AgentConfig(warm_start=kind))

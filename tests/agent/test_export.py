@@ -29,7 +29,8 @@ from jepa_mpc.planners import CEMConfig, GradientConfig, ICEMConfig, MPPIConfig
 from jepa_mpc.planners.cem import CEM
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.interface import Bounds, Interface
-from jepa_mpc.world_model.latent_policy.policy import LatentPolicy
+from jepa_mpc.world_model.latent_policy.policy import Regression
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -69,8 +70,17 @@ def small_agent(num_views=1, num_felt=0, **settings):
         {"planner": SEARCH, "history_len": 2, "offset_rate": 0.2, **settings},
         small_model(num_views, num_felt),
     )
-    proposer = LatentPolicy(8, 2 * BLOCK, 16).eval().requires_grad_(False) if "warm_start" in settings else None
-    return PlanningAgent(model, BOUNDS, BLOCK, AgentConfig(**settings), proposer)
+    return PlanningAgent(model, BOUNDS, BLOCK, AgentConfig(**settings), small_policy(settings.get("warm_start")))
+
+
+def small_policy(kind):
+    """Random weights; what is retrieved is of episodes of five frames, far apart."""
+    if kind == "retrieval":
+        policy = Retrieval(50, 8, 2 * BLOCK, num_near=20, reach=2, num_plans=6)
+        torch.nn.init.normal_(policy.z, std=3.0), torch.nn.init.normal_(policy.action)
+        policy.left.copy_(4 - torch.arange(50) % 5)
+        return policy.eval()
+    return Regression(8, 2 * BLOCK, 16).eval().requires_grad_(False) if kind else None
 
 
 def info_of(agent):
@@ -87,7 +97,11 @@ def pictures(count, seed=0, num_views=1):
 
 ONE_ROUND = {"num_samples": 12, "num_iterations": 1}
 WAYS = {
-    "icem": {"planner": ICEMConfig(**ONE_ROUND, num_elites=4), "objective": "test_export:blind_at_the_goal"},
+    "icem": {
+        "planner": ICEMConfig(**ONE_ROUND, num_elites=4),
+        "objective": "test_export:blind_at_the_goal",
+        "warm_start": "retrieval",
+    },
     "mppi, proposed, a block ahead, by two cameras and what is felt": {
         "num_views": 2,
         "num_felt": 3,
@@ -160,6 +174,7 @@ EVERY_WAY = {
         "history_len": 3,
         "horizon": 3,
     },
+    "retrieval alone": {"planner": replace(SEARCH, num_iterations=0), "warm_start": "retrieval", "horizon": 3},
     "a policy alone": {
         "planner": replace(SEARCH, num_iterations=0),
         "warm_start": "inverse",

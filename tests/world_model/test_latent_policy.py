@@ -12,12 +12,9 @@ from jepa_mpc.errors import UserError
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint, weights_digest
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.latent_policy import train as train_latent_policy
-from jepa_mpc.world_model.latent_policy.policy import (
-    LatentPolicy,
-    LatentPolicyInfo,
-    load_latent_policy,
-    save_latent_policy,
-)
+from jepa_mpc.world_model.latent_policy.policy import Regression
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.stored import LatentPolicyInfo, load_latent_policy, save_latent_policy
 from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig, policy_phase
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
@@ -40,7 +37,7 @@ def data(tmp_path_factory):
 def learned(data, folder, kind, num_steps=600):
     config = LatentPolicyConfig(output=folder, kind=kind, reach=1, num_steps=num_steps, batch_size=128, hidden=64)
     torch.manual_seed(0)
-    policy = LatentPolicy(2, 2, config.hidden)
+    policy = Regression(2, 2, config.hidden)
     z = torch.from_numpy(data.qpos).float()  # embeddings whose meaning is known
     loop = LoopConfig(seed=0, save_every=10**6, **REST)
     run_phases([policy_phase(config, policy, data, z)], policy, folder, loop)
@@ -60,7 +57,7 @@ def test_the_inverse_model_finds_the_action_between_two_embeddings(data, tmp_pat
 @pytest.mark.parametrize("kind", ["inverse", "gcbc"])
 def test_goals_lie_ahead_in_the_same_episode(data, kind, tmp_path):
     config = LatentPolicyConfig(output=tmp_path, kind=kind, reach=3, batch_size=2000)
-    _, rows, goals = policy_phase(config, LatentPolicy(2, 2), data, torch.empty(0)).load(np.random.default_rng(0))
+    _, rows, goals = policy_phase(config, Regression(2, 2), data, torch.empty(0)).load(np.random.default_rng(0))
     ahead = goals - rows
     left = data.blocks_left(rows)
     assert (ahead >= 1).all()
@@ -70,7 +67,7 @@ def test_goals_lie_ahead_in_the_same_episode(data, kind, tmp_path):
 
 def test_goals_lie_whole_blocks_ahead_where_a_block_takes_several_rows(dataset_path, tmp_path):
     data, config = Dataset(dataset_path, frameskip=2), LatentPolicyConfig(output=tmp_path, reach=3, batch_size=500)
-    _, rows, goals = policy_phase(config, LatentPolicy(2, 4), data, torch.empty(0)).load(np.random.default_rng(0))
+    _, rows, goals = policy_phase(config, Regression(2, 4), data, torch.empty(0)).load(np.random.default_rng(0))
     ahead = goals - rows
     assert {*ahead.tolist()} == {2, 4, 6}
     assert (ahead // 2 <= data.blocks_left(rows)).all()
@@ -88,7 +85,7 @@ def test_a_step_of_the_policy_by_hand(data, tmp_path):
             return drawn["rows"]
 
     torch.manual_seed(0)
-    policy, z = LatentPolicy(3, 2, 8), torch.randn(len(data.action), 3)
+    policy, z = Regression(3, 2, 8), torch.randn(len(data.action), 3)
     policy.action_mean.copy_(torch.tensor([0.5, -1.0])), policy.action_std.copy_(torch.tensor([2.0, 0.25]))
     phase = policy_phase(config, policy, Recording(), z)
     assert (phase.num_steps, phase.learning_rate, phase.trained) == (7, 0.2, policy)
@@ -106,7 +103,7 @@ def test_a_step_of_the_policy_by_hand(data, tmp_path):
 
 
 def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_path):
-    policy = LatentPolicy(4, 6, 8)
+    policy = Regression(4, 6, 8)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     info = LatentPolicyInfo("inverse", "reacher", 4, 6, 8, 0, 1, 2.0, weights_digest(tmp_path), "def")
     path = tmp_path / "inverse.safetensors"
@@ -130,13 +127,97 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
         load_latent_policy(tmp_path / "none.safetensors", tmp_path)
 
 
-def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, monkeypatch):
+def remembered(data, z, **settings):
+    settings = {"megabytes": 1.0, "num_near": 30, "reach": 3, "num_plans": 5, **settings}
+    return Retrieval.of(data, z, **settings).eval()
+
+
+@pytest.mark.parametrize("frameskip", [1, 2])
+def test_what_is_retrieved_is_what_was_done_where_things_were_alike_and_came_near_the_goal(dataset_path, frameskip):
+    """Held against a search of every training episode, one by one."""
+    data = Dataset(dataset_path, frameskip=frameskip)
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(len(data.action), 3))).float()
+    policy, rng = remembered(data, z), np.random.default_rng(1)
+    assert policy.is_whole()
+    for _ in range(20):
+        now, goal = (torch.from_numpy(rng.normal(size=(2, 3))).float() for _ in range(2))
+        found = policy.plans(now, now, goal, 4, lambda blocks: pytest.fail("it foresees nothing"))
+        for plans, here, wanted in zip(found, now, goal, strict=True):
+            frames = []
+            for episode in data.train_episodes:
+                rows = np.arange(data.ep_offset[episode], data.ep_offset[episode] + data.ep_len[episode], frameskip)
+                for begin in range(len(rows) - 1):
+                    done = data.action[rows[np.minimum(begin + np.arange(4), len(rows) - 2)]]
+                    missed = float((z[rows[begin + 1 : begin + 4]] - wanted).norm(dim=1).min())
+                    frames.append((float((z[rows[begin]] - here).norm()), missed, done))
+            near = sorted(frames, key=lambda each: each[0])[:30]
+            best = sorted(missed for _, missed, _ in near)[:5]  # one frame may be the best of several beginnings
+            for plan, least in zip(plans.numpy(), best, strict=True):
+                assert any(missed == least and (done == plan).all() for _, missed, done in near)
+
+
+def test_episodes_are_left_out_evenly_until_the_file_is_small_enough(dataset_path, tmp_path):
+    data = Dataset(dataset_path)
+    z = torch.from_numpy(data.qpos).float()
+    whole, half = (remembered(data, z, megabytes=size) for size in (1.0, 0.0021))
+    assert len(whole.left) == 13 * len(data.train_episodes)
+    assert len(half.left) == 13 * 10  # of 16 bytes
+    first, last = (data.ep_offset[data.train_episodes[index]] for index in (0, -1))
+    torch.testing.assert_close(half.z[[0, -13]], z[[first, last]])
+    one = remembered(data, z, megabytes=1e-9, num_near=400, num_plans=64)
+    assert one.plans(z[:1], z[:1], z[:1], 2, None).shape == (1, 13, 2, 2)
+
+
+def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(dataset_path, tmp_path):
+    data = Dataset(dataset_path)
+    policy = remembered(data, torch.from_numpy(data.qpos).float())
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    sizes = {"embed_dim": 2, "action_dim": 2, "hidden": 8, "seed": 0, "num_steps": 1, "learning_seconds": 0.0}
+    sizes |= {"num_frames": len(policy.left), "num_near": 30, "reach": 3, "num_plans": 5}
+    info = LatentPolicyInfo("retrieval", "square", encoder=weights_digest(tmp_path), commit="abc", **sizes)
+    path = tmp_path / "retrieval.safetensors"
+    save_latent_policy(path, policy, info)
+    again, stored = load_latent_policy(path, tmp_path)
+    assert stored == info
+    for name, value in policy.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+    for wrong in (-1, 13):
+        damaged = remembered(data, torch.from_numpy(data.qpos).float())
+        damaged.left[-13] = wrong
+        save_latent_policy(path, damaged, info)
+        with pytest.raises(CheckpointError, match="its episodes end beyond its frames"):
+            load_latent_policy(path, tmp_path)
+    save_latent_policy(path, policy, replace(info, num_frames=10**12))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_latent_policy(path, tmp_path)
+
+
+def test_retrieval_is_made_by_the_same_command(dataset_path, tmp_path):
+    checkpoint, world = small_world(tmp_path)
+    config = LatentPolicyConfig(tmp_path / "out", "retrieval", "square", checkpoint, (dataset_path,), num_plans=3)
+    path = train_latent_policy.train(config)
+    policy, info = load_latent_policy(path, checkpoint)
+    data = Dataset(dataset_path)
+    z = encode_rows(world, data, data.rows_of(data.train_episodes))
+    torch.testing.assert_close(policy.z.data, z, rtol=1e-3, atol=1e-3)
+    assert (info.num_plans, info.num_frames) == (3, len(z))
+    assert train_latent_policy.train(config) == path  # and left alone
+    with pytest.raises(UserError, match="num_plans is 3 there and 4 now"):
+        train_latent_policy.train(replace(config, num_plans=4))
+
+
+def small_world(folder):
     torch.manual_seed(0)
     encoder = EncoderConfig(image_size=32, channels=(4, 4, 4, 4))
     world = JEPA(JEPAConfig(2, 6, 8, encoder, PredictorConfig(width=16, depth=1, num_heads=2)))
     world.action_mean.copy_(torch.tensor([0.5, -1.0])), world.action_std.copy_(torch.tensor([2.0, 0.25]))
-    checkpoint = tmp_path / "world"
-    save_checkpoint(checkpoint, world, CheckpointInfo("square", world.config, {}, {}, "abc", 0.0, {}), "# square\n")
+    info = CheckpointInfo("square", world.config, {}, {}, "abc", 0.0, {})
+    save_checkpoint(folder / "world", world, info, "# square\n")
+    return folder / "world", load_checkpoint(folder / "world")[0]
+
+
+def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, monkeypatch):
+    checkpoint, world = small_world(tmp_path)
     config = LatentPolicyConfig(
         output=tmp_path / "whole",
         task="square",
@@ -157,7 +238,7 @@ def test_a_killed_training_goes_on_to_the_same_policy(dataset_path, tmp_path, mo
     z = encode_rows(load_checkpoint(checkpoint)[0], data, np.arange(len(data.pixels)))
     for seed, trained in ((0, whole), (1, other)):  # the steps by hand
         torch.manual_seed(seed)
-        expected = LatentPolicy(6, 2, 8)
+        expected = Regression(6, 2, 8)
         expected.action_mean.copy_(world.action_mean), expected.action_std.copy_(world.action_std)
         by_hand(policy_phase(config, expected, data, z), [seed, 0], 1e-3, 100, 1.0)
         for name, value in expected.state_dict().items():

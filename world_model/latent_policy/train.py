@@ -22,16 +22,20 @@ from jepa_mpc.cli import parse
 from jepa_mpc.files import claimed
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, Positive, Seed, checked, to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, weights_digest
 from jepa_mpc.world_model.data.dataset import UNUSED, Dataset
-from jepa_mpc.world_model.latent_policy.policy import Kind, LatentPolicy, LatentPolicyInfo, save_latent_policy
+from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, Regression
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.stored import Kind, LatentPolicyInfo, save_latent_policy
 from jepa_mpc.world_model.model.encoder import Size
+from jepa_mpc.world_model.model.jepa import JEPA
 from jepa_mpc.world_model.training.diagnostics import encode_rows
 from jepa_mpc.world_model.training.loop import LoopConfig, Phase, run_phases
 from jepa_mpc.world_model.training.state import TrainError
 
 # Settings that do not change what is learned; what lies there does.
 _FREE = ("output", "checkpoint", "data", "save_every")
+_STORED = ("kind", "task", "hidden", "seed", "num_steps", "num_near", "reach", "num_plans")  # in the policy's file
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class LatentPolicyConfig:
     output: Path
     """Folder for the policy, the logs and the state to resume from."""
     kind: Kind = "inverse"
-    """How far ahead the goals lie: within `reach` blocks, or anywhere in the rest of the episode."""
+    """How far ahead the goals lie, within `reach` blocks (inverse) or anywhere in the rest of the episode (gcbc); or
+    retrieval, which learns nothing but looks up what was done."""
     task: str = "reacher"
     """Task of checkpoint and data."""
     checkpoint: Path | None = None
@@ -53,7 +58,13 @@ class LatentPolicyConfig:
     batch_size: Count = 512
     """Transitions in a step."""
     reach: Count = 5
-    """inverse: goals lie 1 to this many blocks ahead."""
+    """inverse: goals lie 1 to this many blocks ahead. retrieval: what was done should have led there within so many."""
+    num_near: Count = 400
+    """retrieval: frames nearest to the present one that are looked at."""
+    num_plans: Count = 64
+    """retrieval: plans that it proposes."""
+    megabytes: Positive = 8.0
+    """retrieval: how large its file may be; of more data, episodes are left out evenly."""
     hidden: Size = 512
     learning_rate: Positive = 1e-3
     save_every: Count = 1000
@@ -61,7 +72,7 @@ class LatentPolicyConfig:
 
 
 def policy_phase(
-    config: LatentPolicyConfig, policy: LatentPolicy, data: Dataset, z: Tensor, z_goal: Tensor | None = None
+    config: LatentPolicyConfig, policy: Regression, data: Dataset, z: Tensor, z_goal: Tensor | None = None
 ) -> Phase:
     """Fits the blocks that were done, in the embeddings z (N, D) of all rows; as goals these may have others (N, D)."""
     z_goal = z if z_goal is None else z_goal
@@ -85,7 +96,7 @@ def train(config: LatentPolicyConfig) -> Path:
     config = checked(config)
     path = config.output / f"{config.kind}.safetensors"
     checkpoint = places.checkpoint(config.checkpoint or config.task)
-    model, info = load_checkpoint(checkpoint, task=config.task)
+    model, _ = load_checkpoint(checkpoint, task=config.task)
     data = Dataset(config.data or [places.dataset(config.task)], task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
     wanted, numbers = model.config.encoder.picture_size, model.config.action_dim
@@ -99,23 +110,37 @@ def train(config: LatentPolicyConfig) -> Path:
     with claimed(config.output, {**to_json(config), "encoder": encoder, "episodes": data.fingerprint()}, _FREE):
         if path.exists():
             return path
-        torch.manual_seed(config.seed)
-        policy = LatentPolicy(model.config.embed_dim, model.config.action_dim, config.hidden)
-        policy.action_mean.copy_(model.action_mean)
-        # Of an action that never varied, all that need be said is its mean.
-        policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
         z = encode_rows(model, data, np.arange(len(data.pixels)))
-        dropout = info.training.get("modality_dropout", 0.0) if model.config.is_multimodal else None
-        z_goal = z if dropout is None else encode_rows(model, data, np.arange(len(data.pixels)), dropout=dropout)
-        phase = policy_phase(config, policy, data, z, z_goal)
-        pace = {"log_every": 20, "report_every": config.num_steps, "save_every": config.save_every}
-        loop = LoopConfig(seed=config.seed, weight_decay=1e-3, warmup_steps=100, grad_clip=1.0, **pace)
-        progress = run_phases([phase], policy, config.output, loop)
-        settings = {name: getattr(config, name) for name in ("kind", "task", "hidden", "seed", "num_steps")}
-        settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim, "encoder": encoder}
-        about = LatentPolicyInfo(**settings, learning_seconds=round(progress.seconds, 1), commit=git_commit())
+        how = _remember if config.kind == "retrieval" else _regress
+        policy, seconds = how(config, model, data, z)
+        settings = {name: getattr(config, name) for name in _STORED} | {"encoder": encoder}
+        settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim}
+        if isinstance(policy, Retrieval):
+            settings |= {"num_frames": len(policy.left)}
+        about = LatentPolicyInfo(**settings, learning_seconds=round(seconds, 1), commit=git_commit())
         save_latent_policy(path, policy, about)
     return path
+
+
+def _remember(config: LatentPolicyConfig, model: JEPA, data: Dataset, z: Tensor) -> tuple[LatentPolicy, float]:
+    return Retrieval.of(data, z, config.megabytes, config.num_near, config.reach, config.num_plans), 0.0
+
+
+def _regress(config: LatentPolicyConfig, model: JEPA, data: Dataset, z: Tensor) -> tuple[LatentPolicy, float]:
+    """Returns a policy that has learned from the embeddings z (N, D) of all rows, and in how many seconds."""
+    torch.manual_seed(config.seed)
+    policy = Regression(model.config.embed_dim, model.config.action_dim, config.hidden)
+    policy.action_mean.copy_(model.action_mean)
+    # Of an action that never varied, all that need be said is its mean.
+    policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
+    z_goal = z
+    if model.config.is_multimodal:
+        dropout = load_info(places.checkpoint(config.checkpoint or config.task)).training.get("modality_dropout", 0.0)
+        z_goal = encode_rows(model, data, np.arange(len(z)), dropout=dropout)
+    phase = policy_phase(config, policy, data, z, z_goal)
+    pace = {"log_every": 20, "report_every": config.num_steps, "save_every": config.save_every}
+    loop = LoopConfig(seed=config.seed, weight_decay=1e-3, warmup_steps=100, grad_clip=1.0, **pace)
+    return policy, run_phases([phase], policy, config.output, loop).seconds
 
 
 def main(args: Sequence[str]) -> None:
