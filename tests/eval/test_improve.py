@@ -92,6 +92,25 @@ def test_rounds_practise_train_and_are_measured(improve, start, tmp_path, monkey
     assert all(bool((again[name] == after[name]).all()) for name in after)
 
 
+def test_a_model_that_plans_by_what_was_done_also_does_so_by_what_was_practised(run_command, start, tmp_path):
+    first, policy = tmp_path / "first", tmp_path / "policy"
+    shutil.copytree(start / "first", first)
+    learn = ["--kind", "retrieval", "--checkpoint", first, "--data", start / "data.h5", "--output", policy]
+    assert run_command("train-latent-policy", *learn)[0] == 0
+    shutil.copy(policy / "retrieval.safetensors", first)
+    stored = json.loads((first / "config.json").read_text())
+    stored["planning"]["warm_start"] = "retrieval"
+    (first / "config.json").write_text(json.dumps(stored))
+    options = ["--checkpoint", first, "--data", start / "data.h5", "--output", tmp_path / "out", *STEPS]
+    code, _, err = run_command("improve", *options, "--rounds", 2)
+    assert code == 0, err
+    made = [first, *(tmp_path / f"out/round-{number}/checkpoint" for number in (1, 2))]
+    frames = [len(read_tensors(each / "retrieval.safetensors")[0]["z"]) for each in made]
+    assert frames[0] < frames[1] < frames[2]
+    assert all(load_info(each).planning == stored["planning"] for each in made)
+    assert (tmp_path / "out/after.json").exists()
+
+
 def test_no_round_begins_after_the_minutes_are_over(improve, tmp_path, caplog):
     code, _, err = improve("--rounds", 3, "--minutes", 1e-6)
     assert code == 0, err
