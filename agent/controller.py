@@ -165,7 +165,10 @@ class Controller:
             return self._costs(memory, future, z_history[:, -1]) + config.effort_weight * toll
 
         warm_start = memory.plan if self._proposer is None else self._propose(memory, z_history, past_actions)
-        return search(cost, warm_start)
+        plan = search(cost, warm_start)
+        if plan.num_rounds or memory.plan is None:
+            return plan
+        return replace(plan, elites=memory.plan.elites)  # without a round, proposals would pile up
 
     def _costs(self, memory: Memory, future: Tensor, z_now: Tensor) -> Tensor:
         """Returns how far futures (B, S, H, D) are from the goals, and how far beyond limits, as costs (B, S)."""
@@ -213,6 +216,7 @@ class Controller:
 
         plans = within(self._proposer.plans(z_before, z, z_goal, horizon, foresee))
         if alone or warm_start is None:
-            return Plan(plans[:, 0], plans.new_zeros(len(plans)), plans, 0)
+            known = (z.isfinite() & z_goal.isfinite()).all(1)  # else what is looked up has no meaning
+            return Plan(plans[:, 0], plans.new_zeros(len(plans)).masked_fill(~known, torch.inf), plans, 0)
         elites = torch.cat([warm_start.elites, plans], dim=1)
         return Plan(warm_start.actions, warm_start.cost, elites, warm_start.num_rounds)

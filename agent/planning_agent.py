@@ -90,6 +90,10 @@ class PlanningAgent:
             raise UserError("this checkpoint has no reachability metric; use --objective latent or train it again")
         if (config.warm_start != "none") != (proposer is not None):
             raise UserError("warm_start names the policy that proposes; one must be there if, and only if, it does")
+        if proposer is not None:
+            sizes, needed = (proposer.embed_dim, proposer.action_dim), (model.config.embed_dim, model.config.action_dim)
+            if sizes != needed:
+                raise UserError(f"this policy is of embeddings and blocks of {sizes} numbers, not {needed}")
         if config.planner.num_iterations == 0 and proposer is None:
             raise UserError("without a search (num_iterations 0), a policy must propose: use --warm-start")
         self._device = model.action_mean.device

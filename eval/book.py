@@ -12,7 +12,7 @@ from jepa_mpc import files, places, settings
 from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Count, Seed
-from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info
+from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info, weights_digest
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -63,6 +63,12 @@ class CheckpointTableConfig(TableConfig):
 def declaration(info: CheckpointInfo) -> str:
     """Returns the sentence that a page says of a model which is told more than one camera's pictures; else nothing."""
     return f" The model is told more than one camera's pictures: {info.declared}." if info.declared else ""
+
+
+def digests(checkpoint: Path, planning: AgentConfig) -> dict[str, str]:
+    """Returns the digests of all weights that a figure of a checkpoint depends on, its policy's too if it has one."""
+    names = {"weights": "model"} | ({} if planning.warm_start == "none" else {"policy": planning.warm_start})
+    return {what: weights_digest(checkpoint, f"{name}.safetensors") for what, name in names.items()}
 
 
 @dataclass(frozen=True)

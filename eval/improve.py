@@ -11,7 +11,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C in the imports below is answ
 
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -26,7 +25,7 @@ from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.agent.practice import NAME, Practice
 from jepa_mpc.cli import parse, typed
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, declaration, published
+from jepa_mpc.eval.book import Book, declaration, digests, published
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, summarise
 from jepa_mpc.eval.protocols import GoalProtocol
 from jepa_mpc.eval.results import Made
@@ -35,6 +34,7 @@ from jepa_mpc.provenance import provenance
 from jepa_mpc.settings import Count, Fraction, Natural, Positive, Seed, checked, read, to_json
 from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, weights_digest
 from jepa_mpc.world_model.data.dataset import Dataset
+from jepa_mpc.world_model.latent_policy.stored import load_latent_policy
 from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig
 from jepa_mpc.world_model.latent_policy.train import train as train_policy
 from jepa_mpc.world_model.train import train
@@ -124,7 +124,7 @@ def improve(config: ImproveConfig) -> Path:
         }.items():
             asked: dict[str, Any] = {
                 "task": config.task,
-                "weights": weights_digest(which),
+                **digests(which, planning),
                 "protocol": config.protocol,
             }
             asked |= {"num_episodes": config.num_pairs, "seed": config.seed, "planner": planning}
@@ -165,10 +165,14 @@ def _train(
         given["predictor_steps"] = config.predictor_steps
     settings = read(TrainConfig, given, checkpoint)
     made = train(settings)
-    planning = read_planning(load_info(made).planning, made)
-    if planning.warm_start != "none":
-        policy = LatentPolicyConfig(folder / "policy", planning.warm_start, config.task, made, settings.data)
-        shutil.copyfile(train_policy(policy), made / f"{planning.warm_start}.safetensors")
+    kind = read_planning(load_info(made).planning, made).warm_start
+    if kind != "none":
+        name = f"{kind}.safetensors"
+        told = load_latent_policy(checkpoint / name, checkpoint)[1]
+        same = {each: getattr(told, each) for each in ("kind", "num_steps", "reach", "hidden", "retrieval")}
+        where = {"output": folder / "policy", "task": config.task, "checkpoint": made, "data": settings.data}
+        policy = train_policy(LatentPolicyConfig(**where, **same, seed=config.seed))
+        files.write_whole(made / name, policy.read_bytes())
     return made
 
 

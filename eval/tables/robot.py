@@ -25,14 +25,14 @@ from jepa_mpc.agent.robot import Block, Driver, Pace
 from jepa_mpc.agent.simulated_robot import Hardware, SimulatedRobot
 from jepa_mpc.cli import parse, typed
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, CheckpointTableConfig
+from jepa_mpc.eval.book import Book, CheckpointTableConfig, digests
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate, summarise
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import EpisodeRecord, Judge, Trial
 from jepa_mpc.provenance import provenance
 from jepa_mpc.seeds import search_seed
 from jepa_mpc.settings import NonNegative, Share, checked
-from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
+from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 WAYS = {"bridged": True, "as-it-comes": False}
 WORDS = {"bridged": "the delay bridged", "as-it-comes": "the newest picture, answered as it comes"}
@@ -70,7 +70,7 @@ def write_robot_table(config: RobotTableConfig) -> Path:
     book = Book.open(RobotRow, config.name("robot"), config)
     always: dict[str, Any] = {
         "task": config.task,
-        "weights": weights_digest(folder),
+        **digests(folder, planning),
         "num_episodes": config.num_episodes,
     }
     always |= {"seed": config.seed, "hardware": hardware}

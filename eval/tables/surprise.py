@@ -29,14 +29,14 @@ from jepa_mpc.cli import parse
 from jepa_mpc.envs.blocks import run_block
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, CheckpointTableConfig
+from jepa_mpc.eval.book import Book, CheckpointTableConfig, digests
 from jepa_mpc.eval.pairs import Pairs
 from jepa_mpc.eval.results import Made
 from jepa_mpc.eval.trial import BATCH_SIZE, Trial
 from jepa_mpc.provenance import provenance
 from jepa_mpc.seeds import episode_rng, search_seed
 from jepa_mpc.settings import Positive, checked
-from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
+from jepa_mpc.world_model.checkpoint import load_checkpoint
 
 NONE = "none"
 FAULTS = {
@@ -69,7 +69,7 @@ def write_surprise_table(config: SurpriseConfig) -> Path:
     config, spec = checked(config), envs.get_task(config.task)
     planning = planning_of(config.task)
     book = Book.open(SurpriseRow, config.name("surprise"), config)
-    always: dict[str, Any] = {"task": config.task, "weights": weights_digest(config.folder), "planner": planning}
+    always: dict[str, Any] = {"task": config.task, **digests(config.folder, planning), "planner": planning}
     always |= {"num_episodes": config.num_episodes, "seed": config.seed}
     model, _ = load_checkpoint(config.folder, task=config.task)
     if model.usual_miss is None:

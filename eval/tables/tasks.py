@@ -24,12 +24,11 @@ from jepa_mpc.cli import parse
 from jepa_mpc.envs.task import TableRow
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, TableConfig
+from jepa_mpc.eval.book import Book, TableConfig, digests
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, rate
 from jepa_mpc.eval.results import PairResults
 from jepa_mpc.eval.run_planning import RunConfig, evaluate
 from jepa_mpc.settings import checked
-from jepa_mpc.world_model.checkpoint import weights_digest
 
 CARD_HEADING = "## Planning"
 FREE = 1 / 3  # a row whose baselines reach more than this is to be judged by what is held
@@ -59,10 +58,7 @@ def run_settings(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any
 def asked(task: str, row: TableRow, config: TasksConfig) -> dict[str, Any]:
     """Returns what decides a row's figures."""
     planner, folder = planning_of(task), places.bundled_checkpoints() / task
-    weights = {"weights": weights_digest(folder)}
-    if planner.warm_start != "none":
-        weights["policy"] = weights_digest(folder, f"{planner.warm_start}.safetensors")
-    return {**run_settings(task, row, config), **weights, "planner": planner}
+    return {**run_settings(task, row, config), **digests(folder, planner), "planner": planner}
 
 
 def measure(task: str, row: TableRow, config: TasksConfig) -> PairResults:

@@ -26,7 +26,7 @@ from jepa_mpc.agent.planning_agent import PlanningAgent, load_proposer
 from jepa_mpc.cli import parse
 from jepa_mpc.errors import UserError
 from jepa_mpc.eval import report
-from jepa_mpc.eval.book import Book, CheckpointTableConfig
+from jepa_mpc.eval.book import Book, CheckpointTableConfig, digests
 from jepa_mpc.eval.metrics import Rate, SuccessSummary, noticed, summarise
 from jepa_mpc.eval.protocols import PROTOCOLS, GoalProtocol
 from jepa_mpc.eval.results import Made
@@ -34,7 +34,7 @@ from jepa_mpc.eval.trial import Camera, Trial
 from jepa_mpc.eval.variations import VARIATIONS, WHERES, CalibratedCamera, VariedCamera, Where
 from jepa_mpc.provenance import provenance
 from jepa_mpc.settings import Count, Natural, checked
-from jepa_mpc.world_model.checkpoint import load_checkpoint, load_picture_stats, weights_digest
+from jepa_mpc.world_model.checkpoint import load_checkpoint, load_picture_stats
 
 CLEAN = "clean"
 ALL: Literal["all"] = "all"
@@ -122,7 +122,7 @@ def write_variation_table(config: VariationsConfig) -> Path:
     budget = config.budget or PROTOCOLS[config.protocol].budget(spec)
     apart = [f"budget{config.budget}"] * bool(config.budget) + ["calibrated"] * bool(config.calibrate)
     book = Book.open(VariationRow, config.name("variations", config.protocol, *apart), config)
-    always: dict[str, Any] = {"task": config.task, "weights": weights_digest(folder), "planner": planning}
+    always: dict[str, Any] = {"task": config.task, **digests(folder, planning), "planner": planning}
     always |= {"protocol": config.protocol, "num_episodes": config.num_episodes, "seed": config.seed}
     always |= {"budget": budget} | ({"calibrate": config.calibrate} if config.calibrate else {})
     book.find(CLEAN, always)  # raises at once where the folder holds another table

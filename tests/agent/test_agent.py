@@ -17,7 +17,7 @@ from jepa_mpc.eval import run_planning
 from jepa_mpc.planners import PLANNERS, CEMConfig, ICEMConfig, MPPIConfig
 from jepa_mpc.settings import read, to_json
 from jepa_mpc.world_model.latent_policy.policy import Regression
-from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval, RetrievalConfig
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -64,6 +64,7 @@ class Answering(Regression):
 
     def __init__(self, function):
         torch.nn.Module.__init__(self)
+        self.embed_dim, self.action_dim = 2, 2 * BLOCK
         self.forward = function
 
 
@@ -316,26 +317,69 @@ def test_what_a_policy_proposes_competes_in_the_search():
     assert (left["none"] > 1).all()
 
 
-def test_what_was_done_before_competes_in_every_search_and_the_best_of_it_is_a_plan_alone():
-    """One of the four episodes leads from where the point is to the goal, by two blocks that no search would draw."""
-    blocks = torch.tensor([[1.0, -1.0, -1.0, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, -2.0, 1.0, 0.0]])
-    moves = blocks.unflatten(-1, (BLOCK, 2)).sum(1)
-    other = Retrieval(12, 2, 2 * BLOCK, num_near=12, reach=2, num_plans=2)
+BLOCKS = torch.tensor([[1.0, -1.0, -1.0, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, -2.0, 1.0, 0.0]])
+MOVES = BLOCKS.unflatten(-1, (BLOCK, 2)).sum(1)
+
+
+def memory_of_four(num_near):
+    """Four episodes, of which one begins at (10, 10) and does the two blocks, which no search would draw."""
+    other = Retrieval(12, 2, 2 * BLOCK, RetrievalConfig(num_near, reach=2, num_plans=4))
     for episode in range(4):
         begin = torch.tensor([10.0, 10.0]) + 5 * (episode != 2)
         rows = slice(3 * episode, 3 * episode + 3)
-        other.z[rows] = torch.stack([begin, begin + moves[0], begin + moves.sum(0)])
-        other.action[rows] = torch.stack([*blocks, blocks[1]]) if episode == 2 else torch.zeros(3, 6)
+        other.z[rows] = torch.stack([begin, begin + MOVES[0], begin + MOVES.sum(0)])
+        other.action[rows] = torch.stack([*BLOCKS, BLOCKS[1]]) if episode == 2 else torch.zeros(3, 6)
         other.left[rows] = torch.tensor([2, 1, 0])
-    goal = picture_of((10 + moves.sum(0)[0], 10 + moves.sum(0)[1]))
-    few = ICEMConfig(num_samples=2, num_elites=1, num_iterations=1)
-    for planner in (few, ICEMConfig(num_iterations=0)):
-        settings = {"objective": "latent", "reduction": "terminal", "effort_weight": 0.0, "horizon": 2}
-        config = AgentConfig(planner=planner, warm_start="retrieval", receding_horizon=2, **settings)
-        agent = PlanningAgent(PointModel().eval(), SPACE, BLOCK, config, other.eval())
-        agent.reset(goal[None], seeds=[0])
-        for block in blocks:
-            np.testing.assert_allclose(agent.act(picture_of((10, 10))[None])[0].ravel(), block, atol=1e-6)
+    return other.eval()
+
+
+def agent_of_memory(planner, num_near=6, **settings):
+    settings = {"objective": "latent", "reduction": "terminal", "effort_weight": 0.0, "horizon": 2, **settings}
+    config = AgentConfig(planner=planner, warm_start="retrieval", **settings)
+    return PlanningAgent(PointModel().eval(), SPACE, BLOCK, config, memory_of_four(num_near))
+
+
+def test_what_was_done_before_is_a_plan_alone():
+    agent = agent_of_memory(ICEMConfig(num_iterations=0), num_near=1, receding_horizon=2)
+    agent.reset(picture_of(10 + MOVES.sum(0))[None], seeds=[0])
+    for block in BLOCKS:
+        np.testing.assert_allclose(agent.act(picture_of((10, 10))[None])[0].ravel(), block, atol=1e-6)
+
+
+def test_what_was_done_before_competes_in_every_search():
+    """At the second decision the warm start is of a search toward elsewhere; only the memory holds what leads there."""
+    agent = agent_of_memory(ICEMConfig(num_samples=2, num_elites=1, num_iterations=1))
+    agent.reset(picture_of((5, 5))[None], seeds=[0])
+    agent.act(picture_of((20, 5))[None])
+    agent._memory = dataclasses.replace(agent._memory, z_goal=(10 + MOVES.sum(0)).view(1, 1, 1, 1, 2))
+    block = agent.act(picture_of((10, 10))[None])[0].ravel()
+    np.testing.assert_allclose(block, BLOCKS[0], atol=1e-6)
+
+
+def test_proposals_do_not_pile_up_where_no_round_is_done(clock):
+    agent = agent_of_memory(ICEMConfig(num_samples=8, num_elites=2), deadline_ms=1e-6)
+    agent.reset(picture_of((10, 10))[None], seeds=[0])
+    counts = []
+    for _ in range(4):
+        clock.tick = 1.0
+        agent.act(picture_of((10, 10))[None])
+        counts.append(agent._memory.plan.elites.shape[1])
+    assert len(set(counts[1:])) == 1
+
+
+def test_what_was_done_before_says_nothing_of_a_picture_that_is_no_number():
+    agent = agent_of_memory(ICEMConfig(num_iterations=0))
+    agent.model.encode = lambda pictures, *_: torch.full((*pictures.shape[:-3], 2), torch.nan)
+    agent.reset(picture_of((10, 10))[None], seeds=[0])
+    with pytest.warns(UserWarning, match="no finite cost"):
+        block = agent.act(picture_of((10, 10))[None])[0]
+    np.testing.assert_allclose(block, np.broadcast_to((SPACE.low + SPACE.high) / 2, block.shape))
+
+
+def test_a_policy_of_other_sizes_is_refused():
+    other = Retrieval(12, 3, 2 * BLOCK, RetrievalConfig())
+    with pytest.raises(UserError, match="embeddings and blocks of"):
+        PlanningAgent(PointModel().eval(), SPACE, BLOCK, AgentConfig(objective="latent", warm_start="retrieval"), other)
 
 
 def test_a_deadline_leaves_rounds_out_and_says_so(clock):

@@ -30,7 +30,7 @@ from jepa_mpc.planners.cem import CEM
 from jepa_mpc.settings import to_json
 from jepa_mpc.world_model.interface import Bounds, Interface
 from jepa_mpc.world_model.latent_policy.policy import Regression
-from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval, RetrievalConfig
 from jepa_mpc.world_model.model.encoder import EncoderConfig
 from jepa_mpc.world_model.model.jepa import JEPA, JEPAConfig
 from jepa_mpc.world_model.model.predictor import PredictorConfig
@@ -76,7 +76,7 @@ def small_agent(num_views=1, num_felt=0, **settings):
 def small_policy(kind):
     """Random weights; what is retrieved is of episodes of five frames, far apart."""
     if kind == "retrieval":
-        policy = Retrieval(50, 8, 2 * BLOCK, num_near=20, reach=2, num_plans=6)
+        policy = Retrieval(50, 8, 2 * BLOCK, RetrievalConfig(num_near=20, reach=2, num_plans=6))
         torch.nn.init.normal_(policy.z, std=3.0), torch.nn.init.normal_(policy.action)
         policy.left.copy_(4 - torch.arange(50) % 5)
         return policy.eval()

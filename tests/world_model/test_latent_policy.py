@@ -13,7 +13,7 @@ from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_checkpoint, sav
 from jepa_mpc.world_model.data.dataset import Dataset, write_dataset
 from jepa_mpc.world_model.latent_policy import train as train_latent_policy
 from jepa_mpc.world_model.latent_policy.policy import Regression
-from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval, RetrievalConfig
 from jepa_mpc.world_model.latent_policy.stored import LatentPolicyInfo, load_latent_policy, save_latent_policy
 from jepa_mpc.world_model.latent_policy.train import LatentPolicyConfig, policy_phase
 from jepa_mpc.world_model.model.encoder import EncoderConfig
@@ -129,7 +129,7 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
 
 def remembered(data, z, **settings):
     settings = {"megabytes": 1.0, "num_near": 30, "reach": 3, "num_plans": 5, **settings}
-    return Retrieval.of(data, z, **settings).eval()
+    return Retrieval.of(data, z, RetrievalConfig(**settings)).eval()
 
 
 @pytest.mark.parametrize("frameskip", [1, 2])
@@ -159,13 +159,13 @@ def test_what_is_retrieved_is_what_was_done_where_things_were_alike_and_came_nea
 def test_episodes_are_left_out_evenly_until_the_file_is_small_enough(dataset_path, tmp_path):
     data = Dataset(dataset_path)
     z = torch.from_numpy(data.qpos).float()
-    whole, half = (remembered(data, z, megabytes=size) for size in (1.0, 0.0021))
+    whole, half = (remembered(data, z, megabytes=size) for size in (1.0, 0.0026))
     assert len(whole.left) == 13 * len(data.train_episodes)
-    assert len(half.left) == 13 * 10  # of 16 bytes
+    assert len(half.left) == 13 * 10  # of 20 bytes
     first, last = (data.ep_offset[data.train_episodes[index]] for index in (0, -1))
     torch.testing.assert_close(half.z[[0, -13]], z[[first, last]])
     one = remembered(data, z, megabytes=1e-9, num_near=400, num_plans=64)
-    assert one.plans(z[:1], z[:1], z[:1], 2, None).shape == (1, 13, 2, 2)
+    assert one.plans(z[:1], z[:1], z[:1], 2, None).shape == (1, 12, 2, 2)  # nothing is done after the last of 13
 
 
 def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(dataset_path, tmp_path):
@@ -173,7 +173,7 @@ def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(datase
     policy = remembered(data, torch.from_numpy(data.qpos).float())
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     sizes = {"embed_dim": 2, "action_dim": 2, "hidden": 8, "seed": 0, "num_steps": 1, "learning_seconds": 0.0}
-    sizes |= {"num_frames": len(policy.left), "num_near": 30, "reach": 3, "num_plans": 5}
+    sizes |= {"num_frames": len(policy.left), "retrieval": policy.config}
     info = LatentPolicyInfo("retrieval", "square", encoder=weights_digest(tmp_path), commit="abc", **sizes)
     path = tmp_path / "retrieval.safetensors"
     save_latent_policy(path, policy, info)
@@ -181,12 +181,20 @@ def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(datase
     assert stored == info
     for name, value in policy.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-3)
-    for wrong in (-1, 13):
+    for where, wrong in ((-13, -1), (-13, 13), (0, 11), (-1, 2**63 - 1), (slice(None), 0)):
         damaged = remembered(data, torch.from_numpy(data.qpos).float())
-        damaged.left[-13] = wrong
+        damaged.left[where] = wrong
+        assert not damaged.is_whole()
         save_latent_policy(path, damaged, info)
-        with pytest.raises(CheckpointError, match="its episodes end beyond its frames"):
+        with pytest.raises(CheckpointError, match="its frames are not those of whole episodes"):
             load_latent_policy(path, tmp_path)
+    far = replace(policy.config, num_near=10**12, reach=10**12, num_plans=10**12)
+    save_latent_policy(path, policy, replace(info, retrieval=far))
+    z = policy.z[:2]
+    assert load_latent_policy(path, tmp_path)[0].plans(z, z, z, 2, None).shape == (2, len(policy.left), 2, 2)
+    (tmp_path / "gcbc.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(CheckpointError, match=r"is of kind retrieval; call it retrieval\.safetensors"):
+        load_latent_policy(tmp_path / "gcbc.safetensors", tmp_path)
     save_latent_policy(path, policy, replace(info, num_frames=10**12))
     with pytest.raises(CheckpointError, match="damaged"):
         load_latent_policy(path, tmp_path)
@@ -194,16 +202,20 @@ def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(datase
 
 def test_retrieval_is_made_by_the_same_command(dataset_path, tmp_path):
     checkpoint, world = small_world(tmp_path)
-    config = LatentPolicyConfig(tmp_path / "out", "retrieval", "square", checkpoint, (dataset_path,), num_plans=3)
+    settings = RetrievalConfig(num_plans=3)
+    config = LatentPolicyConfig(
+        tmp_path / "out", "retrieval", "square", checkpoint, (dataset_path,), retrieval=settings
+    )
     path = train_latent_policy.train(config)
     policy, info = load_latent_policy(path, checkpoint)
     data = Dataset(dataset_path)
     z = encode_rows(world, data, data.rows_of(data.train_episodes))
     torch.testing.assert_close(policy.z.data, z, rtol=1e-3, atol=1e-3)
-    assert (info.num_plans, info.num_frames) == (3, len(z))
+    assert (info.retrieval.num_plans, info.num_frames) == (3, len(z))
     assert train_latent_policy.train(config) == path  # and left alone
-    with pytest.raises(UserError, match="num_plans is 3 there and 4 now"):
-        train_latent_policy.train(replace(config, num_plans=4))
+    assert train_latent_policy.train(replace(config, hidden=4)) == path  # it has no layers
+    with pytest.raises(UserError, match="num_plans"):
+        train_latent_policy.train(replace(config, retrieval=RetrievalConfig(num_plans=4)))
 
 
 def small_world(folder):

@@ -16,7 +16,10 @@ Foresee = Callable[[Tensor], Tensor]
 
 
 class LatentPolicy(nn.Module):
-    """What proposes plans toward a goal."""
+    """What proposes plans toward a goal, in embeddings (..., D) and blocks (..., A) of so many numbers."""
+
+    embed_dim: int
+    action_dim: int
 
     def plans(self, z_before: Tensor, z: Tensor, z_goal: Tensor, horizon: int, foresee: Foresee) -> Tensor:
         """Returns K plans (B, K, H, A), the best first, in the environment's own units; they may lie outside its
@@ -33,6 +36,7 @@ class Regression(LatentPolicy):
 
     def __init__(self, embed_dim: int, action_dim: int, hidden: int = 512):
         super().__init__()
+        self.embed_dim, self.action_dim = embed_dim, action_dim
         self.layers = nn.Sequential(
             nn.Linear(3 * embed_dim, hidden),
             nn.LayerNorm(hidden),

@@ -4,70 +4,90 @@ A search over many numbers a block seldom finds a grasp; the data hold hundreds.
 (cf. IMWM, arXiv 2606.01626; Anchored Planning, arXiv 2609.30036), and compete in the search.
 """
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.settings import Count, Positive
 from jepa_mpc.world_model.data.dataset import Dataset, spread
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    num_near: Count = 400
+    """Frames nearest to the present one that are looked at."""
+    reach: Count = 5
+    """Blocks within which what was done should have led to the goal."""
+    num_plans: Count = 64
+    """Plans that are proposed, no more than frames are looked at."""
+    megabytes: Positive = 8.0
+    """How large the file may be, about; of more data, episodes are left out evenly."""
 
 
 class Retrieval(LatentPolicy):
     """N frames of the data: embeddings z (N, D), the blocks begun at them (N, A), and how many frames of its episode
     follow each (N,).
 
-    Args:
-        num_near: frames nearest to the present one that are looked at.
-        reach: blocks within which what was done should have led to the goal.
-        num_plans: plans that are proposed.
+    Notable: frames are near by latent distance, whatever the objective, and how they moved is not looked at.
     """
 
+    action: Tensor
     left: Tensor
 
-    def __init__(self, num_frames: int, embed_dim: int, action_dim: int, num_near: int, reach: int, num_plans: int):
+    def __init__(self, num_frames: int, embed_dim: int, action_dim: int, config: RetrievalConfig):
         super().__init__()
-        self.num_near, self.num_plans = min(num_near, num_frames), min(num_plans, num_frames)
-        self.reach = reach
-        self.z = nn.Parameter(torch.zeros(num_frames, embed_dim), requires_grad=False)  # stored as weights are
-        self.action = nn.Parameter(torch.zeros(num_frames, action_dim), requires_grad=False)
+        self.config, self.embed_dim, self.action_dim = config, embed_dim, action_dim
+        self.num_near = min(config.num_near, num_frames)
+        self.num_plans, self.reach = min(config.num_plans, self.num_near), min(config.reach, num_frames)
+        self.z = nn.Parameter(torch.zeros(num_frames, embed_dim), requires_grad=False)  # stored in half, as weights are
+        self.register_buffer("action", torch.zeros(num_frames, action_dim))
         self.register_buffer("left", torch.zeros(num_frames, dtype=torch.int64))
 
     def plans(self, z_before, z, z_goal, horizon, foresee):
-        """Returns, of the frames nearest to the present, what was done from those on that soon came nearest to the
-        goal; behind an episode's end its last block goes on.
+        """Returns K plans (B, K, H, A). Of the `num_near` frames most like the present one it takes those whose next
+        `reach` blocks came nearest to the goal, best first. After an episode's end its last block is repeated, for
+        what was done for long has most likely a reason.
         """
-        away = self.z.square().sum(1) - 2 * z @ self.z.T  # squared, but for what all have in common
-        away = away.masked_fill(self.left == 0, torch.inf)  # nothing was done from an episode's end on
-        near = away.topk(self.num_near, largest=False).indices
-        later = self.z[self._ahead(near, torch.arange(1, self.reach + 1, device=z.device))]  # (B, M, R, D)
-        missed = (later - z_goal[:, None, None]).norm(dim=-1).amin(-1)
-        best = near.gather(1, missed.topk(self.num_plans, largest=False).indices)
-        return self.action[self._ahead(best, torch.arange(horizon, device=z.device))]
+        idle = self.left == 0  # nothing was done from an episode's end on
+        near = self._away(z).masked_fill(idle, torch.inf).topk(self.num_near, largest=False).indices
+        later = self._ahead(near, torch.arange(1, self.reach + 1, device=z.device))  # (B, M, R)
+        missed = self._away(z_goal).gather(1, later.flatten(1)).view_as(later).amin(-1)
+        best = missed.masked_fill(idle[near], torch.inf).topk(self.num_plans, largest=False).indices
+        return self.action[self._ahead(near.gather(1, best), torch.arange(horizon, device=z.device))]
 
     def is_whole(self) -> bool:
-        """Says whether every episode ends within the frames."""
-        row = torch.arange(len(self.left))
-        return bool(((self.left >= 0) & (row + self.left < len(row))).all())
+        """Says whether the frames are those of whole episodes, one after another, in which something was done."""
+        left = self.left
+        in_order = (left[1:] == left[:-1] - 1) | (left[:-1] == 0)
+        return bool(len(left) and (left >= 0).all() and (left > 0).any() and in_order.all() and left[-1] == 0)
 
     @classmethod
-    def of(cls, data: Dataset, z: Tensor, megabytes: float, num_near: int, reach: int, num_plans: int) -> "Retrieval":
-        """Remembers training episodes, evenly so many of them as the size allows, by the embeddings z (N, D) of all
-        rows.
+    def of(cls, data: Dataset, z: Tensor, config: RetrievalConfig) -> "Retrieval":
+        """Returns what remembers training episodes, as many as the size allows, taken evenly, by the embeddings z
+        (N, D) of all rows.
         """
-        width = 2 * (z.shape[1] + data.action.shape[1]) + 8  # bytes a frame, in half precision
+        width = 2 * z.shape[1] + 4 * data.action.shape[1] + 8  # bytes a frame
         episodes = data.train_episodes[data.ep_len[data.train_episodes] > data.stride]
         frames = [data.ep_offset[each] + np.arange(0, data.ep_len[each], data.stride) for each in episodes]
         mean = np.mean([len(each) for each in frames])
-        kept = spread(np.arange(len(frames)), max(1, int(megabytes * 1e6 / (width * mean))))
+        kept = spread(np.arange(len(frames)), max(1, int(config.megabytes * 1e6 / (width * mean))))
         rows = np.concatenate([frames[each] for each in kept])
-        policy = cls(len(rows), z.shape[1], data.action.shape[1], num_near, reach, num_plans)
         left = data.blocks_left(rows)
-        action = data.action[np.where(left, rows, rows - data.stride)]  # behind the end, the last block goes on
+        usable = replace(config, num_near=min(config.num_near, int((left > 0).sum())))
+        policy = cls(len(rows), z.shape[1], data.action.shape[1], usable)
+        action = data.action[np.where(left, rows, rows - data.stride)]  # after the end, the last block again
         policy.z.copy_(z[rows])
         policy.action.copy_(torch.from_numpy(action))
         policy.left.copy_(torch.from_numpy(left))
         return policy
 
+    def _away(self, z: Tensor) -> Tensor:
+        """Returns how far embeddings (B, D) are from every frame (B, N), squared, but for what all have in common."""
+        return self.z.square().sum(1) - 2 * z @ self.z.T
+
     def _ahead(self, frames: Tensor, blocks: Tensor) -> Tensor:
-        """Returns the frames (..., R) so many blocks (R,) behind those (...), or their episodes' last."""
+        """Returns the frames (..., R) so many blocks (R,) after those (...), or their episodes' last."""
         return frames[..., None] + torch.minimum(blocks, self.left[frames][..., None])

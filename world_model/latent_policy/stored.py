@@ -13,7 +13,7 @@ from jepa_mpc.files import write_whole
 from jepa_mpc.settings import Count, Natural, NonNegative, Seed, read, to_json
 from jepa_mpc.world_model.checkpoint import weights_digest
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, Regression
-from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval, RetrievalConfig
 from jepa_mpc.world_model.model.encoder import Size
 from jepa_mpc.world_model.weights import CheckpointError, fill, half_precision, read_tensors
 
@@ -35,17 +35,15 @@ class LatentPolicyInfo:
     learning_seconds: NonNegative
     encoder: str  # digest of the world model's weights: another's embeddings mean other things
     commit: str
-    num_frames: Natural = 0  # these of retrieval, which has neither hidden layers nor steps
-    num_near: Count = 1
-    reach: Count = 1
-    num_plans: Count = 1
+    reach: Count = 5
+    num_frames: Natural = 0  # of retrieval, which has neither hidden layers nor steps
+    retrieval: RetrievalConfig = RetrievalConfig()
     format_version: int = FORMAT_VERSION
 
     def make(self) -> LatentPolicy:
         """Returns the policy without its weights."""
         if self.kind == "retrieval":
-            sizes = self.num_frames, self.embed_dim, self.action_dim
-            return Retrieval(*sizes, self.num_near, self.reach, self.num_plans)
+            return Retrieval(self.num_frames, self.embed_dim, self.action_dim, self.retrieval)
         return Regression(self.embed_dim, self.action_dim, self.hidden)
 
 
@@ -57,7 +55,7 @@ def save_latent_policy(path: Path, policy: LatentPolicy, info: LatentPolicyInfo)
 def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tuple[LatentPolicy, LatentPolicyInfo]:
     """Returns the policy in evaluation mode, for the world model of that checkpoint.
 
-    Raises `UserError` if it is missing, damaged, or was trained on another encoder.
+    Raises `UserError` if it is missing, damaged, of another kind than its name says, or trained on another encoder.
     """
     if not path.is_file():
         raise CheckpointError(f"no policy at {path}; train one with `jepa-mpc train-latent-policy`")
@@ -72,11 +70,13 @@ def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tup
             f"policy {path} has format {version}, this version reads {FORMAT_VERSION}; train it again"
         )
     info = read(LatentPolicyInfo, stored, f"policy {path} is damaged")
+    if info.kind != path.stem:
+        raise CheckpointError(f"policy {path} is of kind {info.kind}; call it {info.kind}.safetensors")
     if info.encoder != weights_digest(checkpoint):
         raise CheckpointError(f"policy {path} was trained on another encoder than {checkpoint}'s; train it again")
     with torch.device("meta"):  # nothing is allocated by what the file declares
         policy = info.make()
     fill(policy, tensors, path)
     if isinstance(policy, Retrieval) and not policy.is_whole():
-        raise CheckpointError(f"policy {path} is damaged (its episodes end beyond its frames); train it again")
+        raise CheckpointError(f"policy {path} is damaged (its frames are not those of whole episodes); train it again")
     return policy.to(choose_device(device)).eval().requires_grad_(False), info

@@ -22,10 +22,10 @@ from jepa_mpc.cli import parse
 from jepa_mpc.files import claimed
 from jepa_mpc.provenance import git_commit
 from jepa_mpc.settings import Count, Positive, Seed, checked, to_json
-from jepa_mpc.world_model.checkpoint import load_checkpoint, load_info, weights_digest
+from jepa_mpc.world_model.checkpoint import load_checkpoint, weights_digest
 from jepa_mpc.world_model.data.dataset import UNUSED, Dataset
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, Regression
-from jepa_mpc.world_model.latent_policy.retrieval import Retrieval
+from jepa_mpc.world_model.latent_policy.retrieval import Retrieval, RetrievalConfig
 from jepa_mpc.world_model.latent_policy.stored import Kind, LatentPolicyInfo, save_latent_policy
 from jepa_mpc.world_model.model.encoder import Size
 from jepa_mpc.world_model.model.jepa import JEPA
@@ -35,7 +35,8 @@ from jepa_mpc.world_model.training.state import TrainError
 
 # Settings that do not change what is learned; what lies there does.
 _FREE = ("output", "checkpoint", "data", "save_every")
-_STORED = ("kind", "task", "hidden", "seed", "num_steps", "num_near", "reach", "num_plans")  # in the policy's file
+_STORED = ("kind", "task", "hidden", "seed", "num_steps", "reach", "retrieval")  # in the policy's file
+_OF_REGRESSIONS = ("seed", "num_steps", "batch_size", "reach", "hidden", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,9 @@ class LatentPolicyConfig:
     batch_size: Count = 512
     """Transitions in a step."""
     reach: Count = 5
-    """inverse: goals lie 1 to this many blocks ahead. retrieval: what was done should have led there within so many."""
-    num_near: Count = 400
-    """retrieval: frames nearest to the present one that are looked at."""
-    num_plans: Count = 64
-    """retrieval: plans that it proposes."""
-    megabytes: Positive = 8.0
-    """retrieval: how large its file may be; of more data, episodes are left out evenly."""
+    """inverse: goals lie 1 to this many blocks ahead."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """Settings of that kind."""
     hidden: Size = 512
     learning_rate: Positive = 1e-3
     save_every: Count = 1000
@@ -96,7 +93,7 @@ def train(config: LatentPolicyConfig) -> Path:
     config = checked(config)
     path = config.output / f"{config.kind}.safetensors"
     checkpoint = places.checkpoint(config.checkpoint or config.task)
-    model, _ = load_checkpoint(checkpoint, task=config.task)
+    model, info = load_checkpoint(checkpoint, task=config.task)
     data = Dataset(config.data or [places.dataset(config.task)], task=config.task)
     (_, *size, _), block = data.pixels.shape, data.action.shape[1]
     wanted, numbers = model.config.encoder.picture_size, model.config.action_dim
@@ -107,27 +104,32 @@ def train(config: LatentPolicyConfig) -> Path:
         )
     data.sample_rows(1, 3, np.random.default_rng(0))  # raises where no episode is that long
     encoder = weights_digest(checkpoint)
-    with claimed(config.output, {**to_json(config), "encoder": encoder, "episodes": data.fingerprint()}, _FREE):
+    free = (*_FREE, *(_OF_REGRESSIONS if config.kind == "retrieval" else ("retrieval",)))
+    with claimed(config.output, {**to_json(config), "encoder": encoder, "episodes": data.fingerprint()}, free):
         if path.exists():
             return path
         z = encode_rows(model, data, np.arange(len(data.pixels)))
-        how = _remember if config.kind == "retrieval" else _regress
-        policy, seconds = how(config, model, data, z)
+        policy: LatentPolicy
+        if config.kind == "retrieval":
+            policy, seconds = Retrieval.of(data, z, config.retrieval), 0.0
+        else:
+            dropout = info.training.get("modality_dropout", 0.0)
+            policy, seconds = _regress(config, model, data, z, dropout)
         settings = {name: getattr(config, name) for name in _STORED} | {"encoder": encoder}
         settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim}
         if isinstance(policy, Retrieval):
-            settings |= {"num_frames": len(policy.left)}
+            settings |= {"num_frames": len(policy.left), "retrieval": policy.config}
         about = LatentPolicyInfo(**settings, learning_seconds=round(seconds, 1), commit=git_commit())
         save_latent_policy(path, policy, about)
     return path
 
 
-def _remember(config: LatentPolicyConfig, model: JEPA, data: Dataset, z: Tensor) -> tuple[LatentPolicy, float]:
-    return Retrieval.of(data, z, config.megabytes, config.num_near, config.reach, config.num_plans), 0.0
-
-
-def _regress(config: LatentPolicyConfig, model: JEPA, data: Dataset, z: Tensor) -> tuple[LatentPolicy, float]:
-    """Returns a policy that has learned from the embeddings z (N, D) of all rows, and in how many seconds."""
+def _regress(
+    config: LatentPolicyConfig, model: JEPA, data: Dataset, z: Tensor, dropout: float
+) -> tuple[Regression, float]:
+    """Returns a policy that has learned from the embeddings z (N, D) of all rows, and in how many seconds; as goals,
+    observations lack parts as often as `dropout` says.
+    """
     torch.manual_seed(config.seed)
     policy = Regression(model.config.embed_dim, model.config.action_dim, config.hidden)
     policy.action_mean.copy_(model.action_mean)
@@ -135,7 +137,6 @@ def _regress(config: LatentPolicyConfig, model: JEPA, data: Dataset, z: Tensor) 
     policy.action_std.copy_(torch.where(model.action_std < float(UNUSED), model.action_std, 1.0))
     z_goal = z
     if model.config.is_multimodal:
-        dropout = load_info(places.checkpoint(config.checkpoint or config.task)).training.get("modality_dropout", 0.0)
         z_goal = encode_rows(model, data, np.arange(len(z)), dropout=dropout)
     phase = policy_phase(config, policy, data, z, z_goal)
     pace = {"log_every": 20, "report_every": config.num_steps, "save_every": config.save_every}
