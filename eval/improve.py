@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,9 @@ def _train(
     if kind != "none":
         name = f"{kind}.safetensors"
         told = load_latent_policy(checkpoint / name, checkpoint)[1]
-        same = {each: getattr(told, each) for each in ("kind", "num_steps", "reach", "hidden", "retrieval")}
-        where = {"output": folder / "policy", "task": config.task, "checkpoint": made, "data": settings.data}
-        policy = train_policy(LatentPolicyConfig(**where, **same, seed=config.seed))
-        files.write_whole(made / name, policy.read_bytes())
+        asked = LatentPolicyConfig(folder / "policy", told.kind, config.task, made, settings.data, config.seed)
+        same = replace(asked, num_steps=told.num_steps, reach=told.reach, hidden=told.hidden, retrieval=told.retrieval)
+        files.write_whole(made / name, train_policy(same).read_bytes())
     return made
 
 
