@@ -123,8 +123,9 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match="damaged"):
         load_latent_policy(path, tmp_path)
-    with pytest.raises(CheckpointError, match=r"train one with `jepa-mpc train-latent-policy`"):
-        load_latent_policy(tmp_path / "none.safetensors", tmp_path)
+    checkpoint, _ = small_world(tmp_path)
+    with pytest.raises(CheckpointError, match=f"--task square --kind gcbc --checkpoint {checkpoint} --output"):
+        load_latent_policy(checkpoint / "gcbc.safetensors", checkpoint)
 
 
 def remembered(data, z, **settings):

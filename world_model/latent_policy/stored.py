@@ -11,7 +11,7 @@ from safetensors.torch import save
 from jepa_mpc.devices import choose_device
 from jepa_mpc.files import write_whole
 from jepa_mpc.settings import Count, Natural, NonNegative, Seed, read, to_json
-from jepa_mpc.world_model.checkpoint import weights_digest
+from jepa_mpc.world_model.checkpoint import load_info, weights_digest
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy, Regression
 from jepa_mpc.world_model.latent_policy.retrieval import Retrieval, RetrievalConfig
 from jepa_mpc.world_model.model.encoder import Size
@@ -58,7 +58,10 @@ def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tup
     Raises `UserError` if it is missing, damaged, of another kind than its name says, or trained on another encoder.
     """
     if not path.is_file():
-        raise CheckpointError(f"no policy at {path}; train one with `jepa-mpc train-latent-policy`")
+        told = f"--task {load_info(checkpoint).task} --kind {path.stem} --checkpoint {checkpoint} --output FOLDER"
+        raise CheckpointError(
+            f"no policy at {path}; put there what `jepa-mpc train-latent-policy {told}` makes, or say --warm-start none"
+        )
     tensors, metadata = read_tensors(path)
     try:
         stored = json.loads(metadata.get("info", "{}"))
