@@ -13,6 +13,7 @@ from jepa_mpc.agent.agent_config import AgentConfig
 from jepa_mpc.errors import UserError
 from jepa_mpc.settings import Count, Seed
 from jepa_mpc.world_model.checkpoint import CheckpointInfo, load_info, weights_digest
+from jepa_mpc.world_model.latent_policy.stored import policy_digest
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -67,8 +68,10 @@ def declaration(info: CheckpointInfo) -> str:
 
 def digests(checkpoint: Path, planning: AgentConfig) -> dict[str, str]:
     """Returns the digests of all weights that a figure of a checkpoint depends on, its policy's too if it has one."""
-    names = {"weights": "model"} | ({} if planning.warm_start == "none" else {"policy": planning.warm_start})
-    return {what: weights_digest(checkpoint, f"{name}.safetensors") for what, name in names.items()}
+    found = {"weights": weights_digest(checkpoint)}
+    if planning.warm_start != "none":
+        found["policy"] = policy_digest(checkpoint / f"{planning.warm_start}.safetensors", checkpoint)
+    return found
 
 
 @dataclass(frozen=True)

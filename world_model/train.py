@@ -124,7 +124,7 @@ def train(config: TrainConfig, data: Dataset | None = None, watch: phases.Watch 
                     "embedding": report_embedding(model, data, 5000)._asdict(),
                 },
                 interface=interface if bounds[0] else None,
-                planning=before.planning if before else json.loads(told.planning or "{}"),
+                planning=(before.planning if before else {}) or json.loads(told.planning or "{}"),
                 collapsed=guard.verdict(),
                 usual_miss=usual,
             )

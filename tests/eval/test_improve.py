@@ -14,6 +14,7 @@ from jepa_mpc.agent.collect import CollectConfig, collect
 from jepa_mpc.eval import improve as improve_module
 from jepa_mpc.eval.metrics import rate
 from jepa_mpc.world_model.checkpoint import load_info
+from jepa_mpc.world_model.latent_policy.stored import load_latent_policy
 from jepa_mpc.world_model.weights import read_tensors
 
 STEPS = ["--predictor-steps", 10, "--num-episodes", 3, "--num-pairs", 4]
@@ -95,7 +96,18 @@ def test_rounds_practise_train_and_are_measured(improve, start, tmp_path, monkey
 def test_a_model_that_plans_by_what_was_done_also_does_so_by_what_was_practised(run_command, start, tmp_path):
     first, policy = tmp_path / "first", tmp_path / "policy"
     shutil.copytree(start / "first", first)
-    learn = ["--kind", "retrieval", "--checkpoint", first, "--data", start / "data.h5", "--output", policy]
+    learn = [
+        "--kind",
+        "retrieval",
+        "--retrieval.num-plans",
+        3,
+        "--checkpoint",
+        first,
+        "--data",
+        start / "data.h5",
+        "--output",
+        policy,
+    ]
     assert run_command("train-latent-policy", *learn)[0] == 0
     shutil.copy(policy / "retrieval.safetensors", first)
     stored = json.loads((first / "config.json").read_text())
@@ -105,6 +117,8 @@ def test_a_model_that_plans_by_what_was_done_also_does_so_by_what_was_practised(
     code, _, err = run_command("improve", *options, "--rounds", 2)
     assert code == 0, err
     made = [first, *(tmp_path / f"out/round-{number}/checkpoint" for number in (1, 2))]
+    policies = [load_latent_policy(each / "retrieval.safetensors", each)[1] for each in made]
+    assert [each.retrieval.num_plans for each in policies] == [3, 3, 3]
     frames = [len(read_tensors(each / "retrieval.safetensors")[0]["z"]) for each in made]
     assert frames[0] < frames[1] < frames[2]
     assert all(load_info(each).planning == stored["planning"] for each in made)

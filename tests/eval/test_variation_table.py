@@ -356,7 +356,8 @@ def test_a_trial_needs_pairs():
 def test_the_committed_tables_are_drawn_from_the_committed_rows(folder, tmp_path, monkeypatch):
     asked = json.loads((folder / "clean.json").read_text())["asked"]
     monkeypatch.setattr(variation_table, "measure", lambda *_: pytest.fail("measured again"))
-    monkeypatch.setattr(variation_table, "weights_digest", lambda _: asked["weights"])  # training seeds are not bundled
+    weights = {"weights": asked["weights"]}  # training seeds are not bundled
+    monkeypatch.setattr(variation_table, "digests", lambda *_: weights)
     on_pairs = Trial.on_pairs  # of which two do, where nothing is measured
     few = staticmethod(lambda env, spec, protocol, seed, _, budget: on_pairs(env, spec, protocol, seed, 2, budget))
     monkeypatch.setattr(variation_table.Trial, "on_pairs", few)

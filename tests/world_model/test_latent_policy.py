@@ -128,9 +128,11 @@ def test_a_policy_comes_back_from_its_file_and_a_damaged_one_is_one_line(tmp_pat
         load_latent_policy(checkpoint / "gcbc.safetensors", checkpoint)
 
 
+ASKED = RetrievalConfig(num_near=30, reach=3, num_plans=5, megabytes=1.0)
+
+
 def remembered(data, z, **settings):
-    settings = {"megabytes": 1.0, "num_near": 30, "reach": 3, "num_plans": 5, **settings}
-    return Retrieval.of(data, z, RetrievalConfig(**settings)).eval()
+    return Retrieval.of(data, z, replace(ASKED, **settings)).eval()
 
 
 @pytest.mark.parametrize("frameskip", [1, 2])
@@ -166,7 +168,7 @@ def test_episodes_are_left_out_evenly_until_the_file_is_small_enough(dataset_pat
     first, last = (data.ep_offset[data.train_episodes[index]] for index in (0, -1))
     torch.testing.assert_close(half.z[[0, -13]], z[[first, last]])
     one = remembered(data, z, megabytes=1e-9, num_near=400, num_plans=64)
-    assert one.plans(z[:1], z[:1], z[:1], 2, None).shape == (1, 12, 2, 2)  # nothing is done after the last of 13
+    assert one.plans(z[:1], z[:1], z[:1], 2, None).shape == (1, 13, 2, 2)
 
 
 def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(dataset_path, tmp_path):
@@ -174,7 +176,7 @@ def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(datase
     policy = remembered(data, torch.from_numpy(data.qpos).float())
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     sizes = {"embed_dim": 2, "action_dim": 2, "hidden": 8, "seed": 0, "num_steps": 1, "learning_seconds": 0.0}
-    sizes |= {"num_frames": len(policy.left), "retrieval": policy.config}
+    sizes |= {"num_frames": len(policy.left), "retrieval": ASKED}
     info = LatentPolicyInfo("retrieval", "square", encoder=weights_digest(tmp_path), commit="abc", **sizes)
     path = tmp_path / "retrieval.safetensors"
     save_latent_policy(path, policy, info)
@@ -189,10 +191,14 @@ def test_retrieval_comes_back_from_its_file_and_a_damaged_one_is_one_line(datase
         save_latent_policy(path, damaged, info)
         with pytest.raises(CheckpointError, match="its frames are not those of whole episodes"):
             load_latent_policy(path, tmp_path)
-    far = replace(policy.config, num_near=10**12, reach=10**12, num_plans=10**12)
+    far = replace(ASKED, num_near=10**5, reach=1000, num_plans=10**4)
     save_latent_policy(path, policy, replace(info, retrieval=far))
     z = policy.z[:2]
     assert load_latent_policy(path, tmp_path)[0].plans(z, z, z, 2, None).shape == (2, len(policy.left), 2, 2)
+    save_latent_policy(path, policy, replace(info, retrieval=replace(ASKED, reach=10**12)))
+    with pytest.raises(UserError, match="reach"):
+        load_latent_policy(path, tmp_path)
+    save_latent_policy(path, policy, info)
     (tmp_path / "gcbc.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(CheckpointError, match=r"is of kind retrieval; call it retrieval\.safetensors"):
         load_latent_policy(tmp_path / "gcbc.safetensors", tmp_path)
@@ -214,7 +220,11 @@ def test_retrieval_is_made_by_the_same_command(dataset_path, tmp_path):
     torch.testing.assert_close(policy.z.data, z, rtol=1e-3, atol=1e-3)
     assert (info.retrieval.num_plans, info.num_frames) == (3, len(z))
     assert train_latent_policy.train(config) == path  # and left alone
-    assert train_latent_policy.train(replace(config, hidden=4)) == path  # it has no layers
+    assert train_latent_policy.train(replace(config, seed=1)) == path  # it draws nothing
+    with pytest.raises(UserError, match="--hidden is nothing to --kind retrieval; leave it out"):
+        train_latent_policy.train(replace(config, hidden=4))
+    with pytest.raises(UserError, match="--retrieval is nothing to --kind gcbc"):
+        train_latent_policy.train(replace(config, kind="gcbc"))
     with pytest.raises(UserError, match="num_plans"):
         train_latent_policy.train(replace(config, retrieval=RetrievalConfig(num_plans=4)))
 

@@ -4,24 +4,25 @@ A search over many numbers a block seldom finds a grasp; the data hold hundreds.
 (cf. IMWM, arXiv 2606.01626; Anchored Planning, arXiv 2609.30036), and compete in the search.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.settings import Count, Positive
+from jepa_mpc.settings import Positive, Range
 from jepa_mpc.world_model.data.dataset import Dataset, spread
 from jepa_mpc.world_model.latent_policy.policy import LatentPolicy
 
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    num_near: Count = 400
+    num_near: Annotated[int, Range(1, 100_000)] = 400
     """Frames nearest to the present one that are looked at."""
-    reach: Count = 5
+    reach: Annotated[int, Range(1, 1000)] = 5
     """Blocks within which what was done should have led to the goal."""
-    num_plans: Count = 64
+    num_plans: Annotated[int, Range(1, 10_000)] = 64
     """Plans that are proposed, no more than frames are looked at."""
     megabytes: Positive = 8.0
     """How large the file may be, about; of more data, episodes are left out evenly."""
@@ -39,17 +40,17 @@ class Retrieval(LatentPolicy):
 
     def __init__(self, num_frames: int, embed_dim: int, action_dim: int, config: RetrievalConfig):
         super().__init__()
-        self.config, self.embed_dim, self.action_dim = config, embed_dim, action_dim
+        self.embed_dim, self.action_dim, self.reach = embed_dim, action_dim, config.reach
         self.num_near = min(config.num_near, num_frames)
-        self.num_plans, self.reach = min(config.num_plans, self.num_near), min(config.reach, num_frames)
+        self.num_plans = min(config.num_plans, self.num_near)
         self.z = nn.Parameter(torch.zeros(num_frames, embed_dim), requires_grad=False)  # stored in half, as weights are
         self.register_buffer("action", torch.zeros(num_frames, action_dim))
         self.register_buffer("left", torch.zeros(num_frames, dtype=torch.int64))
 
     def plans(self, z_before, z, z_goal, horizon, foresee):
         """Returns K plans (B, K, H, A). Of the `num_near` frames most like the present one it takes those whose next
-        `reach` blocks came nearest to the goal, best first. After an episode's end its last block is repeated, for
-        what was done for long has most likely a reason.
+        `reach` blocks came nearest to the goal, best first, equals in any order. After an episode's end its last block
+        is repeated, for what was done for long has most likely a reason.
         """
         idle = self.left == 0  # nothing was done from an episode's end on
         near = self._away(z).masked_fill(idle, torch.inf).topk(self.num_near, largest=False).indices
@@ -76,8 +77,7 @@ class Retrieval(LatentPolicy):
         kept = spread(np.arange(len(frames)), max(1, int(config.megabytes * 1e6 / (width * mean))))
         rows = np.concatenate([frames[each] for each in kept])
         left = data.blocks_left(rows)
-        usable = replace(config, num_near=min(config.num_near, int((left > 0).sum())))
-        policy = cls(len(rows), z.shape[1], data.action.shape[1], usable)
+        policy = cls(len(rows), z.shape[1], data.action.shape[1], config)
         action = data.action[np.where(left, rows, rows - data.stride)]  # after the end, the last block again
         policy.z.copy_(z[rows])
         policy.action.copy_(torch.from_numpy(action))

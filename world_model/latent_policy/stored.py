@@ -1,6 +1,7 @@
 """A policy's one file: its weights, and what it is of."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,16 +53,26 @@ def save_latent_policy(path: Path, policy: LatentPolicy, info: LatentPolicyInfo)
     write_whole(path, save(half_precision(policy), {"info": json.dumps(to_json(info))}))
 
 
+def policy_digest(path: Path, checkpoint: Path) -> str:
+    """Returns what tells a checkpoint's policy from the next. Raises `UserError`, which says what makes one, if it is
+    missing.
+    """
+    if not path.is_file():
+        told = {"task": load_info(checkpoint).task, "kind": path.stem, "checkpoint": str(checkpoint)}
+        options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in told.items())
+        raise CheckpointError(
+            f"no policy at {path}; put there what `jepa-mpc train-latent-policy {options} --output FOLDER` makes, or "
+            "say --warm-start none"
+        )
+    return weights_digest(path.parent, path.name)
+
+
 def load_latent_policy(path: Path, checkpoint: Path, device: str = "cpu") -> tuple[LatentPolicy, LatentPolicyInfo]:
     """Returns the policy in evaluation mode, for the world model of that checkpoint.
 
     Raises `UserError` if it is missing, damaged, of another kind than its name says, or trained on another encoder.
     """
-    if not path.is_file():
-        told = f"--task {load_info(checkpoint).task} --kind {path.stem} --checkpoint {checkpoint} --output FOLDER"
-        raise CheckpointError(
-            f"no policy at {path}; put there what `jepa-mpc train-latent-policy {told}` makes, or say --warm-start none"
-        )
+    policy_digest(path, checkpoint)  # raises where there is none
     tensors, metadata = read_tensors(path)
     try:
         stored = json.loads(metadata.get("info", "{}"))

@@ -36,7 +36,7 @@ from jepa_mpc.world_model.training.state import TrainError
 # Settings that do not change what is learned; what lies there does.
 _FREE = ("output", "checkpoint", "data", "save_every")
 _STORED = ("kind", "task", "hidden", "seed", "num_steps", "reach", "retrieval")  # in the policy's file
-_OF_REGRESSIONS = ("seed", "num_steps", "batch_size", "reach", "hidden", "learning_rate")
+_OF_REGRESSIONS = ("num_steps", "batch_size", "reach", "hidden", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def policy_phase(
 def train(config: LatentPolicyConfig) -> Path:
     """Trains, and returns the policy's file. Goes on from a saved state; a finished one is left alone."""
     config = checked(config)
+    _refuse_unused(config)
     path = config.output / f"{config.kind}.safetensors"
     checkpoint = places.checkpoint(config.checkpoint or config.task)
     model, info = load_checkpoint(checkpoint, task=config.task)
@@ -103,8 +104,10 @@ def train(config: LatentPolicyConfig) -> Path:
             f"{block}; name its own data"
         )
     data.sample_rows(1, 3, np.random.default_rng(0))  # raises where no episode is that long
+    if config.kind == "retrieval" and model.config.is_multimodal:
+        raise TrainError("--kind retrieval compares single pictures, and this model is told more; use inverse or gcbc")
     encoder = weights_digest(checkpoint)
-    free = (*_FREE, *(_OF_REGRESSIONS if config.kind == "retrieval" else ("retrieval",)))
+    free = (*_FREE, "seed" if config.kind == "retrieval" else "retrieval")  # which draws nothing; which is not there
     with claimed(config.output, {**to_json(config), "encoder": encoder, "episodes": data.fingerprint()}, free):
         if path.exists():
             return path
@@ -118,10 +121,17 @@ def train(config: LatentPolicyConfig) -> Path:
         settings = {name: getattr(config, name) for name in _STORED} | {"encoder": encoder}
         settings |= {"embed_dim": model.config.embed_dim, "action_dim": model.config.action_dim}
         if isinstance(policy, Retrieval):
-            settings |= {"num_frames": len(policy.left), "retrieval": policy.config}
+            settings |= {"num_frames": len(policy.left)}
         about = LatentPolicyInfo(**settings, learning_seconds=round(seconds, 1), commit=git_commit())
         save_latent_policy(path, policy, about)
     return path
+
+
+def _refuse_unused(config: LatentPolicyConfig) -> None:
+    usual = LatentPolicyConfig(config.output)
+    for name in _OF_REGRESSIONS if config.kind == "retrieval" else ("retrieval",):
+        if getattr(config, name) != getattr(usual, name):
+            raise TrainError(f"--{name.replace('_', '-')} is nothing to --kind {config.kind}; leave it out")
 
 
 def _regress(
