@@ -83,7 +83,7 @@ def test_rounds_practise_train_and_are_measured(improve, start, tmp_path, monkey
     assert improve("--rounds", 2, "--share", 0.25)[0] == 0
     assert (folder / "improve.md").read_text() == text
     code, _, err = improve("--rounds", 2, "--share", 0.3)
-    assert (code, err.count("\n")) == (1, 1)
+    assert (code, err.count("\n")) == (1, 1), err
     assert "share" in err
     monkeypatch.undo()
     shutil.rmtree(folder / "round-2/checkpoint")
