@@ -65,10 +65,12 @@ def planner(results: Results) -> str:
     """Returns how it was planned, in a line."""
     if not results.planner["num_iterations"]:
         return f"none: {results.planner['warm_start']} decides alone"
-    return (
+    search = (
         "{planner}, {objective} ({reduction}), {num_samples} samples × {num_iterations} rounds, "
         "horizon {horizon} blocks of {block}"
     ).format(**results.planner, block=envs.get_task(results.task).action_block)
+    proposer = results.planner["warm_start"]
+    return search if proposer == "none" else f"{search}, {proposer} proposes"
 
 
 def _decisions(time: DecisionTime, asked: dict[str, Any]) -> Rows:

@@ -50,7 +50,7 @@ class Retrieval(LatentPolicy):
     def plans(self, z_before, z, z_goal, horizon, foresee):
         """Returns K plans (B, K, H, A). Of the `num_near` frames most like the present one it takes those whose next
         `reach` blocks came nearest to the goal, best first, equals in any order. After an episode's end its last block
-        is repeated, for what was done for long has most likely a reason.
+        is repeated.
         """
         idle = self.left == 0  # nothing was done from an episode's end on
         near = self._away(z).masked_fill(idle, torch.inf).topk(self.num_near, largest=False).indices
